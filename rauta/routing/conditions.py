@@ -1,0 +1,149 @@
+"""Conditions of a rule beyond its place in an index, compiled: each says whether it holds and what it asks for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+from rauta.routing.model import Match, PathKind, ValueKind, ValueMatch
+from rauta.routing.plugins import Matcher
+from rauta.routing.regexes import Budget, Pattern, pattern_of
+from rauta.routing.request import RequestView
+
+
+class Condition(Protocol):
+    """Something that must hold of a request."""
+
+    def holds(self, request: RequestView, budget: Budget) -> bool:
+        """Raises RegexTimeoutError or PluginFailedError where it cannot be known."""
+
+    def wanted(self) -> str:
+        """What was asked for, for a person: `method is GET or HEAD`."""
+
+
+class PluginFailedError(Exception):
+    """A plugin raised, or answered what it may not. `__cause__` is what it raised, if it did."""
+
+    def __init__(self, plugin: str, message: str) -> None:
+        super().__init__(f"plugin {plugin!r} {message}")
+        self.plugin = plugin
+
+
+class MethodIs:
+    """The method is one of a set; methods are case-sensitive (RFC 9110 9.1)."""
+
+    __slots__ = ("_methods",)
+
+    def __init__(self, methods: frozenset[str]) -> None:
+        self._methods = methods
+
+    def holds(self, request: RequestView, budget: Budget) -> bool:
+        return request.method in self._methods
+
+    def wanted(self) -> str:
+        return "method is " + " or ".join(sorted(self._methods))
+
+
+class PathFits:
+    """The path matches a regex in full."""
+
+    __slots__ = ("_pattern",)
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern_of(pattern)
+
+    def holds(self, request: RequestView, budget: Budget) -> bool:
+        return self._pattern.matches(request.path, budget)
+
+    def wanted(self) -> str:
+        return f"path matches {self._pattern.text}"
+
+
+class _ValueFits:
+    """What header and query conditions share: comparing one value, or none."""
+
+    __slots__ = ("_condition", "_pattern")
+    what = ""
+
+    def __init__(self, condition: ValueMatch) -> None:
+        self._condition = condition
+        self._pattern: Pattern | None = pattern_of(condition.value) if condition.kind is ValueKind.REGEX else None
+
+    def _fits(self, value: str | None, budget: Budget) -> bool:
+        kind = self._condition.kind
+        if value is None or kind is ValueKind.ABSENT:
+            return value is None and kind is ValueKind.ABSENT
+        if kind is ValueKind.EXACT:
+            return value == self._condition.value
+        if kind is ValueKind.PREFIX:
+            return value.startswith(self._condition.value)
+        return self._pattern is None or self._pattern.matches(value, budget)
+
+    def wanted(self) -> str:
+        return f"{self.what} {self._condition}"
+
+
+class HeaderFits(_ValueFits):
+    """A header field, several of one name as one list (RFC 9110 5.3)."""
+
+    __slots__ = ()
+    what = "header"
+
+    def holds(self, request: RequestView, budget: Budget) -> bool:
+        return self._fits(request.headers.get(self._condition.name), budget)
+
+
+@lru_cache(maxsize=16)  # several conditions look at one request; queries are up to 64 KiB, so few are kept
+def parameters_of(query: str) -> dict[str, str]:
+    """Query parameters, percent- and plus-decoded; the first of a name counts, as in Envoy."""
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        found.setdefault(name, value)
+    return found
+
+
+class ParameterFits(_ValueFits):
+    """A query parameter."""
+
+    __slots__ = ()
+    what = "query"
+
+    def holds(self, request: RequestView, budget: Budget) -> bool:
+        parameters = parameters_of(request.query) if request.query else {}
+        return self._fits(parameters.get(self._condition.name), budget)
+
+
+class PluginAccepts:
+    """A matcher plugin says so."""
+
+    __slots__ = ("_matcher", "_name")
+
+    def __init__(self, name: str, matcher: Matcher) -> None:
+        self._name = name
+        self._matcher = matcher
+
+    def holds(self, request: RequestView, budget: Budget) -> bool:
+        try:
+            answer = self._matcher.match(request)
+        except Exception as error:  # foreign code: whatever it raises must not be taken for "no match"
+            raise PluginFailedError(self._name, f"raised {error!r}") from error
+        if answer is not True and answer is not False:
+            raise PluginFailedError(self._name, f"answered {answer!r} instead of True or False")
+        return answer
+
+    def wanted(self) -> str:
+        return f"plugin {self._name} accepts"
+
+
+def conditions_of(match: Match, matchers: tuple[tuple[str, Matcher], ...]) -> tuple[Condition, ...]:
+    """The conditions of a match that its index entry does not settle, the cheapest first."""
+    conditions: list[Condition] = []
+    if match.methods:
+        conditions.append(MethodIs(match.methods))
+    conditions.extend(map(HeaderFits, match.headers))
+    conditions.extend(map(ParameterFits, match.query))
+    if match.path.kind is PathKind.REGEX:
+        conditions.append(PathFits(match.path.value))
+    conditions.extend(PluginAccepts(name, matcher) for name, matcher in matchers)
+    return tuple(conditions)

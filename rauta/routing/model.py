@@ -1,0 +1,433 @@
+"""The model: services, routes and the configuration that holds them. Frozen, validated when built.
+
+A route has one or more matches (any of them claims a request) and exactly one action. Order of the routes
+is the order of the file; it decides only where the rules of precedence (see `table`) leave a tie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from rauta.routing import defaults
+from rauta.routing.errors import ModelError, Problem, RequestError
+from rauta.routing.hosts import HostPattern
+from rauta.routing.paths import normalise_path
+from rauta.routing.regexes import check_pattern
+from rauta.routing.settings import (
+    X_FORWARDED,
+    AccessLog,
+    Address,
+    Forwarded,
+    Listener,
+    OffloadMode,
+    OffloadSettings,
+    check_duration,
+    check_name,
+)
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+_FIELD_VALUE: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+
+
+def _check_weight(weight: int) -> None:
+    if not 0 <= weight <= defaults.MAX_WEIGHT:
+        raise ModelError.at("weight", f"{weight} is out of range: 0 to {defaults.MAX_WEIGHT}")
+
+
+# --- services -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One server of a service. Its identity is its address; weight 0 gets no requests."""
+
+    address: Address
+    weight: int = 1
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A plugin by its entry point's name, with the settings that its own typed model decoded."""
+
+    name: str
+    settings: Any = None
+
+
+class BalancerKey(Enum):
+    """What of the client a hashing balancer looks at."""
+
+    ADDRESS_PORT = "address_port"
+    ADDRESS = "address"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerSettings:
+    """How a service spreads requests: a built-in (`maglev`, `round_robin`, ...) or a plugin."""
+
+    kind: Plugin = field(default_factory=lambda: Plugin(name="maglev"))
+    key: BalancerKey = BalancerKey.ADDRESS_PORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Time-outs towards backends, in seconds: connect, until the response head, without a byte."""
+
+    connect: float = defaults.CONNECT_TIMEOUT
+    response: float = defaults.RESPONSE_TIMEOUT
+    idle: float = defaults.BACKEND_IDLE_TIMEOUT
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            check_duration(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutOverrides:
+    """What a route changes of its services' time-outs; None inherits."""
+
+    connect: float | None = None
+    response: float | None = None
+    idle: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None:
+                check_duration(name, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A set of backends that serve the same thing, and how to reach them."""
+
+    name: str
+    backends: tuple[Backend, ...]
+    balancer: BalancerSettings = field(default_factory=BalancerSettings)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.backends:
+            raise ModelError.at("backends", "a service needs at least one backend")
+        seen: dict[Address, int] = {}
+        for position, backend in enumerate(self.backends):
+            if (first := seen.setdefault(backend.address, position)) != position:
+                raise ModelError.at(
+                    ("backends", position, "address"), f"{backend.address} is already backend {first + 1}; use weight"
+                )
+
+
+# --- matches --------------------------------------------------------------------------------------------
+
+
+class PathKind(Enum):
+    """How a path is compared, in order of precedence."""
+
+    EXACT = "exact"
+    REGEX = "regex"
+    PREFIX = "prefix"
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """A path condition. Exact and prefix values are normalised as requests are; a prefix loses its final slash,
+    so the root prefix is ""."""
+
+    kind: PathKind
+    value: str
+
+    def __post_init__(self) -> None:
+        if self.kind is PathKind.REGEX:
+            check_pattern(self.value, where=self.kind.value)
+            return
+        try:
+            value = normalise_path(self.value)
+        except RequestError as error:
+            raise ModelError.at(self.kind.value, f"{self.value!r}: {error}") from None
+        if self.kind is PathKind.PREFIX:
+            value = value.removesuffix("/")
+            if value.endswith("/"):
+                raise ModelError.at(self.kind.value, f"{self.value!r} must not end in '//': elements would be empty")
+        object.__setattr__(self, "value", value)
+
+    @classmethod
+    def exact(cls, path: str) -> PathMatch:
+        """The whole path; a trailing slash matters."""
+        return cls(PathKind.EXACT, path)
+
+    @classmethod
+    def prefix(cls, path: str) -> PathMatch:
+        """The path and everything below it, element by element."""
+        return cls(PathKind.PREFIX, path)
+
+    @classmethod
+    def regex(cls, pattern: str) -> PathMatch:
+        """A full match, case-sensitive, ASCII."""
+        return cls(PathKind.REGEX, pattern)
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.value or '/'}"
+
+
+class ValueKind(Enum):
+    """How the value of a header field or query parameter is compared."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    REGEX = "regex"
+    PRESENT = "present"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMatch:
+    """A condition on one header field or query parameter. Header names are lower case."""
+
+    name: str
+    kind: ValueKind
+    value: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ModelError.at("name", "the name is empty")
+        if self.kind is ValueKind.REGEX:
+            check_pattern(self.value, where="regex")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.kind.value} {self.value}".rstrip()
+
+
+def header_match(name: str, kind: ValueKind, value: str = "") -> ValueMatch:
+    """A condition on a header field; several fields of one name count as one list (RFC 9110 5.3)."""
+    if not _TOKEN.fullmatch(name):
+        raise ModelError.at("name", f"{name!r} is not the name of a header field")
+    if kind in (ValueKind.EXACT, ValueKind.PREFIX) and not _FIELD_VALUE.fullmatch(value):
+        raise ModelError.at(kind.value, f"{value!r} can never be the value of a header field")
+    return ValueMatch(name.lower(), kind, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Conditions that all hold for a request. Empty hosts or methods mean any; plugins count as headers."""
+
+    hosts: tuple[HostPattern, ...] = ()
+    path: PathMatch = field(default_factory=lambda: PathMatch.prefix("/"))
+    methods: frozenset[str] = frozenset()
+    headers: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+    plugins: tuple[Plugin, ...] = ()
+
+    def __post_init__(self) -> None:
+        for method in sorted(self.methods):
+            if not _TOKEN.fullmatch(method):
+                raise ModelError.at("methods", f"{method!r} is not a method")
+            if method != method.upper() and method.upper() in _KNOWN_METHODS:
+                raise ModelError.at("methods", f"{method!r}: methods are case-sensitive, write {method.upper()!r}")
+            if method in ("CONNECT", "TRACE"):
+                raise ModelError.at("methods", f"{method} is never routed: it is answered 405")
+
+
+_KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"})
+
+
+# --- actions and routes ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedService:
+    """A service's share of a route's connections."""
+
+    name: str
+    weight: int = 1
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """Send the request to one of the services, chosen by weight and the client's hash."""
+
+    services: tuple[WeightedService, ...]
+
+    def __post_init__(self) -> None:
+        if not self.services:
+            raise ModelError.at("services", "the list is empty")
+        names: set[str] = set()
+        for position, share in enumerate(self.services):
+            if share.name in names:
+                raise ModelError.at(("services", position, "name"), f"service {share.name!r} is listed twice")
+            names.add(share.name)
+        if not any(share.weight for share in self.services):
+            raise ModelError.at("services", "all weights are 0: no service would get a request")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """Answer with a redirect. Fields that are None keep what the request had; a `prefix` replaces the one that
+    the route matched."""
+
+    status: int = 302
+    scheme: str | None = None
+    host: str | None = None
+    port: int | None = None
+    path: str | None = None
+    prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in (301, 302, 303, 307, 308):
+            raise ModelError.at("status", f"{self.status} is not a redirect: 301, 302, 303, 307 or 308")
+        if self.scheme not in (None, "http", "https"):
+            raise ModelError.at("scheme", f"{self.scheme!r} is neither 'http' nor 'https'")
+        if self.port is not None and not 0 < self.port < 65536:
+            raise ModelError.at("port", f"port {self.port} is out of range: 1 to 65535")
+        if self.path is not None and self.prefix is not None:
+            raise ModelError.at("path", "a redirect replaces either the whole path or its prefix")
+        if self.host is not None:
+            try:
+                object.__setattr__(self, "host", HostPattern(self.host).name)
+            except ModelError as error:
+                raise ModelError.at("host", error.problems[0].message) from None
+        for name in ("path", "prefix"):
+            value = getattr(self, name)
+            if value is not None:
+                try:
+                    object.__setattr__(self, name, normalise_path(value))
+                except RequestError as error:
+                    raise ModelError.at(("path", "full" if name == "path" else "prefix"), f"{value!r}: {error}") from None
+        if (self.scheme, self.host, self.port, self.path, self.prefix) == (None,) * 5:
+            raise ModelError.at((), "the redirect would lead to itself: give a scheme, host, port or path")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respond:
+    """Answer with a fixed response."""
+
+    status: int = 200
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.status <= 599:
+            raise ModelError.at("status", f"{self.status} is not a final status: 200 to 599")
+        if self.body and self.status in (204, 205, 304):
+            raise ModelError.at("body", f"a {self.status} response has no body")
+        if not self.content_type or not _FIELD_VALUE.fullmatch(self.content_type):
+            raise ModelError.at("content_type", f"{self.content_type!r} is not a header value")
+
+
+Action = Forward | Redirect | Respond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What to do with the requests that one of its matches claims. Empty listeners mean all of them."""
+
+    name: str
+    action: Action
+    matches: tuple[Match, ...] = field(default_factory=lambda: (Match(),))
+    listeners: tuple[str, ...] = ()
+    priority: int = 0
+    timeouts: TimeoutOverrides = field(default_factory=TimeoutOverrides)
+    forwarded: frozenset[Forwarded] | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.matches:
+            raise ModelError.at("match", "the list is empty: leave it out to match everything")
+        if not -1_000_000 <= self.priority <= 1_000_000:
+            raise ModelError.at("priority", f"{self.priority} is out of range: -1000000 to 1000000")
+        if isinstance(self.action, Redirect) and self.action.prefix is not None:
+            for position, match in enumerate(self.matches):
+                if match.path.kind is not PathKind.PREFIX:
+                    message = f"a redirect of the prefix needs a prefix match, not {match.path}"
+                    raise ModelError.at(("match", position, "path"), message)
+
+
+# --- the whole ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Everything that one generation of the gateway is built from. `workers=None`: one per usable CPU."""
+
+    listeners: tuple[Listener, ...]
+    services: tuple[Service, ...] = ()
+    routes: tuple[Route, ...] = ()
+    offload: OffloadSettings | None = None
+    access_log: AccessLog = field(default_factory=AccessLog)
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [*self._problems()]
+        if problems:
+            raise ModelError(*problems)
+
+    def _problems(self) -> Iterator[Problem]:
+        if not self.listeners:
+            yield Problem(("listeners",), "there is no listener: nothing would be served")
+        if self.workers is not None and not 1 <= self.workers <= 256:
+            yield Problem(("workers",), f"{self.workers} is out of range: 1 to 256")
+        yield from _twins("listeners", (listener.name for listener in self.listeners))
+        yield from _twins("services", (service.name for service in self.services))
+        yield from _twins("routes", (route.name for route in self.routes))
+        bound: dict[Address, str] = {}
+        for listener in self.listeners:
+            first = bound.setdefault(listener.address, listener.name)
+            if first != listener.name:
+                yield Problem(("listeners", listener.name, "address"), f"{listener.address} is taken by {first!r}")
+        listeners = {listener.name for listener in self.listeners}
+        services = {service.name for service in self.services}
+        for position, route in enumerate(self.routes):
+            for index, name in enumerate(route.listeners):
+                if name not in listeners:
+                    yield Problem(("routes", position, "listeners", index), _unknown("listener", name, listeners))
+            if isinstance(route.action, Forward):
+                for index, share in enumerate(route.action.services):
+                    if share.name not in services:
+                        where = ("routes", position, "services", index, "name")
+                        yield Problem(where, _unknown("service", share.name, services))
+
+    def forwarded_of(self, listener: Listener, route: Route | None = None) -> frozenset[Forwarded]:
+        """The forwarded fields that are added for a route on a listener.
+
+        It depends on the file and never on the machine: by default the three X-Forwarded fields, but none on
+        plain listeners of a file that has an offload section, since the kernel adds none.
+        """
+        if route is not None and route.forwarded is not None:
+            return route.forwarded
+        if listener.forwarded is not None:
+            return listener.forwarded
+        offloading = self.offload is not None and self.offload.mode is not OffloadMode.NONE
+        return frozenset() if offloading and listener.tls is None else X_FORWARDED
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a person most likely meant, or None."""
+    import difflib  # 5 ms of import that only errors need
+
+    found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    guess = nearest(name, known)
+    if guess:
+        return f"there is no {what} {name!r}; did you mean {guess!r}?"
+    return f"there is no {what} {name!r}" + (f"; known: {', '.join(known[:10])}" if known else "")
+
+
+def _twins(section: str, names: Iterable[str]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if name in seen:
+            yield Problem((section, position, "name"), f"the name {name!r} is used twice")
+        seen.add(name)

@@ -1,0 +1,243 @@
+"""Settings of everything that is not a route: listeners, TLS, offload, access log. Plain data, validated.
+
+They live beside the routes because one file describes both and the planner must see every field: what a
+listener or a service asks for decides which tier can serve its routes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from rauta.routing import defaults
+from rauta.routing.errors import ModelError
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+
+
+def check_name(name: str) -> None:
+    """Names of listeners, services and routes become labels of metrics and keys of state. Raises ModelError."""
+    if not _NAME.fullmatch(name):
+        raise ModelError.at(
+            "name", f"{name!r} is not a name: 1 to 128 letters, digits, '.', '_' or '-', no punctuation at the ends"
+        )
+
+
+def check_duration(name: str, seconds: float) -> None:
+    """Time-outs are positive and finite. Raises ModelError."""
+    if not 0.001 <= seconds <= 86400:
+        raise ModelError.at(name, f"{seconds:g} s is out of range: 1 ms to 24 h")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address: an IPv4 or IPv6 literal or a DNS name, and a port."""
+
+    host: str
+    port: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise ModelError.at((), f"port {self.port} is out of range: 1 to 65535")
+        literal = self.ip
+        if literal is not None:
+            object.__setattr__(self, "host", str(literal))
+        elif not _DNS_NAME.fullmatch(self.host) or len(self.host) > defaults.MAX_HOST_LENGTH:
+            raise ModelError.at((), f"{self.host!r} is neither an IP address nor a host name")
+        elif re.fullmatch(r"[0-9.]+", self.host):
+            raise ModelError.at((), f"{self.host!r} is not a valid IPv4 address")
+
+    @classmethod
+    def parse(cls, text: str, *, any_host: str | None = None) -> Address:
+        """`host:port` or `[IPv6]:port`; with `any_host`, also `:port`, which means that host. Raises ModelError."""
+        if text.startswith("unix:"):
+            raise ModelError.at((), f"{text!r}: unix sockets are not supported, write host:port")
+        host, colon, port = text.rpartition(":")
+        if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5:
+            raise ModelError.at((), f"{text!r} is not an address: write host:port, for example 127.0.0.1:8080")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+            if ":" not in host:
+                raise ModelError.at((), f"{text!r}: only an IPv6 address stands in brackets")
+        elif ":" in host:
+            raise ModelError.at((), f"{text!r}: an IPv6 address needs brackets, for example [::1]:8080")
+        if not host:
+            if any_host is None:
+                raise ModelError.at((), f"{text!r} has no host: write host:port, for example 127.0.0.1:{port}")
+            host = any_host
+        return cls(host, int(port))
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The literal address, or None for a DNS name."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Where a secret is, never the secret itself: a file or an environment variable."""
+
+    file: str | None = None
+    env: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.env is None):
+            raise ModelError.at((), "a secret has exactly one of 'file' and 'env'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate chain (PEM file, leaf first) and its private key."""
+
+    cert: str
+    key: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """TLS termination on a listener."""
+
+    certificates: tuple[Certificate, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.certificates) != 1:
+            raise ModelError.at(
+                "certificates", f"a listener has exactly one certificate for now, not {len(self.certificates)}"
+            )
+
+
+class EncodedSlash(Enum):
+    """What becomes of `%2F` and `%5C` in a path."""
+
+    KEEP = "keep"
+    REJECT = "reject"
+
+
+class Forwarded(Enum):
+    """Fields that tell a backend about the client (RFC 7239 and its predecessors)."""
+
+    X_FORWARDED_FOR = "x-forwarded-for"
+    X_FORWARDED_PROTO = "x-forwarded-proto"
+    X_FORWARDED_HOST = "x-forwarded-host"
+    FORWARDED = "forwarded"
+
+
+X_FORWARDED = frozenset({Forwarded.X_FORWARDED_FOR, Forwarded.X_FORWARDED_PROTO, Forwarded.X_FORWARDED_HOST})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTimeouts:
+    """Time-outs towards clients, in seconds."""
+
+    head: float = defaults.HEAD_TIMEOUT
+    idle: float = defaults.KEEP_ALIVE_TIMEOUT
+
+    def __post_init__(self) -> None:
+        check_duration("head", self.head)
+        check_duration("idle", self.idle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLimits:
+    """Limits on what clients may send: the head in bytes."""
+
+    head: int = defaults.HEAD_LIMIT
+
+    def __post_init__(self) -> None:
+        if not 1024 <= self.head <= 1024 * 1024:
+            raise ModelError.at("head", f"{self.head} bytes is out of range: 1 KiB to 1 MiB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A socket that accepts clients. `forwarded=None` stands for the default of the whole configuration."""
+
+    name: str
+    address: Address
+    tls: TlsSettings | None = None
+    forwarded: frozenset[Forwarded] | None = None
+    encoded_slash: EncodedSlash = EncodedSlash.KEEP
+    timeouts: ClientTimeouts = field(default_factory=ClientTimeouts)
+    limits: ClientLimits = field(default_factory=ClientLimits)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.address.ip is None:
+            raise ModelError.at(
+                "address", f"{self.address.host!r} is a name: a listener needs an IP address, for example 0.0.0.0"
+            )
+
+
+class OffloadMode(Enum):
+    """Whether the kernel tiers are used."""
+
+    AUTO = "auto"
+    REQUIRE = "require"
+    NONE = "none"
+
+
+class Hook(Enum):
+    """Where the kernel program runs; AUTO takes XDP where the driver has it natively."""
+
+    AUTO = "auto"
+    XDP = "xdp"
+    TC = "tc"
+
+
+class Sysctls(Enum):
+    """Whether rauta may change sysctls of the host."""
+
+    NEVER = "never"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadSettings:
+    """The kernel tiers. `interfaces=None` means all that carry a listener's address."""
+
+    mode: OffloadMode = OffloadMode.AUTO
+    interfaces: tuple[str, ...] | None = None
+    hook: Hook = Hook.AUTO
+    sysctls: Sysctls = Sysctls.NEVER
+
+    def __post_init__(self) -> None:
+        if self.interfaces is not None and not self.interfaces:
+            raise ModelError.at("interfaces", "the list is empty: name an interface or write auto")
+        for position, name in enumerate(self.interfaces or ()):
+            if not re.fullmatch(r"[^/\s]{1,15}", name):
+                raise ModelError.at(("interfaces", position), f"{name!r} is not the name of a network interface")
+
+
+class LogFormat(Enum):
+    """Form of an access-log line: Common Log Format with additions, or one JSON object."""
+
+    COMMON = "common"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessLog:
+    """Where each request is logged. `to` is `stdout`, `stderr`, `off` or a file's path.
+
+    With `require`, routes stay in tier 3: the kernel tiers write no log lines.
+    """
+
+    to: str = "stdout"
+    format: LogFormat = LogFormat.COMMON
+    require: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.to:
+            raise ModelError.at("to", "write stdout, stderr, off or the path of a file")
+        if self.require and self.to == "off":
+            raise ModelError.at("require", "the access log cannot be required and off")
