@@ -82,7 +82,7 @@ class HostPattern:
 
     def _complaint(self) -> str:
         text = str(self)
-        if ":" in text and not text.startswith("["):
+        if re.fullmatch(r"[^/\[]+:[0-9]+|\[[^\]]+\]:[0-9]+", text):
             return f"host {text!r} must not have a port: ports belong to listeners"
         if not text.isascii():
             try:

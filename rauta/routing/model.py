@@ -301,7 +301,9 @@ class Redirect:
                 try:
                     object.__setattr__(self, name, normalise_path(value))
                 except RequestError as error:
-                    raise ModelError.at(("path", "full" if name == "path" else "prefix"), f"{value!r}: {error}") from None
+                    raise ModelError.at(
+                        ("path", "full" if name == "path" else "prefix"), f"{value!r}: {error}"
+                    ) from None
         if (self.scheme, self.host, self.port, self.path, self.prefix) == (None,) * 5:
             raise ModelError.at((), "the redirect would lead to itself: give a scheme, host, port or path")
 

@@ -22,7 +22,7 @@ from rauta.routing.errors import RequestError
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # One C call decides for nearly every request that nothing has to change.
 _CLEAN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[!$&-.0-;=@-\[\]-z|~]*)+")
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\#<>\"{}]")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\#?<>\"{}]")
 _FORBIDDEN_QUERY = re.compile(r"[\x00-\x20\x7f-\U0010ffff#<>\"{}]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _ENCODED_SLASH = re.compile(r"%(?:2F|5C)")
