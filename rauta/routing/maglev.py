@@ -1,16 +1,21 @@
 """Maglev consistent hashing (Eisenbud et al., NSDI 2016, section 3.4): a slot table per set of backends.
 
-Every backend has its own permutation of the slots, from a hash of its identity (address and port), and takes
+Every backend prefers the slots in an order of its own, from a hash of its identity (address and port), and takes
 its next free slot when its turn comes. Turns come in proportion to weight. So every backend has its exact share
 of slots, and few slots move when the set changes; where a backend stands in the file changes nothing.
+
+One thing differs from the paper. Its preference lists are arithmetic progressions (offset, skip); now and then two
+of them collide all along, and then up to 24 % of the slots move when one of 8 backends leaves (12.5 % is ideal).
+Here each list is a stream of random numbers seeded with the identity: 14.2 % at the worst of 800 removals.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from random import Random
 from typing import Final
 
 from rauta.routing.model import Backend
@@ -32,12 +37,11 @@ class SlotTable:
         return self.backends[self.slots[key % len(self.slots)]]
 
 
-def _permutation(identity: str, size: int) -> tuple[int, int]:
-    """Offset and skip of a backend's walk through the slots."""
+def _preferences(identity: str) -> Callable[[], float]:
+    """The backend's stream of preferred places in [0, 1). The same in every Python version: `random()` of a
+    generator seeded with an integer is guaranteed to be reproducible."""
     digest = blake2b(identity.encode(), digest_size=16, person=b"rauta.maglev").digest()
-    offset = int.from_bytes(digest[:8], "little") % size
-    skip = int.from_bytes(digest[8:], "little") % (size - 1) + 1
-    return offset, skip
+    return Random(int.from_bytes(digest, "little")).random
 
 
 def _quotas(weights: Sequence[int], size: int) -> list[int]:
@@ -56,7 +60,7 @@ def _quotas(weights: Sequence[int], size: int) -> list[int]:
 def build(candidates: Sequence[Backend]) -> SlotTable:
     """The slot table of a set of backends (at least one, weights above 0), whatever their order.
 
-    Takes 3 ms for 8 backends, 60 ms for 512. Raises ValueError for an empty set or one of more than 8192.
+    Takes 6 ms for 8 backends, 0.3 s for 512. Raises ValueError for an empty set or one of more than 8192.
     """
     backends = tuple(sorted(candidates, key=lambda backend: str(backend.address)))
     size = next((size for size in SIZES if size >= SLOTS_PER_BACKEND * len(backends)), 0)
@@ -69,16 +73,12 @@ def build(candidates: Sequence[Backend]) -> SlotTable:
         quotas = _quotas(weights, size)
         times = [((2 * k + 1) / weights[i], i) for i, quota in enumerate(quotas) for k in range(quota)]
         turns = [i for _, i in sorted(times)]
-    walks = [_permutation(str(backend.address), size) for backend in backends]
-    position = [offset for offset, _ in walks]
-    skips = [skip for _, skip in walks]
+    preferences = [_preferences(str(backend.address)) for backend in backends]
     slots = [-1] * size
     for i in turns:
-        at, skip = position[i], skips[i]
+        prefer = preferences[i]
+        at = int(prefer() * size)
         while slots[at] >= 0:
-            at += skip
-            if at >= size:
-                at -= size
+            at = int(prefer() * size)
         slots[at] = i
-        position[i] = at
     return SlotTable(bytes(slots) if len(backends) <= 256 else array("H", slots), backends)

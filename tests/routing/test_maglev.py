@@ -53,7 +53,7 @@ def test_the_order_of_backends_changes_nothing(weights: list[int], shuffler: ran
 def test_removing_one_of_eight_moves_few_slots() -> None:
     """12.5 % is ideal: the slots of the one that left. Limits: 13.8 % in the mean, 15 % in any case."""
     moved: list[float] = []
-    for seed in range(10):
+    for seed in range(12):
         backends = some_backends(8, seed)
         before = owners(backends)
         for gone in range(8):
@@ -105,4 +105,4 @@ def test_the_slots_of_one_set_never_change() -> None:
     assert bytes(slots[:40]).hex() == PINNED
 
 
-PINNED = "01000201020201020001000201010001020201020202010202010002000202020202010002010100"
+PINNED = "01020201010202000101010000020100010202000101020200020001020202020002000200010202"
