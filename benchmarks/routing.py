@@ -114,9 +114,8 @@ def bench_hostile(rounds: int) -> None:
     the first hostile request to the answer for the honest one, the patterns new in each of the repetitions."""
     hostile = request("/" + "a" * 64 + "!")
     honest = request("/api/v1/items/1")
-    print(
-        "| pattern | hostile clients | delay p50, ms | p99, ms | max, ms | answer to the hostile |\n|---|---|---|---|---|---|"
-    )
+    print("| pattern | hostile clients | delay p50, ms | p99, ms | max, ms | answer to the hostile |")
+    print("|---|---|---|---|---|---|")
     for pattern in ("/(a|aa)+$", r"/(a|aa)+(?!b)c\1"):
         for clients in (0, 8):
             delays: list[float] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from rauta.routing.candidate import Candidate
@@ -57,37 +57,40 @@ class PathIndex:
                 return outcome
         return NO_ROUTE
 
-    def in_order(self, path: str) -> Iterator[Candidate]:
-        """The candidates whose path may fit, in the order in which they are asked."""
-        if self._flat:
-            yield from self._exact.get(path, ())
-            yield from sorted(self._regexes_for(path), key=_place)
-            yield from self._prefixes_for(path)
-        else:
-            found = [*self._exact.get(path, ()), *self._regexes_for(path), *self._prefixes_for(path)]
+    def in_order(self, path: str) -> list[Candidate]:
+        """The candidates whose path may fit, in the order in which they are asked. Lists, not generators: this runs
+        for every request that no exact path settles, and nested generators take twice the time."""
+        found = list(self._exact.get(path, ()))
+        if self._lengths:
+            regexes = self._regexes_for(path)
+            regexes.sort(key=_place)
+            found += regexes
+        if self._prefixes:
+            self._add_prefixes(path, found)
+        if not self._flat:
             found.sort(key=_place)
-            yield from found
+        return found
 
-    def _regexes_for(self, path: str) -> Iterator[Candidate]:
+    def _regexes_for(self, path: str) -> list[Candidate]:
+        found: list[Candidate] = []
         for length in self._lengths:
             if length > len(path):
-                return
-            yield from self._literals.get(path[:length], ())
+                break
+            found += self._literals.get(path[:length], ())
+        return found
 
-    def _prefixes_for(self, path: str) -> Iterator[Candidate]:
+    def _add_prefixes(self, path: str, found: list[Candidate]) -> None:
         """Longest first. Only as many elements are looked at as the deepest prefix has: a hostile path of
         thousands of slashes costs no more than any other."""
-        ends: list[int] = []
+        groups = [self._prefixes.get("", ())]
         at = 0
         for _ in range(self._depth):
             at = path.find("/", at + 1)
+            groups.append(self._prefixes.get(path if at < 0 else path[:at], ()))
             if at < 0:
-                ends.append(len(path))
                 break
-            ends.append(at)
-        for end in reversed(ends):
-            yield from self._prefixes.get(path[:end], ())
-        yield from self._prefixes.get("", ())
+        for group in reversed(groups):
+            found += group
 
 
 class HostIndex(Generic[T]):
