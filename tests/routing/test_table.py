@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rauta.routing.hashing import SERVICE_SEED, client_hash
 from rauta.routing.hosts import HostKind, HostPattern
 from rauta.routing.model import (
     BalancerKey,
@@ -273,6 +274,14 @@ def test_service_and_backend_are_chosen_independently() -> None:
         counts[key] = counts.get(key, 0) + 1
     assert len(counts) == 4
     assert all(2300 < count < 2700 for count in counts.values())  # seven standard deviations
+
+
+def test_the_choice_of_service_is_the_one_that_the_kernel_computes() -> None:
+    services = tuple(map(service, ("one", "two", "three")))
+    table = Table(configuration(route("r", to={"one": 3, "two": 0, "three": 5}), services=services))
+    for client in CLIENTS[:200]:
+        point = client_hash(*client, SERVICE_SEED) % 8
+        assert shares_of(table, [client]) == {"one" if point < 3 else "three": 1}
 
 
 def test_address_affinity_ignores_the_port() -> None:
