@@ -1,0 +1,132 @@
+"""The public Python surface. What is named here follows semantic versioning; everything else may change.
+
+from rauta.api import RequestView, Table, load
+
+table = Table(load("rauta.yaml").configuration)
+outcome = table.match("web", RequestView(method="GET", host="api.example.com", path="/users/7"))
+"""
+
+from __future__ import annotations
+
+from rauta.config import ConfigError, ConfigProblem, Loaded, load
+from rauta.routing.errors import ModelError, Problem, RautaError, RequestError
+from rauta.routing.hosts import HostKind, HostPattern, normalise_host
+from rauta.routing.model import (
+    Action,
+    Backend,
+    BalancerKey,
+    BalancerSettings,
+    Configuration,
+    Forward,
+    Match,
+    PathKind,
+    PathMatch,
+    Plugin,
+    Redirect,
+    Respond,
+    Route,
+    Service,
+    TimeoutOverrides,
+    Timeouts,
+    ValueKind,
+    ValueMatch,
+    WeightedService,
+    header_match,
+)
+from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed, RegexTimeout
+from rauta.routing.paths import normalise_path
+from rauta.routing.plugins import BALANCERS, MATCHERS, Balancer, Load, Matcher, PluginError
+from rauta.routing.request import FieldList, Headers, RequestView, Target, host_of, parse_target
+from rauta.routing.settings import (
+    AccessLog,
+    Address,
+    Certificate,
+    ClientLimits,
+    ClientTimeouts,
+    EncodedSlash,
+    Forwarded,
+    Hook,
+    Listener,
+    LogFormat,
+    OffloadMode,
+    OffloadSettings,
+    Secret,
+    Sysctls,
+    TlsSettings,
+)
+from rauta.routing.table import Table
+
+__all__ = [
+    # the table, which is the specification of every tier
+    "Table",
+    "Outcome",
+    "Hit",
+    "Miss",
+    "RegexTimeout",
+    "PluginFailed",
+    # requests
+    "RequestView",
+    "Headers",
+    "FieldList",
+    "Target",
+    "parse_target",
+    "host_of",
+    "normalise_host",
+    "normalise_path",
+    # the model
+    "Configuration",
+    "Route",
+    "Match",
+    "HostPattern",
+    "HostKind",
+    "PathMatch",
+    "PathKind",
+    "ValueMatch",
+    "ValueKind",
+    "header_match",
+    "Action",
+    "Forward",
+    "WeightedService",
+    "Redirect",
+    "Respond",
+    "Service",
+    "Backend",
+    "BalancerSettings",
+    "BalancerKey",
+    "Timeouts",
+    "TimeoutOverrides",
+    # settings
+    "Listener",
+    "Address",
+    "TlsSettings",
+    "Certificate",
+    "Secret",
+    "Forwarded",
+    "EncodedSlash",
+    "ClientTimeouts",
+    "ClientLimits",
+    "OffloadSettings",
+    "OffloadMode",
+    "Hook",
+    "Sysctls",
+    "AccessLog",
+    "LogFormat",
+    # configuration files
+    "load",
+    "Loaded",
+    "ConfigProblem",
+    # plugins
+    "Plugin",
+    "Matcher",
+    "Balancer",
+    "Load",
+    "MATCHERS",
+    "BALANCERS",
+    # errors
+    "RautaError",
+    "ModelError",
+    "Problem",
+    "RequestError",
+    "ConfigError",
+    "PluginError",
+]

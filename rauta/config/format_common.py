@@ -1,0 +1,13 @@
+"""Types that several parts of the file format share."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rauta.config.composite import ListOf
+from rauta.config.scalars import Choice, Integer, Text
+from rauta.routing import defaults, settings
+
+NAME: Final = Text("a name", pattern="^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$")
+WEIGHT: Final = Integer(least=0, most=defaults.MAX_WEIGHT)
+FORWARDED: Final = ListOf(Choice(settings.Forwarded), collect=frozenset, unique=True)

@@ -1,0 +1,183 @@
+"""The file format: listeners, TLS, kernel tiers, access log."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rauta.config.composite import Either, ListOf
+from rauta.config.format_common import FORWARDED
+from rauta.config.paths import FilePath, LogTarget
+from rauta.config.scalars import Boolean, Choice, Duration, Parsed, Size, Text, Word
+from rauta.config.schema import Field, Object
+from rauta.routing import settings
+
+_LISTEN: Final = r"^(?:\[[0-9A-Fa-f:.]+\]|[0-9.]*):[0-9]{1,5}$"
+
+
+def _listen_address(text: str) -> settings.Address:
+    return settings.Address.parse(text, any_host="0.0.0.0")
+
+
+_secret = Object(
+    name="secret",
+    doc="Where a secret is. The secret itself never stands in the file.",
+    fields=(
+        Field(key="file", type=FilePath(), doc="A file, relative to this one.", example="tls.key"),
+        Field(
+            key="env",
+            type=Text("the name of an environment variable"),
+            doc="An environment variable that holds the secret itself.",
+            example="TLS_KEY",
+        ),
+    ),
+    model=settings.Secret,
+    one_of=("file", "env"),
+    instead="{file: %s}",
+)
+
+_certificate = Object(
+    name="certificate",
+    doc="A certificate and its private key.",
+    fields=(
+        Field(
+            key="cert",
+            type=FilePath(),
+            doc="PEM file with the certificate, then its chain; relative to this file.",
+            example="tls.crt",
+        ),
+        Field(key="key", type=_secret, doc="The private key, PEM, not encrypted.", example="{file: tls.key}"),
+    ),
+    model=settings.Certificate,
+)
+
+_tls = Object(
+    name="tls",
+    doc="TLS termination.",
+    fields=(
+        Field(
+            key="certificates",
+            type=ListOf(_certificate, empty="TLS needs a certificate"),
+            doc="The certificates; exactly one for now.",
+            example="[{cert: tls.crt, key: {file: tls.key}}]",
+        ),
+    ),
+    model=settings.TlsSettings,
+)
+
+_client_timeouts = Object(
+    name="client timeouts",
+    doc="Time-outs towards clients: 1 ms to 24 h.",
+    fields=(
+        Field(key="head", type=Duration(), doc="From the first byte of a request's head to its end.", example="15s"),
+        Field(key="idle", type=Duration(), doc="Without a request on a kept-alive connection.", example="1m15s"),
+    ),
+    model=settings.ClientTimeouts,
+    share=True,
+)
+
+_client_limits = Object(
+    name="client limits",
+    doc="Limits on what clients may send.",
+    fields=(
+        Field(key="head", type=Size(), doc="Request line and header fields together: 1 KiB to 1 MiB.", example="32KiB"),
+    ),
+    model=settings.ClientLimits,
+    share=True,
+)
+
+LISTENER: Final = Object(
+    name="listener",
+    doc="An address where clients are accepted.",
+    fields=(
+        Field(
+            key="address",
+            type=Parsed("an address such as 0.0.0.0:8080", _listen_address, pattern=_LISTEN),
+            doc='IP address and port. `:8080` means all IPv4 addresses, `"[::]:8080"` all IPv6 ones.',
+            example='"0.0.0.0:8080"',
+        ),
+        Field(
+            key="tls",
+            type=_tls,
+            doc="TLS termination.",
+            example="{certificates: [{cert: tls.crt, key: {env: KEY}}]}",
+            absent="plain HTTP",
+        ),
+        Field(
+            key="forwarded",
+            type=FORWARDED,
+            doc="Fields that tell backends about the client. `[]` adds none; those "
+            "that clients send are always removed.",
+            example="[x-forwarded-for, x-forwarded-proto]",
+            absent="the three x-forwarded fields; none on plain listeners of a file with offload",
+        ),
+        Field(
+            key="encoded_slash",
+            type=Choice(settings.EncodedSlash),
+            doc="Paths with `%2F` or `%5C`: keep them, encoded and opaque, or reject them with 400.",
+            example="reject",
+        ),
+        Field(key="timeouts", type=_client_timeouts, doc="Time-outs towards clients.", example="{head: 10s}"),
+        Field(key="limits", type=_client_limits, doc="Limits on requests.", example="{head: 32KiB}"),
+    ),
+    model=settings.Listener,
+    instead="{address: '%s'}",
+)
+
+OFFLOAD: Final = Object(
+    name="offload",
+    doc="The kernel tiers. `{}` turns them on with the defaults; without the section they are off.",
+    fields=(
+        Field(
+            key="mode",
+            type=Choice(settings.OffloadMode),
+            doc="`auto`: use the kernel if it can; `require`: fail if it cannot; `none`.",
+            example="require",
+        ),
+        Field(
+            key="interfaces",
+            type=Either(Word("auto", None), ListOf(Text("an interface name"), empty="name an interface or write auto")),
+            doc="Network interfaces. `auto`: those that carry a listener's address.",
+            example="[eth0]",
+            absent="auto",
+        ),
+        Field(
+            key="hook",
+            type=Choice(settings.Hook),
+            doc="Where the program runs. `auto`: XDP where the driver has it natively, TC elsewhere.",
+            example="tc",
+        ),
+        Field(
+            key="sysctls",
+            type=Choice(settings.Sysctls),
+            doc="Whether rauta may change sysctls of the host.",
+            example="allow",
+        ),
+    ),
+    model=settings.OffloadSettings,
+)
+
+ACCESS_LOG: Final = Object(
+    name="access log",
+    doc="One line per request that tier 3 serves; the kernel tiers write none.",
+    fields=(
+        Field(
+            key="to",
+            type=LogTarget(),
+            doc="`stdout`, `stderr`, `off`, or a file, relative to this one.",
+            example="/var/log/rauta/access.log",
+        ),
+        Field(
+            key="format",
+            type=Choice(settings.LogFormat),
+            doc="Common Log Format with additions, or a JSON object per line.",
+            example="json",
+        ),
+        Field(
+            key="require",
+            type=Boolean(),
+            doc="Keep all routes in tier 3, so that every request has a line.",
+            example="true",
+        ),
+    ),
+    model=settings.AccessLog,
+)

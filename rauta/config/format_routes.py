@@ -1,0 +1,349 @@
+"""The file format: routes, their matches and actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from rauta.config.composite import ListOf, OneOrMany
+from rauta.config.format_common import FORWARDED, NAME, WEIGHT
+from rauta.config.format_services import TIMEOUT_DOCS
+from rauta.config.plugins import PluginType, plugin_fields
+from rauta.config.scalars import Boolean, Choice, Duration, Integer, Parsed, Text
+from rauta.config.schema import Field, Object
+from rauta.routing import model
+from rauta.routing.errors import ModelError
+from rauta.routing.hosts import HostPattern
+from rauta.routing.plugins import MATCHERS
+
+_path: Final = Text("a path", pattern="^/")
+_port: Final = Integer("a port", least=1, most=65535)
+
+# --- matches --------------------------------------------------------------------------------------------
+
+
+def _build_path(**values: str) -> model.PathMatch:
+    [(kind, value)] = values.items()
+    return model.PathMatch(model.PathKind(kind), value)
+
+
+_path_match = Object(
+    name="path",
+    doc="A condition on the path.",
+    fields=(
+        Field(key="exact", type=_path, doc="The whole path; a trailing slash matters.", example="/api/users"),
+        Field(
+            key="prefix",
+            type=_path,
+            doc="The path and everything below it, element by element: `/a` matches `/a/b` and not `/ab`.",
+            example="/orders",
+        ),
+        Field(
+            key="regex",
+            type=Text("a regular expression"),
+            doc="The whole path, case-sensitive, ASCII.",
+            example='"/users/[0-9]+"',
+        ),
+    ),
+    model=model.PathMatch,
+    build=_build_path,
+    one_of=("exact", "prefix", "regex"),
+    instead="{prefix: %s}",
+    share=True,
+)
+
+_VALUE_KINDS: Final = ("exact", "prefix", "regex", "present")
+
+
+def _kind_of(values: dict[str, Any]) -> tuple[model.ValueKind, str]:
+    [(kind, value)] = values.items()
+    if kind == "present":
+        return (model.ValueKind.PRESENT if value else model.ValueKind.ABSENT), ""
+    return model.ValueKind(kind), value
+
+
+def _build_header(name: str, **values: Any) -> model.ValueMatch:
+    return model.header_match(name, *_kind_of(values))
+
+
+def _build_query(name: str, **values: Any) -> model.ValueMatch:
+    return model.ValueMatch(name, *_kind_of(values))
+
+
+def _value_fields(what: str) -> tuple[Field, ...]:
+    return (
+        Field(key="name", type=Text(f"the name of a {what}"), doc=f"The {what}'s name.", example="x-tenant"),
+        Field(key="exact", type=Text(), doc="The whole value.", example="blue"),
+        Field(key="prefix", type=Text(), doc="How the value starts.", example="Bearer"),
+        Field(
+            key="regex",
+            type=Text("a regular expression"),
+            doc="The whole value, case-sensitive, ASCII.",
+            example='"v[0-9]+"',
+        ),
+        Field(key="present", type=Boolean(), doc="Whether it is there at all, whatever its value.", example="false"),
+    )
+
+
+_header = Object(
+    name="header",
+    doc="A condition on a header field; several fields of one name count as one list.",
+    fields=_value_fields("header field"),
+    model=model.ValueMatch,
+    build=_build_header,
+    one_of=_VALUE_KINDS,
+    share=True,
+)
+
+_query = Object(
+    name="query",
+    doc="A condition on a query parameter.",
+    fields=_value_fields("query parameter"),
+    model=model.ValueMatch,
+    build=_build_query,
+    one_of=_VALUE_KINDS,
+    share=True,
+)
+
+_matcher = PluginType(
+    MATCHERS,
+    Object(
+        name="matcher",
+        doc="A condition of a plugin; it counts as one header match.",
+        fields=plugin_fields("matcher", example="internal"),
+        model=model.Plugin,
+    ),
+)
+
+_ANY_PATH: Final = model.PathMatch.prefix("/")
+
+
+def _build_match(**values: Any) -> model.Match:
+    values.setdefault("path", _ANY_PATH)
+    return model.Match(**values)
+
+
+_match = Object(
+    name="match",
+    doc="Conditions that must all hold.",
+    fields=(
+        Field(
+            key="hosts",
+            type=ListOf(Parsed("a host", HostPattern.parse), unique=True, empty="leave it out for any host"),
+            doc="Any of these. `*.example.com` matches any depth below `example.com`, and not itself.",
+            example='[api.example.com, "*.example.org"]',
+            absent="any host",
+        ),
+        Field(key="path", type=_path_match, doc="The path.", example="{prefix: /orders}", absent="any path"),
+        Field(
+            key="methods",
+            type=ListOf(
+                Text("a method", pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"),
+                collect=frozenset,
+                unique=True,
+                empty="leave it out for any method",
+            ),
+            doc="Any of these, in upper case.",
+            example="[GET, HEAD]",
+            absent="any method",
+        ),
+        Field(
+            key="headers",
+            type=ListOf(_header),
+            doc="Conditions on header fields.",
+            example="[{name: x-tenant, exact: blue}]",
+            absent="none",
+        ),
+        Field(
+            key="query",
+            type=ListOf(_query),
+            doc="Conditions on query parameters.",
+            example="[{name: debug, present: true}]",
+            absent="none",
+        ),
+        Field(key="plugins", type=ListOf(_matcher), doc="Conditions of plugins.", example="[]", absent="none"),
+    ),
+    model=model.Match,
+    build=_build_match,
+    hints={
+        "host": "write hosts: [...]",
+        "method": "write methods: [...]",
+        "prefix": "write path: {prefix: ...}",
+        "exact": "write path: {exact: ...}",
+        "regex": "write path: {regex: ...}",
+    },
+)
+
+
+_timeout_overrides = Object(
+    name="route timeouts",
+    doc="What a route changes of its services' time-outs.",
+    fields=tuple(
+        Field(key=key, type=Duration(), doc=doc, example=example, absent="the service's")
+        for key, (doc, example) in TIMEOUT_DOCS.items()
+    ),
+    model=model.TimeoutOverrides,
+    share=True,
+)
+
+_weighted_service = Object(
+    name="weighted service",
+    doc="A service's share of a route's connections.",
+    fields=(
+        Field(key="name", type=NAME, doc="The service.", example="users"),
+        Field(key="weight", type=WEIGHT, doc="Its share; 0 gets none.", example="90"),
+    ),
+    model=model.WeightedService,
+    instead="{name: %s}",
+    share=True,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RedirectPath:
+    full: str | None = None
+    prefix: str | None = None
+
+
+_redirect_path = Object(
+    name="redirect path",
+    doc="The new path.",
+    fields=(
+        Field(key="full", type=_path, doc="The whole new path.", example="/moved"),
+        Field(key="prefix", type=_path, doc="What replaces the prefix that the route matched.", example="/new"),
+    ),
+    model=_RedirectPath,
+    one_of=("full", "prefix"),
+    instead="{full: %s}",
+)
+
+
+def _build_redirect(path: _RedirectPath | None = None, **values: Any) -> model.Redirect:
+    if path is None:
+        return model.Redirect(**values)
+    try:
+        return model.Redirect(path=path.full, prefix=path.prefix, **values)
+    except ModelError as error:
+        # The model's field for a new prefix is `prefix`; in the file it is `path.prefix`.
+        raise ModelError(*(p.under("path") if p.where == ("prefix",) else p for p in error.problems)) from None
+
+
+_redirect = Object(
+    name="redirect",
+    doc="An answer that sends the client elsewhere. What is left out stays as it was in the request.",
+    fields=(
+        Field(
+            key="status", type=Integer(only=(301, 302, 303, 307, 308)), doc="301, 302, 303, 307 or 308.", example="301"
+        ),
+        Field(
+            key="scheme", type=Choice(("http", "https")), doc="The new scheme.", example="https", absent="as requested"
+        ),
+        Field(key="host", type=Text("a host"), doc="The new host.", example="www.example.com", absent="as requested"),
+        Field(key="port", type=_port, doc="The new port.", example="8443", absent="as requested"),
+        Field(key="path", type=_redirect_path, doc="The new path.", example="{full: /moved}", absent="as requested"),
+    ),
+    model=model.Redirect,
+    build=_build_redirect,
+)
+
+_respond = Object(
+    name="respond",
+    doc="A fixed answer.",
+    fields=(
+        Field(key="status", type=Integer(least=200, most=599), doc="The status: 200 to 599.", example="503"),
+        Field(key="body", type=Text(), doc="The body, sent as UTF-8.", example='"Back soon.\\n"'),
+        Field(key="content_type", type=Text(), doc="The Content-Type field.", example="application/json"),
+    ),
+    model=model.Respond,
+)
+
+ACTIONS: Final = ("service", "services", "redirect", "respond")
+
+
+@lru_cache(maxsize=4096)  # most routes name one of few services, and may share the object
+def _forward_to(name: str) -> model.Forward:
+    return model.Forward(services=(model.WeightedService(name=name),))
+
+
+_EVERYTHING: Final = (model.Match(path=_ANY_PATH),)
+
+
+def _build_route(
+    service: str | None = None,
+    services: tuple[model.WeightedService, ...] = (),
+    redirect: model.Redirect | None = None,
+    respond: model.Respond | None = None,
+    **values: Any,
+) -> model.Route:
+    values.setdefault("matches", _EVERYTHING)
+    values.setdefault("timeouts", _NO_OVERRIDES)
+    action: model.Action | None = respond if redirect is None else redirect
+    if action is None:
+        action = model.Forward(services=services) if service is None else _forward_to(service)
+    return model.Route(action=action, **values)
+
+
+_NO_OVERRIDES: Final = model.TimeoutOverrides()
+
+ROUTE: Final = Object(
+    name="route",
+    doc="What to do with some requests.",
+    fields=(
+        Field(key="name", type=NAME, doc="Unique; in logs and metrics.", example="orders"),
+        Field(
+            key="listeners",
+            type=ListOf(NAME, unique=True, empty="leave it out for all listeners"),
+            doc="Names of the listeners it serves.",
+            example="[web]",
+            absent="all listeners",
+        ),
+        Field(
+            key="match",
+            type=OneOrMany(_match, empty="leave it out to match everything"),
+            attribute="matches",
+            doc="One match, or a list of which any is enough.",
+            example="{path: {prefix: /orders}}",
+            absent="everything",
+        ),
+        Field(key="service", type=NAME, doc="Forward to this service.", example="users"),
+        Field(
+            key="services",
+            type=ListOf(_weighted_service, empty="name a service"),
+            doc="Forward to one of these services, by weight.",
+            example="[{name: users, weight: 90}, {name: canary, weight: 10}]",
+        ),
+        Field(key="redirect", type=_redirect, doc="Answer with a redirect.", example="{scheme: https, status: 308}"),
+        Field(key="respond", type=_respond, doc="Answer with a fixed response.", example="{status: 404}"),
+        Field(
+            key="priority",
+            type=Integer(least=-1_000_000, most=1_000_000),
+            doc="Higher goes first among the routes of one host; usually the most specific match should decide.",
+            example="10",
+        ),
+        Field(
+            key="timeouts",
+            type=_timeout_overrides,
+            doc="Other time-outs than the service's.",
+            example="{response: 5m}",
+            absent="the service's",
+        ),
+        Field(
+            key="forwarded",
+            type=FORWARDED,
+            doc="As on a listener, for this route.",
+            example="[]",
+            absent="the listener's",
+        ),
+    ),
+    model=model.Route,
+    build=_build_route,
+    one_of=ACTIONS,
+    hints={
+        "path": "write match: {path: ...}",
+        "hosts": "write match: {hosts: ...}",
+        "host": "write match: {hosts: [...]}",
+        "methods": "write match: {methods: ...}",
+        "backends": "backends belong to a service",
+    },
+)

@@ -1,0 +1,41 @@
+"""Types of file names: relative ones are relative to the file that names them, and become absolute."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rauta.config.nodes import Node
+from rauta.config.reader import INVALID, Reader
+from rauta.config.scalars import Text
+
+
+class FilePath(Text):
+    """The name of a file."""
+
+    def __init__(self) -> None:
+        super().__init__("the path of a file", pattern=".")
+
+    def decode(self, node: Node, reader: Reader) -> Any:
+        text = super().decode(node, reader)
+        if text is INVALID:
+            return INVALID
+        if not text or "\0" in text:
+            reader.problem(node, "the path of a file is empty" if not text else "a path cannot contain NUL")
+            return INVALID
+        if text.startswith("~"):
+            reader.problem(node, f"{text!r}: '~' is not expanded here; write the whole path")
+            return INVALID
+        return os.path.abspath(reader.directory / text)  # noqa: PTH100 - resolve() would follow links, and ConfigMaps swap them
+
+
+class LogTarget(FilePath):
+    """`stdout`, `stderr`, `off`, or a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label = "stdout, stderr, off or the path of a file"
+
+    def decode(self, node: Node, reader: Reader) -> Any:
+        text = getattr(node, "value", None)
+        return text if text in ("stdout", "stderr", "off") else super().decode(node, reader)

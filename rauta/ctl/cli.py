@@ -1,0 +1,175 @@
+"""The command line of rautactl. Each command's module is imported when that command runs: start-up counts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rauta.ctl import errors
+from rauta.ctl.errors import ControlError
+from rauta.ctl.output import Output
+
+_DESCRIPTION: Final = "Look at a configuration of rauta without running it."
+_FILES: Final = "./rauta.yaml, then /etc/rauta/rauta.yaml"
+_EXITS: Final = """\
+exit codes:
+  0  done; check: the file is good; explain: a route claims the request
+  1  failed at run time, for example because the output cannot be written
+  2  a bad configuration or command line; check --strict: a warning
+  3  explain: no route claims the request
+"""
+
+Command = Callable[[argparse.Namespace, Output], int]
+
+
+def _check(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import check
+
+    return check.run(output, file=arguments.file, strict=arguments.strict)
+
+
+def _schema(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import schema
+
+    del arguments
+    return schema.run(output)
+
+
+def _explain(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import explain
+    from rauta.ctl.probe import Probe
+
+    probe = Probe.parse(
+        arguments.method, arguments.url, arguments.header, client=arguments.client, listener=arguments.listener
+    )
+    return explain.run(output, file=arguments.config, probe=probe, everything=arguments.all)
+
+
+def _routes(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import routes
+
+    return routes.run(output, file=arguments.file)
+
+
+def _plugins(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import plugins
+
+    del arguments
+    return plugins.run(output)
+
+
+def _version() -> str:
+    import rauta
+
+    return f"rautactl {rauta.__version__}"
+
+
+class _Version(argparse.Action):
+    """Looked up only when asked for: reading package metadata takes as long as everything else here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.exit(message=_version() + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="rautactl",
+        description=_DESCRIPTION,
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        sub.set_defaults(command=command)
+        sub.add_argument("--json", action="store_true", help="write one JSON document (docs/rautactl.md)")
+        return sub
+
+    check = add("check", _check, "say whether a configuration file is good, and if not, where and why")
+    check.add_argument("file", metavar="FILE", nargs="?", help=f"default: {_FILES}")
+    check.add_argument("--strict", action="store_true", help="a warning is an error (exit code 2)")
+
+    add("schema", _schema, "print the JSON Schema of the configuration file, for editors")
+
+    explain = add("explain", _explain, "say what happens to a request: route, tier, service, backend, and why")
+    explain.add_argument("method", metavar="METHOD")
+    explain.add_argument("url", metavar="URL", help="http://host:port/path, or a path")
+    explain.add_argument(
+        "-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="a header field; may be repeated"
+    )
+    explain.add_argument("--client", metavar="ADDR[:PORT]", help="the client's address; default: 127.0.0.1:0")
+    explain.add_argument("--config", metavar="FILE", help=f"default: {_FILES}")
+    explain.add_argument("--listener", metavar="NAME", help="default: by the URL's scheme and port")
+    explain.add_argument("--all", action="store_true", help="list every rule of the host, also those of other paths")
+
+    routes = add("routes", _routes, "list the routes with their tiers, and why they are in no lower one")
+    routes.add_argument("file", metavar="FILE", nargs="?", help=f"default: {_FILES}")
+
+    add("plugins", _plugins, "list the matchers, balancers and offloads that are installed")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run rautactl; the return value is its exit code (see `errors`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a locale without a character must not end in a traceback
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return errors.EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return errors.EXIT_INTERRUPTED
+    except OSError as error:  # of the output: commands turn those of files into ControlError
+        _discard_output()
+        _complain(f"cannot write the output: {error.strerror or error}")
+        return errors.EXIT_FAILURE
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = parser().parse_args(argv)
+    except SystemExit as end:  # argparse has said what is wrong, or printed the help
+        return end.code if isinstance(end.code, int) else errors.EXIT_OK
+    output = Output(sys.stdout, os.environ, json=arguments.json)
+    command: Command = arguments.command
+    try:
+        return command(arguments, output)
+    except ControlError as error:
+        if output.json:
+            from rauta.ctl.describe import failure_document
+
+            output.document(failure_document(error))
+        else:
+            _complain(str(error))
+        return error.code
+
+
+def _complain(message: str) -> None:
+    from rauta.ctl.tables import printable
+
+    for line in message.splitlines():
+        sys.stderr.write(f"rautactl: {printable(line)}\n")
+
+
+def _discard_output() -> None:
+    """What is still buffered cannot be written; without this the interpreter would complain when it exits."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, sys.stdout.fileno())
+    finally:
+        os.close(sink)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

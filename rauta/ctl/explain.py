@@ -1,0 +1,212 @@
+"""`rautactl explain`: what happens to a request, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rauta.ctl import availability, describe, files
+from rauta.ctl.availability import Availability
+from rauta.ctl.decide import Asked, Decision, decide, shown
+from rauta.ctl.errors import EXIT_OK, EXIT_UNCLAIMED
+from rauta.ctl.output import Output
+from rauta.ctl.probe import Probe
+from rauta.ctl.tables import Cell, Style
+from rauta.routing.model import BalancerKey, Configuration, Forward, Service
+
+Facts = list[tuple[str, Cell | str]]
+
+
+def run(output: Output, *, file: str | None, probe: Probe, everything: bool) -> int:
+    """Explain one request of a configuration."""
+    configuration = files.load(file).configuration
+    offload = availability.of(configuration)
+    table = files.table_of(configuration)
+    try:
+        decision = decide(table, probe, offload.capabilities)
+    finally:
+        table.close()
+    if output.json:
+        output.document(_document(configuration, decision, offload, everything=everything))
+    else:
+        _tell(output, configuration, decision, offload, everything=everything)
+    return EXIT_OK if decision.claimed else EXIT_UNCLAIMED
+
+
+# --- for a person ---------------------------------------------------------------------------------------
+
+
+def _tell(
+    output: Output, configuration: Configuration, decision: Decision, offload: Availability, *, everything: bool
+) -> None:
+    output.facts(_request_facts(decision))
+    if decision.owned:
+        output.line()
+        rows = [_row(one) for one in shown(decision, everything=everything)]
+        if rows:
+            output.table(("#", "route", "match", "verdict"), rows)
+        if not everything:
+            _tell_rest(output, decision)
+    output.line()
+    output.facts(_answer_facts(configuration, decision, offload))
+
+
+def _request_facts(decision: Decision) -> Facts:
+    probe, listener = decision.probe, decision.listener
+    address, port = probe.client
+    client = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    scheme = "https" if listener.tls is not None else "http"
+    found: Facts = [
+        ("request", f"{probe.method} {probe.target}"),
+        ("client", client if probe.client_given else f"{client} (the default; --client names another)"),
+        ("listener", f"{listener.name}, {scheme} on {listener.address} ({decision.listener_why})"),
+    ]
+    request = decision.request
+    if request is None:
+        return found
+    host = request.host or "(none)"
+    host += "" if probe.host_given else " (the default; -H 'Host: NAME' names another)"
+    if decision.owned:
+        host += f", owned by the routes of {decision.owner or 'any host'}"
+    found.append(("host", host))
+    if request.path != probe.target.partition("?")[0]:
+        found.append(("path", f"{request.path} (normalised; this is what is matched and sent)"))
+    return found
+
+
+def _row(one: Asked) -> tuple[Cell | str, ...]:
+    style = Style.GOOD if one.claimed else Style.PLAIN if one.fits else Style.FAINT
+    rule = one.rule
+    return str(one.place), Cell(rule.route.name, style), describe.conditions(rule.match), Cell(one.verdict, style)
+
+
+def _tell_rest(output: Output, decision: Decision) -> None:
+    others = sum(1 for one in decision.asked if not one.fits and not one.claimed)
+    parts = []
+    if others:
+        parts.append(f"{others} for other paths in front")
+    if decision.not_asked:
+        parts.append(f"{len(decision.not_asked)} behind, not asked")
+    if parts:
+        output.line(f"not listed of this host's rules: {'; '.join(parts)} (--all lists them)", Style.FAINT)
+
+
+def _answer_facts(configuration: Configuration, decision: Decision, offload: Availability) -> Facts:
+    found: Facts = []
+    answer = decision.answer
+    if decision.route is not None:
+        found.append(("route", Cell(decision.route.name, Style.GOOD)))
+        found.extend(_service_facts(decision))
+    if answer is not None:
+        style = Style.PLAIN if answer.status < 400 else Style.BAD
+        found.append(("answer", Cell(f"{answer.status} {answer.reason}: {answer.message}", style)))
+    elif decision.route is not None and decision.service is None:
+        found.append(("answer", describe.action(decision.route.action)))
+    if decision.claimed:
+        found.extend(_tier_facts(decision, offload))
+    if decision.route is not None and decision.service is not None:
+        fields = sorted(field.value for field in configuration.forwarded_of(decision.listener, decision.route))
+        found.append(("adds", ", ".join(fields) or "no forwarded fields"))
+    return found
+
+
+def _service_facts(decision: Decision) -> Facts:
+    service, route = decision.service, decision.route
+    if service is None or route is None:
+        return []
+    found: Facts = []
+    name = service.name
+    if isinstance(route.action, Forward) and len(route.action.services) > 1:
+        name += f", for this client ({describe.shares(route.action)})"
+    found.append(("service", name))
+    if decision.backend is not None:
+        found.append(("backend", _backend_text(service, str(decision.backend.address), fixed=decision.fixed)))
+    return found
+
+
+def _backend_text(service: Service, backend: str, *, fixed: bool) -> str:
+    kind = service.balancer.kind.name
+    used = [one for one in service.backends if one.weight]
+    if len(used) == 1:
+        return backend
+    everyone = f"of {len(used)}: {describe.backends(service)}"
+    if fixed:
+        key = "address" if service.balancer.key is BalancerKey.ADDRESS else "address and port"
+        return f"{backend}, for this client ({kind} by {key}, {everyone})"
+    return f"one {everyone} ({kind}; {backend} if it were asked first and nothing in flight)"
+
+
+def _tier_facts(decision: Decision, offload: Availability) -> Facts:
+    tier = decision.tier
+    found: Facts = [("tier", f"{tier.number}" if offload.available or tier.number == 3 else _planned(tier.number))]
+    found.extend(("why no lower" if first else "", why.message) for first, why in _numbered(tier.why))
+    if not offload.available and tier.number < 3:
+        found.append(("why 3", offload.why))
+    return found
+
+
+def _numbered(items: tuple[Any, ...]) -> list[tuple[bool, Any]]:
+    return [(number == 0, item) for number, item in enumerate(items)]
+
+
+def _planned(number: int) -> str:
+    return f"3 for now, {number} in the plan"
+
+
+# --- for a program --------------------------------------------------------------------------------------
+
+
+def _document(
+    configuration: Configuration, decision: Decision, offload: Availability, *, everything: bool
+) -> dict[str, Any]:
+    probe, request = decision.probe, decision.request
+    answer, route, service = decision.answer, decision.route, decision.service
+    return {
+        "claimed": decision.claimed,
+        "request": {
+            "method": probe.method,
+            "target": probe.target,
+            "host": None if request is None else request.host,
+            "path": None if request is None else request.path,
+            "query": None if request is None else request.query,
+            "client": {"address": probe.client[0], "port": probe.client[1], "default": not probe.client_given},
+        },
+        "listener": {
+            "name": decision.listener.name,
+            "address": str(decision.listener.address),
+            "tls": decision.listener.tls is not None,
+            "why": decision.listener_why,
+        },
+        "host": {"known": decision.owned, "owner": None if decision.owner is None else str(decision.owner)},
+        "rules": [_rule(one) for one in shown(decision, everything=everything)],
+        "rules_total": len(decision.asked) + len(decision.not_asked),
+        "answer": None
+        if answer is None
+        else {"status": answer.status, "reason": answer.reason, "message": answer.message},
+        "route": None if route is None else {"name": route.name, **describe.action_document(route.action)},
+        "service": None if service is None else _service(decision, service),
+        "tier": decision.tier.number if decision.claimed else None,
+        "why_no_lower": [{"code": why.code, "message": why.message} for why in decision.tier.why],
+        "offload": offload.document(),
+        "forwarded": sorted(field.value for field in configuration.forwarded_of(decision.listener, route)),
+    }
+
+
+def _rule(one: Asked) -> dict[str, Any]:
+    return {
+        "place": one.place,
+        "route": one.rule.route.name,
+        "match": describe.match_document(one.rule.match),
+        "claimed": one.claimed,
+        "verdict": one.verdict,
+    }
+
+
+def _service(decision: Decision, service: Service) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "balancer": service.balancer.kind.name,
+        "key": service.balancer.key.value,
+        "backend": None if decision.backend is None else str(decision.backend.address),
+        "backend_fixed": decision.fixed,
+        "backends": [{"address": str(one.address), "weight": one.weight} for one in service.backends],
+    }

@@ -1,0 +1,47 @@
+"""Finding and loading the configuration that a command is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rauta.ctl.errors import ControlError
+
+if TYPE_CHECKING:
+    from rauta.config import Loaded
+    from rauta.routing.model import Configuration
+    from rauta.routing.table import Table
+
+DEFAULT_FILES: Final = (Path("rauta.yaml"), Path("/etc/rauta/rauta.yaml"))
+
+
+def configuration_file(named: str | None) -> Path:
+    """The file that was named, or the first default that exists. Raises ControlError if there is none."""
+    if named is not None:
+        return Path(named)
+    for path in DEFAULT_FILES:
+        if path.exists():
+            return path
+    raise ControlError(f"there is neither {DEFAULT_FILES[0]} here nor {DEFAULT_FILES[1]}: name the configuration file")
+
+
+def load(named: str | None) -> Loaded:
+    """Load a configuration. Raises ControlError with the problems of the file, one a line."""
+    from rauta import config
+
+    try:
+        return config.load(configuration_file(named))
+    except config.ConfigError as error:
+        raise ControlError(str(error), problems=error.problems, more=error.more) from None
+
+
+def table_of(configuration: Configuration) -> Table:
+    """The routing table. Building it is what finds plugins that cannot be built. Raises ControlError."""
+    from rauta.routing.errors import ModelError
+    from rauta.routing.plugins import PluginError
+    from rauta.routing.table import Table
+
+    try:
+        return Table(configuration)
+    except (ModelError, PluginError) as error:
+        raise ControlError(str(error)) from None

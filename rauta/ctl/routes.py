@@ -1,0 +1,65 @@
+"""`rautactl routes`: every route with what it claims, what it does, and its tier."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rauta.ctl import availability, describe, files
+from rauta.ctl.errors import EXIT_OK
+from rauta.ctl.output import Output
+from rauta.ctl.tables import Row, Style
+from rauta.ctl.tiers import Tier, Tiers
+from rauta.routing.model import Configuration, Route
+
+MAX_REASONS: Final = 3  # of one route in the table; more are not read
+_HEADER: Final = ("route", "priority", "listeners", "hosts", "match", "action", "tier", "why no lower")
+
+
+def run(output: Output, *, file: str | None) -> int:
+    """In the order of the file. Of a route with several matches, each has a row."""
+    configuration = files.load(file).configuration
+    offload = availability.of(configuration)
+    tiers = Tiers(configuration, offload.capabilities)
+    if output.json:
+        routes = [_document(route, tiers.of_route(route)) for route in configuration.routes]
+        output.document({"offload": offload.document(), "routes": routes})
+        return EXIT_OK
+    output.table(_HEADER, [row for route in configuration.routes for row in _rows(configuration, route, tiers)])
+    if not configuration.routes:
+        output.line("there is no route: every request is answered 404")
+    elif not offload.available and any(tiers.of_route(route).number < 3 for route in configuration.routes):
+        output.line()
+        output.line(f"Now tier 3 serves all of them: {offload.why}. The tiers are those of the plan.", Style.FAINT)
+    return EXIT_OK
+
+
+def _rows(configuration: Configuration, route: Route, tiers: Tiers) -> list[Row]:
+    tier = tiers.of_route(route)
+    why = _short(tier)
+    rows: list[Row] = []
+    for number, match in enumerate(route.matches):
+        first = number == 0
+        rows.append(
+            (
+                route.name,
+                str(route.priority) if first and route.priority else "",
+                describe.listeners(route) if first and len(configuration.listeners) > 1 else "",
+                describe.hosts(match),
+                describe.conditions(match),
+                describe.action(route.action) if first else "",
+                str(tier.number) if first else "",
+                why if first else "",
+            )
+        )
+    return rows
+
+
+def _short(tier: Tier) -> str:
+    reasons = list(dict.fromkeys(reason.message for reason in tier.why))
+    more = len(reasons) - MAX_REASONS
+    return "; ".join(reasons[:MAX_REASONS]) + (f"; and {more} more (--json has all)" if more > 0 else "")
+
+
+def _document(route: Route, tier: Tier) -> describe.Document:
+    why = [{"code": reason.code, "message": reason.message} for reason in tier.why]
+    return {**describe.route_document(route), "tier": tier.number, "why_no_lower": why}

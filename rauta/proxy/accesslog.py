@@ -1,0 +1,222 @@
+"""The access log: one line per request, buffered, written by a thread of its own.
+
+* Nothing is formatted unless there is a log.
+* The loop never waits for the log: a pipe that nobody reads or a slow disk must not stop the requests. Lines that
+  find too much waiting are dropped, and a later line tells how many.
+* The query is logged, for it is what people search logs for; values of parameters whose names speak of secrets are
+  replaced by `***`. Header fields, so also Authorization and Cookie, are never logged.
+* Nothing from a request can break a line or a quotation: all but printable ASCII is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rauta.proxy.clock import Clock
+from rauta.routing.settings import LogFormat
+
+if TYPE_CHECKING:
+    from rauta.proxy.exchange import Exchange
+
+FLUSH_SIZE: Final = 32 * 1024  # bytes; some 200 lines to one hand-over to the thread
+FLUSH_TICKS: Final = 10  # of the wheel: a line is at most a second old when it is written
+MAX_WAITING: Final = 4 * 1024 * 1024  # bytes that wait for a slow reader before lines are dropped
+_PIPE_BUF: Final = 4096  # pipe(7): writes of up to this size do not mix with those of other workers
+
+_UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')
+_SECRET = re.compile(
+    r"(?i)((?:\A|&)[^=&]*(?:token|secret|passw|pwd|api_?-?key|signature|credential|session|jwt)[^=&]*=|(?:\A|&)(?:code|sig|key|auth)=)"
+    r"[^&]*"
+)
+
+
+class Entry(NamedTuple):
+    """What is logged of one request. Times are seconds; None is shown as `-` (JSON: null)."""
+
+    client: str
+    status: int
+    listener: str
+    method: str | None = None
+    target: str | None = None
+    version: str | None = None
+    bytes_sent: int = 0
+    host: str | None = None
+    route: str | None = None
+    service: str | None = None
+    backend: str | None = None
+    duration: float = 0.0
+    upstream: float | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+def _escape(text: str) -> str:
+    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def redact(query: str) -> str:
+    """The query, with the values of parameters that look like secrets replaced."""
+    return _SECRET.sub(r"\1***", query)
+
+
+def _common(entry: Entry, stamp: str) -> str:
+    """Common Log Format, and behind it `key=value` for what it has no room for."""
+    line = "-" if entry.method is None else _escape(f"{entry.method} {entry.target} HTTP/{entry.version}")
+    upstream = "-" if entry.upstream is None else f"{entry.upstream:.6f}"
+    text = (
+        f'{entry.client or "-"} - - [{stamp}] "{line}" {entry.status} {entry.bytes_sent} listener={entry.listener}'
+        f" host={entry.host or '-'} route={entry.route or '-'} service={entry.service or '-'}"
+        f" backend={entry.backend or '-'} tier=3 time={entry.duration:.6f} upstream={upstream}"
+        f" reason={entry.reason or '-'}"
+    )
+    return text + (f' detail="{_escape(entry.detail)}"\n' if entry.detail else "\n")
+
+
+def _json(entry: Entry, stamp: str) -> str:
+    fields = {
+        "time": stamp,
+        "client": entry.client,
+        "method": entry.method,
+        "target": entry.target,
+        "protocol": None if entry.version is None else f"HTTP/{entry.version}",
+        "status": entry.status,
+        "bytes": entry.bytes_sent,
+        "listener": entry.listener,
+        "host": entry.host,
+        "route": entry.route,
+        "service": entry.service,
+        "backend": entry.backend,
+        "tier": 3,
+        "duration": round(entry.duration, 6),
+        "upstream": None if entry.upstream is None else round(entry.upstream, 6),
+        "reason": entry.reason,
+    }
+    if entry.detail:
+        fields["detail"] = entry.detail
+    return json.dumps(fields, separators=(",", ":")) + "\n"
+
+
+_FORMATS: Final[dict[LogFormat, Callable[[Entry, str], str]]] = {LogFormat.COMMON: _common, LogFormat.JSON: _json}
+
+
+class AccessLogWriter:
+    """Lines to a file descriptor. The descriptor stays the caller's: `close` ends the thread and leaves it open."""
+
+    def __init__(self, fd: int, form: LogFormat = LogFormat.COMMON) -> None:
+        self._fd = fd
+        self._format = _FORMATS[form]
+        self._clock = Clock()
+        self._lines: list[str] = []
+        self._size = 0
+        self._ticks = 0
+        self._dropped = 0
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._waiting = 0  # bytes in the queue; guarded by the lock
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        # Regular files take writes of any size whole (O_APPEND); pipes, sockets and terminals only small ones.
+        self._piece = 1 << 20 if stat.S_ISREG(os.fstat(fd).st_mode) else _PIPE_BUF
+        self.failure: OSError | None = None
+
+    # --- on the loop ---
+
+    def exchange(self, exchange: Exchange, duration: float) -> None:
+        """Log an exchange that has ended after `duration` seconds."""
+        head = exchange.head
+        query = head.query
+        self.write(
+            Entry(
+                client=exchange.downstream.client[0],
+                status=exchange.status,
+                listener=exchange.dispatcher.listener.name,
+                method=head.method,
+                target=head.path if query is None else f"{head.path}?{redact(query)}",
+                version=head.version,
+                bytes_sent=exchange.bytes_sent,
+                host=head.host,
+                route=exchange.route,
+                service=exchange.service,
+                backend=None if exchange.backend is None else exchange.backend.name,
+                duration=duration,
+                upstream=exchange.upstream_time,
+                reason=exchange.reason,
+                detail=exchange.detail,
+            )
+        )
+
+    def write(self, entry: Entry) -> None:
+        """Log one line."""
+        line = self._format(entry, self._clock.log_stamp())
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= FLUSH_SIZE:
+            self.flush()
+
+    def tick(self) -> None:
+        """To be called at each tick of the wheel: no line waits for long."""
+        self._ticks += 1
+        if self._ticks >= FLUSH_TICKS:
+            self._ticks = 0
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand all lines to the thread."""
+        if not self._lines:
+            return
+        lines, self._lines, self._size = self._lines, [], 0
+        with self._lock:
+            if self._waiting > MAX_WAITING:
+                self._dropped += len(lines)
+                return
+        if self._dropped:
+            lines.append(f"# {self._dropped} lines dropped: the log's reader is too slow\n")
+            self._dropped = 0
+        for piece in self._pieces(lines):
+            with self._lock:
+                self._waiting += len(piece)
+            self._queue.put(piece)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+            self._thread.start()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what is left, for at most `timeout` seconds."""
+        self.flush()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout)
+            self._thread = None
+
+    def _pieces(self, lines: list[str]) -> list[bytes]:
+        """Whole lines, joined up to the size that is written at once."""
+        pieces: list[bytes] = []
+        part: list[str] = []
+        size = 0
+        for line in lines:
+            if size + len(line) > self._piece and part:
+                pieces.append("".join(part).encode("ascii", "backslashreplace"))
+                part, size = [], 0
+            part.append(line)
+            size += len(line)
+        pieces.append("".join(part).encode("ascii", "backslashreplace"))
+        return pieces
+
+    # --- in the thread ---
+
+    def _run(self) -> None:
+        while (piece := self._queue.get()) is not None:
+            try:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(self._fd, view) :]
+            except OSError as error:  # disk full, reader gone: requests go on, and the owner can see why
+                self.failure = error
+            with self._lock:
+                self._waiting -= len(piece)

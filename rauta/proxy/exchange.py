@@ -1,0 +1,323 @@
+"""The seam: one request in flight, between whatever speaks to the client and whatever speaks to the backend.
+
+Theory of operation. A downstream codec parses a request head and asks the dispatcher to `begin`; it gets an
+Exchange and tells it what follows: `request_body`, `request_end`, `client_gone`, `client_blocked`, `client_ready`.
+The exchange talks back through the Downstream methods. On the other side an upstream connection gets the request
+through the Upstream methods, and tells: `response_head`, `response_interim`, `response_body`, `response_end`,
+`upstream_failed`, `upstream_blocked`, `upstream_ready`. All are plain calls, in the order of the bytes.
+
+What ends an exchange, exactly once: the response's end, a failure (`fail`), or the client's leaving. Then the log line
+is written, the backend's count goes down and neither side calls again.
+
+    begin --+-- answer (redirect, respond, own error) ----------------------------------+
+            +-- forward: connect -> request -> response head -> body -> end ------------+--> finished
+                   |            any failure before the head: own error (502, 504)       |
+                   +----------- any failure behind it: the client's stream is cut ------+
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Protocol
+
+from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
+from rauta.proxy.reasons import BODIES, REASONS, phrase_of
+
+if TYPE_CHECKING:
+    from rauta.proxy.dispatch import Dispatcher, ForwardPlan
+    from rauta.proxy.pool import BackendPool
+
+# RFC 9110 9.2.2. Sending one of these twice means the same as once.
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+class Downstream(Protocol):
+    """What a codec towards clients offers to an exchange."""
+
+    client: tuple[str, int]
+    scheme: str
+
+    def send_interim(self, head: ResponseHead) -> None:
+        """A 1xx response; more will follow."""
+
+    def send_head(self, head: ResponseHead) -> None:
+        """The head of the final response."""
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of its body, not empty."""
+
+    def flush(self) -> None:
+        """Nothing more comes just now: what was given must not be held back any longer."""
+
+    def send_end(self, trailers: list[Field]) -> None:
+        """The response is complete. The exchange is not called again."""
+
+    def cut(self) -> None:
+        """The response cannot be completed: the client must see that. The exchange is not called again."""
+
+    def close_after(self) -> None:
+        """The client is not to be waited for any more: keep no connection after this response."""
+
+    def pause_body(self) -> None:
+        """Take no more of the request's body from the client for now."""
+
+    def resume_body(self) -> None:
+        """Go on after `pause_body`."""
+
+
+class Upstream(Protocol):
+    """What a connection to a backend offers to an exchange."""
+
+    def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: ForwardPlan) -> None:
+        """The head of a request; `added` are field lines. If it has a body, that follows, or `flush`."""
+
+    def flush(self) -> None:
+        """Nothing more comes just now: what was given must not be held back any longer."""
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the request's body, not empty."""
+
+    def send_end(self, trailers: list[Field]) -> None:
+        """The request is complete; called only if it has a body."""
+
+    def abort(self) -> None:
+        """The exchange is over before its end; it is not called again."""
+
+    def pause_body(self) -> None:
+        """Take no more of the response's body from the backend for now."""
+
+    def resume_body(self) -> None:
+        """Go on after `pause_body`."""
+
+
+class Exchange:
+    """One request in flight. See the module's text."""
+
+    __slots__ = (
+        "_complete",
+        "_early",
+        "_early_trailers",
+        "_retried",
+        "_upstream",
+        "backend",
+        "bytes_sent",
+        "detail",
+        "dispatcher",
+        "downstream",
+        "finished",
+        "head",
+        "plan",
+        "reason",
+        "route",
+        "service",
+        "started",
+        "status",
+        "upstream_started",
+        "upstream_time",
+    )
+
+    def __init__(self, dispatcher: Dispatcher, downstream: Downstream, head: RequestHead) -> None:
+        self.dispatcher = dispatcher
+        self.downstream = downstream
+        self.head = head
+        self._upstream: Upstream | None = None
+        self._complete = not head.has_body  # the whole request has arrived
+        self._early: list[bytes] = []  # body that arrived before the connection; one read at most, then paused
+        self._early_trailers: list[Field] = []
+        self._retried = False
+        self.finished = False
+        # For log and counters.
+        self.backend: BackendPool | None = None
+        self.plan: ForwardPlan | None = None
+        self.route: str | None = None
+        self.service: str | None = None
+        self.status = 0
+        self.reason: str | None = None
+        self.detail: str | None = None
+        self.bytes_sent = 0
+        self.started = perf_counter() if dispatcher.log is not None else 0.0
+        self.upstream_started = 0.0
+        self.upstream_time: float | None = None
+
+    # --- the two ways to go ---
+
+    def forward(self, backend: BackendPool, plan: ForwardPlan) -> None:
+        """Send the request to a backend, over an idle connection if there is one."""
+        self.backend = backend
+        self.plan = plan
+        backend.in_flight += 1
+        if self.dispatcher.log is not None:
+            self.upstream_started = perf_counter()
+        upstream = backend.take()
+        if upstream is None:
+            self._connect(backend, plan)
+        else:
+            self.connected(upstream)
+
+    def answer(self, status: int, fields: list[Field], body: bytes) -> None:
+        """Answer the request without a backend."""
+        fields = [("Date", self.dispatcher.clock.http_date()), *fields]
+        bodiless = status in (204, 304)
+        if bodiless or self.head.method == "HEAD":
+            declared = None if bodiless else len(body)
+            self.response_head(ResponseHead(status, phrase_of(status), fields, NO_BODY, declared=declared))
+        else:
+            self.response_head(ResponseHead(status, phrase_of(status), fields, len(body)))
+            if body:
+                self.response_body(body)
+        self.response_end([])
+
+    def fail(self, reason: str, detail: str | None = None) -> None:
+        """Give up: answer with an error of our own, or cut the response if its head is out already."""
+        if self.finished:
+            return
+        self.reason = reason
+        self.detail = detail
+        self._leave_upstream()
+        if self.status:
+            self._finish()
+            self.downstream.cut()
+            return
+        if reason == "client_timeout":
+            self.downstream.close_after()
+        self.answer(REASONS[reason].status, [("Content-Type", "text/plain; charset=utf-8")], BODIES[reason])
+
+    # --- from the client ---
+
+    def request_body(self, data: bytes) -> None:
+        """A piece of the request's body, not empty."""
+        if self._upstream is not None:
+            self._upstream.send_body(data)
+        else:
+            self._early.append(data)
+            self.downstream.pause_body()
+
+    def request_flush(self) -> None:
+        """No more of the request has arrived."""
+        if self._upstream is not None:
+            self._upstream.flush()
+
+    def request_end(self, trailers: list[Field]) -> None:
+        """The request's body is complete."""
+        self._complete = True
+        if self._upstream is not None:
+            self._upstream.send_end(trailers)
+        else:
+            self._early_trailers = trailers
+
+    def client_gone(self, reason: str = "client_gone") -> None:
+        """Nobody waits for the response any more."""
+        if not self.finished:
+            self.reason = reason
+            self.status = self.status or REASONS[reason].status
+            self._leave_upstream()
+            self._finish()
+
+    def client_blocked(self) -> None:
+        """The client takes less than the backend gives."""
+        if self._upstream is not None:
+            self._upstream.pause_body()
+
+    def client_ready(self) -> None:
+        """The client takes more again."""
+        if self._upstream is not None:
+            self._upstream.resume_body()
+
+    # --- from the backend ---
+
+    def connected(self, upstream: Upstream) -> None:
+        """There is a connection: send what has arrived."""
+        if self.plan is None:
+            raise RuntimeError("connected() before forward()")
+        self._upstream = upstream
+        upstream.send_request(self, self.head, self.dispatcher.forwarded_lines(self, self.plan), self.plan)
+        if not self.head.has_body:
+            return
+        early, self._early = self._early, []
+        for data in early:
+            upstream.send_body(data)
+        if self._complete:
+            upstream.send_end(self._early_trailers)
+        if early:
+            self.downstream.resume_body()
+
+    def connect_failed(self, reason: str, detail: str) -> None:
+        """No connection could be made."""
+        self.fail(reason, detail)
+
+    def upstream_failed(self, reason: str, detail: str, *, stale: bool = False) -> None:
+        """The connection is gone, or what came over it is no HTTP. `stale`: it had been used before, and closed
+        before a byte of the response, most likely because the backend's idle time was over."""
+        self._upstream = None
+        if (
+            stale
+            and not self._retried
+            and self.head.method in IDEMPOTENT
+            and not self.head.has_body
+            and self.backend is not None
+            and self.plan is not None
+        ):
+            # RFC 9110 9.2.2: "a client SHOULD NOT automatically retry a request with a non-idempotent method". A new
+            # connection, not another idle one: a backend that restarted has closed them all.
+            self._retried = True
+            self._connect(self.backend, self.plan)
+            return
+        self.fail(reason, detail)
+
+    def response_interim(self, head: ResponseHead) -> None:
+        """A 1xx response."""
+        self.downstream.send_interim(head)
+
+    def response_head(self, head: ResponseHead) -> None:
+        """The head of the final response."""
+        self.status = head.status
+        self.downstream.send_head(head)
+
+    def response_body(self, data: bytes) -> None:
+        """A piece of the response's body, not empty."""
+        self.bytes_sent += len(data)
+        self.downstream.send_body(data)
+
+    def response_flush(self) -> None:
+        """No more of the response has arrived."""
+        self.downstream.flush()
+
+    def response_end(self, trailers: list[Field]) -> None:
+        """The response is complete; the backend's connection has let go of the exchange."""
+        self._upstream = None
+        self._finish()
+        self.downstream.send_end(trailers)
+
+    def upstream_blocked(self) -> None:
+        """The backend takes less than the client gives."""
+        self.downstream.pause_body()
+
+    def upstream_ready(self) -> None:
+        """The backend takes more again."""
+        self.downstream.resume_body()
+
+    # --- the end ---
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole request has arrived."""
+        return self._complete
+
+    def _connect(self, backend: BackendPool, plan: ForwardPlan) -> None:
+        backend.connect(self, plan.connect_timeout)
+
+    def _leave_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    def _finish(self) -> None:
+        self.finished = True
+        if self.backend is not None:
+            self.backend.in_flight -= 1
+        log = self.dispatcher.log
+        if log is not None:
+            now = perf_counter()
+            if self.upstream_started:
+                self.upstream_time = now - self.upstream_started
+            log.exchange(self, now - self.started)

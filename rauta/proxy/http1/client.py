@@ -1,0 +1,332 @@
+"""A connection to a backend that speaks HTTP/1.1: one exchange at a time, then back into the pool.
+
+    IDLE --send_request--> HEAD --final head--> LENGTH | CHUNKS | CLOSE | (no body) --end--> IDLE, or closed
+                            |  ^ 1xx
+                            +--+
+
+It goes back into the pool only if both messages are complete, the backend keeps the connection, and no byte came
+behind the response: such bytes are either an attack or a broken server, and would answer the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from rauta.proxy.flow import HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
+from rauta.proxy.http1.chunked import ChunkDecoder, encode_chunk, encode_last_chunk
+from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_line_ends, parse_response
+from rauta.proxy.http1.serialise import request_bytes
+from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
+from rauta.proxy.wheel import NEVER
+from rauta.routing.defaults import HEAD_LIMIT
+
+if TYPE_CHECKING:
+    from rauta.proxy.dispatch import ForwardPlan
+    from rauta.proxy.exchange import Exchange
+    from rauta.proxy.pool import BackendPool
+
+IDLE, HEAD, LENGTH, CHUNKS, CLOSE, CLOSED = range(6)
+
+# Interim responses of one request. Real servers send one or two (100, 103); each one delays no time-out.
+MAX_INTERIM: Final = 20
+_H: Final = ord("H")  # with which every status line begins
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection to a backend. Implements `Upstream` and `wheel.Expiring`."""
+
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_exchange",
+        "_gate",
+        "_idle_timeout",
+        "_interim",
+        "_keep_alive",
+        "_left",
+        "_method",
+        "_out",
+        "_phase",
+        "_pool",
+        "_response_timeout",
+        "_send_chunked",
+        "_sent",
+        "_transport",
+        "_used",
+        "deadline",
+        "queued",
+    )
+
+    _transport: asyncio.Transport
+    _gate: ReadGate
+
+    def __init__(self, pool: BackendPool) -> None:
+        self._pool = pool
+        self._phase = IDLE
+        self._exchange: Exchange | None = None
+        self._buffer = bytearray()  # a head that has not ended yet
+        self._out: list[bytes] = []  # to be written with the next flush
+        self._decoder: ChunkDecoder | None = None
+        self._left = 0
+        self._interim = 0
+        self._used = False  # it has answered a request before
+        self._keep_alive = True
+        self._sent = True  # the request is complete
+        self._send_chunked = False
+        self._method = ""
+        self._response_timeout = 0.0
+        self._idle_timeout = 0.0
+        self.deadline = NEVER
+        self.queued = NEVER
+
+    @property
+    def usable(self) -> bool:
+        """Whether an idle connection can take a request, as far as is known."""
+        return self._phase == IDLE and not self._transport.is_closing()
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_connection
+        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._gate = ReadGate(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except MalformedError as error:
+            self._fail("upstream_malformed", str(error))
+
+    def eof_received(self) -> None:
+        # Returning None closes the transport; connection_lost does the rest. No request may be put on it meanwhile.
+        self._pool.forget(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        phase, self._phase = self._phase, CLOSED
+        self._pool.forget(self)
+        exchange, self._exchange = self._exchange, None
+        self.deadline = NEVER
+        if exchange is None:
+            return
+        if phase == CLOSE and exc is None:
+            exchange.response_end([])
+            return
+        stale = phase == HEAD and self._used and not self._buffer and not self._interim
+        what = "closed" if exc is None else f"lost ({exc})"
+        part = "before the response" if phase == HEAD else "within the response"
+        exchange.upstream_failed("upstream_reset", f"{self._pool.name}: connection {what} {part}", stale=stale)
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.upstream_blocked()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.upstream_ready()
+
+    # --- Upstream ---
+
+    def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: ForwardPlan) -> None:
+        self._exchange = exchange
+        self._phase = HEAD
+        self._method = head.method
+        self._interim = 0
+        self._send_chunked = head.length == CHUNKED
+        self._response_timeout = plan.response_timeout
+        self._idle_timeout = plan.idle_timeout
+        data = request_bytes(head, self._pool.name, added)
+        if head.has_body:
+            self._out.append(data)
+            self._sent = False
+            self._pool.wheel.arm(self, plan.idle_timeout)
+        else:
+            self._transport.write(data)
+            self._sent = True
+            self._pool.wheel.arm(self, plan.response_timeout)
+
+    def send_body(self, data: bytes) -> None:
+        if self._send_chunked:
+            self._out += encode_chunk(data)
+        else:
+            self._out.append(data)
+        self._pool.wheel.arm(self, self._idle_timeout)
+
+    def send_end(self, trailers: list[Field]) -> None:
+        self._sent = True
+        if self._send_chunked:
+            self._out.append(encode_last_chunk(trailers))
+        self.flush()
+        self._pool.wheel.arm(self, self._response_timeout if self._phase == HEAD else self._idle_timeout)
+
+    def flush(self) -> None:
+        if self._out:
+            out, self._out = self._out, []
+            write_all(self._transport, out)
+
+    def abort(self) -> None:
+        self._exchange = None
+        self._drop()
+
+    def pause_body(self) -> None:
+        self._gate.close(PEER_BLOCKED)
+
+    def resume_body(self) -> None:
+        self._gate.open(PEER_BLOCKED)
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._phase = CLOSED
+        self.deadline = NEVER
+        self._transport.close()
+
+    # --- wheel.Expiring ---
+
+    def expired(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self._pool.forget(self)
+            self.close()
+        elif not self._sent and self._transport.get_write_buffer_size() == 0:
+            # All that came from the client has gone to the backend: it is the client that is silent.
+            self._fail("client_timeout", f"no byte of the request for {self._idle_timeout:g} s")
+        elif self._phase == HEAD:
+            waited = self._response_timeout if self._sent else self._idle_timeout
+            self._fail("upstream_timeout", f"{self._pool.name}: no response within {waited:g} s")
+        elif self._gate.closed:
+            self._fail("client_timeout", f"the client took nothing for {self._idle_timeout:g} s")
+        else:
+            self._fail("upstream_timeout", f"{self._pool.name}: no byte of the response for {self._idle_timeout:g} s")
+
+    # --- the response ---
+
+    def _take(self, data: bytes) -> None:
+        phase = self._phase
+        if phase == HEAD:
+            self._take_head(data)
+        elif LENGTH <= phase <= CLOSE:
+            self._pool.wheel.arm(self, self._idle_timeout)
+            self._take_body(data, 0)
+        elif phase == IDLE:
+            self._pool.forget(self)
+            self._drop()
+
+    def _take_head(self, data: bytes) -> None:
+        checked = len(self._buffer)
+        if checked:
+            self._buffer += data
+            end = self._buffer.find(HEAD_END, max(0, checked - 3))
+            if end >= 0:
+                data = bytes(self._buffer)
+                self._buffer.clear()
+        else:
+            end = data.find(HEAD_END)
+        at = 0
+        while end >= 0:
+            if end - at > HEAD_LIMIT:
+                raise MalformedError("head_too_large", f"response head over {HEAD_LIMIT} bytes")
+            head = parse_response(data[at : end + 2].decode("latin-1"), self._method)
+            at = end + 4
+            if head.status >= 200:
+                self._begin_response(head)
+                self._take_body(data, at)
+                return
+            self._take_interim(head)
+            end = data.find(HEAD_END, at)
+        if not self._buffer and at < len(data):
+            self._buffer += data[at:]
+        if len(self._buffer) > HEAD_LIMIT:
+            raise MalformedError("head_too_large", f"response head over {HEAD_LIMIT} bytes")
+        if self._buffer and self._buffer[0] != _H:
+            raise MalformedError("bad_request_line", f"not a status line: {bytes(self._buffer[:40])!r}")
+        check_line_ends(self._buffer, checked if checked <= len(self._buffer) else 0)
+
+    def _take_interim(self, head: ResponseHead) -> None:
+        # RFC 9110 15.2.2: 101 needs an Upgrade field in the request, and none is ever sent.
+        if head.status == 101:
+            raise MalformedError("bad_framing", "101 (Switching Protocols) without an upgrade")
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            raise MalformedError("bad_framing", f"more than {MAX_INTERIM} interim responses")
+        if self._exchange is not None:
+            self._exchange.response_interim(head)
+
+    def _begin_response(self, head: ResponseHead) -> None:
+        length = head.length
+        if length >= 0:
+            self._phase = LENGTH
+            self._left = length
+        elif length == CHUNKED:
+            self._phase = CHUNKS
+            self._decoder = ChunkDecoder()
+        elif length == UNTIL_CLOSE:
+            self._phase = CLOSE
+        elif length == NO_BODY:
+            self._phase = LENGTH
+            self._left = 0
+        self._keep_alive = head.keep_alive
+        if self._sent:
+            self._pool.wheel.arm(self, self._idle_timeout)
+        if self._exchange is not None:
+            self._exchange.response_head(head)
+
+    def _take_body(self, data: bytes, at: int) -> None:
+        """Body bytes from `at` on; the end of the body if it is there. What goes to the client goes as one write."""
+        phase = self._phase
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if phase == LENGTH:
+            left = self._left
+            have = len(data) - at
+            if have > left:
+                body, extra = data[at : at + left], True
+            else:
+                body, extra = (data[at:] if at else data), False
+            self._left = left - len(body)
+            if body:
+                exchange.response_body(body)
+            if not self._left:
+                self._end([], extra)
+            else:
+                exchange.response_flush()
+        elif phase == CHUNKS and self._decoder is not None:
+            body, at = self._decoder.feed(data, at)
+            if body:
+                exchange.response_body(body)
+            if self._decoder.done:
+                self._end(self._decoder.trailers, at < len(data))
+            else:
+                exchange.response_flush()
+        elif phase == CLOSE:
+            if at < len(data):
+                exchange.response_body(data[at:] if at else data)
+            exchange.response_flush()
+
+    def _end(self, trailers: list[Field], extra: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._decoder = None
+        if exchange is None:  # the client left while the last piece was handed over
+            return
+        if self._keep_alive and self._sent and not extra and not self._transport.is_closing():
+            self._phase = IDLE
+            self._used = True
+            self._gate.open(PEER_BLOCKED)
+            self._pool.put(self)
+        else:
+            self._drop()
+        exchange.response_end(trailers)
+
+    # --- the end ---
+
+    def _fail(self, reason: str, detail: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._drop()
+        if exchange is not None:
+            exchange.upstream_failed(reason, detail)
+
+    def _drop(self) -> None:
+        """Close at once; nothing that still waits to be written is of use."""
+        self._phase = CLOSED
+        self.deadline = NEVER
+        self._transport.abort()

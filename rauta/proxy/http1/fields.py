@@ -1,0 +1,73 @@
+"""What a gateway does with a header field, by its name.
+
+Names are compared without case, and with `_` read as `-`: many servers hand `X_Forwarded_For` to applications
+under the same variable as `X-Forwarded-For` (CGI, RFC 3875 4.1.18), so a look-alike would bypass every rule here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KEEP: Final = 0  # end to end: passed on as it is
+HOST: Final = 1
+CONNECTION: Final = 2
+CONTENT_LENGTH: Final = 3
+TRANSFER_ENCODING: Final = 4
+EXPECT: Final = 5
+HOP: Final = 6  # hop by hop: never passed on
+FORWARDED: Final = 7  # says who the client is: never believed from a client
+LOOK_ALIKE: Final = 8  # one of the above, spelled with "_"
+
+_NAMED: Final = {
+    "host": HOST,
+    "connection": CONNECTION,
+    "content-length": CONTENT_LENGTH,
+    "transfer-encoding": TRANSFER_ENCODING,
+    "expect": EXPECT,
+    # RFC 9110 7.6.1: "Intermediaries SHOULD remove or replace fields that are known to require removal before
+    # forwarding, whether or not they appear as a connection-option": Proxy-Connection, Keep-Alive, TE,
+    # Transfer-Encoding, Upgrade.
+    "proxy-connection": HOP,
+    "keep-alive": HOP,
+    "te": HOP,
+    "upgrade": HOP,
+    "http2-settings": HOP,  # RFC 7540 3.2.1, part of the h2c upgrade
+    "forwarded": FORWARDED,
+    "x-real-ip": FORWARDED,
+}
+
+# RFC 9110 6.5.1: trailers must not hold what is needed for "message framing, routing, authentication, request
+# modifiers, response controls, or content format".
+# fmt: off
+NOT_IN_TRAILERS: Final = frozenset(
+    {
+        "age", "authorization", "cache-control", "content-encoding", "content-range", "content-type", "cookie",
+        "date", "expires", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since",
+        "location", "max-forwards", "pragma", "proxy-authenticate", "proxy-authorization", "range", "retry-after",
+        "set-cookie", "trailer", "vary", "warning", "www-authenticate",
+    }
+)
+# fmt: on
+
+# Spelled as received -> kind. Clients use few spellings; the bound keeps hostile ones from growing it.
+_MAX_KNOWN: Final = 4096
+KINDS: Final[dict[str, int]] = {}
+
+
+def kind_of(name: str) -> int:
+    """The kind of a field; also remembered in KINDS, which hot loops ask first."""
+    plain = name.lower().replace("_", "-")
+    kind = _NAMED.get(plain, KEEP)
+    if plain.startswith("x-forwarded-"):
+        kind = FORWARDED
+    if kind and "_" in name:
+        kind = LOOK_ALIKE
+    if len(KINDS) >= _MAX_KNOWN:
+        KINDS.clear()
+    KINDS[name] = kind
+    return kind
+
+
+def may_trail(name: str) -> bool:
+    """Whether a trailer field is passed on (RFC 9110 6.5.1)."""
+    return kind_of(name) == KEEP and name.lower() not in NOT_IN_TRAILERS

@@ -1,0 +1,495 @@
+"""A connection from a client that speaks HTTP/1.1.
+
+Requests are taken one after the other; what a client sends ahead (pipelining) is held, up to a limit, until the
+response before it is complete. The request side is in one phase:
+
+    HEAD --head--> LENGTH | CHUNKS --end of body--> WAIT --end of response--> HEAD, or LINGER
+      |              |
+      +--malformed---+--> LINGER --end of stream, or enough--> CLOSED
+
+LINGER: the last response is written and our side of the stream ended, but the client may still be sending. Closing
+now would make the kernel answer with a reset, which can destroy the response before the client has read it
+(RFC 9112 9.6), so what comes is read and thrown away, for a bounded time and amount.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
+from rauta.proxy.http1.chunked import ChunkDecoder, encode_chunk, encode_last_chunk
+from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, parse_request
+from rauta.proxy.http1.serialise import response_bytes
+from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
+from rauta.proxy.reasons import BODIES, REASONS, phrase_of
+from rauta.proxy.wheel import NEVER
+from rauta.routing.errors import RequestError
+
+if TYPE_CHECKING:
+    from rauta.proxy.dispatch import Dispatcher
+    from rauta.proxy.exchange import Exchange
+
+HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED = range(6)
+
+# Pipelined bytes held while a response is pending. Enough for every honest client; reading pauses beyond it.
+HELD_LIMIT: Final = 64 * 1024
+# A request body that nobody wants any more (the answer is out already) is read to its end if it is no longer than
+# this, so that the connection can be kept; else the connection is closed.
+DISCARD_LIMIT: Final = 64 * 1024
+# How long and how much LINGER reads: 2 s bridges a round trip to anywhere; as nginx lingering_timeout, roughly.
+LINGER_TIME: Final = 2.0
+LINGER_LIMIT: Final = 4 * 1024 * 1024
+
+_CLOSE: Final = "Connection: close\r\n"
+_KEEP_ALIVE: Final = "Connection: keep-alive\r\n"  # only HTTP/1.0 clients need to be told
+_ALLOW: Final = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
+
+
+class ServerConnection(asyncio.Protocol):
+    """One connection from a client. Implements `Downstream` and `wheel.Expiring`."""
+
+    __slots__ = (
+        "_body_left",
+        "_buffer",
+        "_chunked_out",
+        "_connections",
+        "_decoder",
+        "_dispatcher",
+        "_draining",
+        "_exchange",
+        "_gate",
+        "_http10",
+        "_keep_alive",
+        "_out",
+        "_phase",
+        "_taking",
+        "_thrown_away",
+        "_transport",
+        "_until_close",
+        "_write_blocked",
+        "client",
+        "deadline",
+        "queued",
+        "scheme",
+    )
+
+    _transport: asyncio.Transport
+    _gate: ReadGate
+
+    def __init__(self, dispatcher: Dispatcher, connections: set[ServerConnection], scheme: str) -> None:
+        self._dispatcher = dispatcher
+        self._connections = connections
+        self.scheme = scheme
+        self.client: tuple[str, int] = ("", 0)
+        self._phase = HEAD
+        self._exchange: Exchange | None = None
+        self._buffer = bytearray()  # HEAD: a head that has not ended yet; WAIT: what is held
+        self._out: list[bytes] = []  # to be written with the next flush
+        self._decoder: ChunkDecoder | None = None
+        self._body_left = 0
+        self._taking = False  # `_take` is on the stack
+        self._thrown_away = 0
+        self._write_blocked = False
+        self._draining = False
+        self._keep_alive = True
+        self._http10 = False
+        self._chunked_out = False
+        self._until_close = False
+        self.deadline = NEVER
+        self.queued = NEVER
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.client = (peer[0], peer[1])
+        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._gate = ReadGate(self._transport)
+        self._connections.add(self)
+        # A client that connects and says nothing is given the time of a head.
+        self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.head)
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase == HEAD and self._buffer:
+            self._continue_head(data)
+        elif phase == WAIT:
+            self._hold(data)
+        else:
+            self._take(data)
+
+    def eof_received(self) -> None:
+        # A client that ends its stream while it waits is taken as gone, as by most gateways: it cannot be told from
+        # one that has closed. Returning None closes the transport once everything is written.
+        if self._exchange is not None:
+            self._client_gone()
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._phase = CLOSED
+        self.deadline = NEVER
+        self._connections.discard(self)
+        self._client_gone()
+
+    def pause_writing(self) -> None:
+        self._write_blocked = True
+        if self._exchange is not None:
+            self._exchange.client_blocked()
+
+    def resume_writing(self) -> None:
+        self._write_blocked = False
+        if self._exchange is not None:
+            self._exchange.client_ready()
+        elif self._phase == HEAD:
+            self._take_held()
+
+    # --- wheel.Expiring ---
+
+    def expired(self) -> None:
+        if self._phase == HEAD and self._buffer and not self._write_blocked:
+            self._refuse("head_timeout", f"no complete head within {self._dispatcher.listener.timeouts.head:g} s")
+        elif self._transport.get_write_buffer_size():
+            self._transport.abort()  # the client does not take the response; an orderly close would wait for it
+        else:
+            self._phase = CLOSED
+            self._transport.close()
+
+    # --- draining ---
+
+    def drain(self) -> None:
+        """Close now if idle, else after the present exchange."""
+        self._draining = True
+        self._keep_alive = False
+        if self._phase == HEAD and not self._buffer:
+            self._phase = CLOSED
+            self._transport.close()
+
+    def kill(self) -> None:
+        """The time to drain is over."""
+        if self._exchange is not None:
+            self._exchange.client_gone("draining")
+            self._exchange = None
+        self._transport.abort()
+
+    # --- Downstream ---
+
+    def send_interim(self, head: ResponseHead) -> None:
+        # RFC 9110 15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client"
+        if not self._http10:
+            self._transport.write(response_bytes(head, ""))
+
+    def send_head(self, head: ResponseHead) -> None:
+        length = head.length
+        if length >= 0:
+            framing = f"Content-Length: {length}\r\n"
+        elif length == NO_BODY:
+            framing = "" if head.declared is None else f"Content-Length: {head.declared}\r\n"
+        elif self._http10:
+            # RFC 9112 6.1: "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding
+            # request indicates HTTP/1.1 (or later minor revisions)."
+            framing = ""
+            self._until_close = True
+            self._keep_alive = False
+        else:
+            framing = "Transfer-Encoding: chunked\r\n"
+            self._chunked_out = True
+        if not self._keep_alive or not self._may_keep():
+            framing += _CLOSE
+            self._keep_alive = False
+        elif self._http10:
+            framing += _KEEP_ALIVE
+        self._out.append(response_bytes(head, framing))
+
+    def send_body(self, data: bytes) -> None:
+        if self._chunked_out:
+            self._out += encode_chunk(data)
+        else:
+            self._out.append(data)
+
+    def flush(self) -> None:
+        if self._out:
+            out, self._out = self._out, []
+            write_all(self._transport, out)
+
+    def send_end(self, trailers: list[Field]) -> None:
+        if self._chunked_out:
+            self._chunked_out = False
+            self._out.append(encode_last_chunk(trailers))
+        self.flush()
+        self._exchange = None
+        if not self._keep_alive:
+            self._close_gently()
+        elif self._phase == WAIT:
+            self._next()
+        else:
+            # The rest of the request body is thrown away, then the next head follows.
+            self._thrown_away = 0
+            self._gate.open(PEER_BLOCKED)
+            self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.head)
+
+    def cut(self) -> None:
+        self.flush()
+        self._exchange = None
+        self._phase = CLOSED
+        if self._until_close and not self._transport.is_closing():
+            # The end of the stream would look like the end of the body; only a reset tells that it is not.
+            _reset_on_close(self._transport)
+            self._transport.abort()
+        elif self._transport.get_write_buffer_size() > HIGH_WATER:
+            self._transport.abort()  # it takes nothing: that may be why the response is cut
+        else:
+            self._dispatcher.wheel.arm(self, LINGER_TIME)
+            self._transport.close()
+
+    def close_after(self) -> None:
+        self._keep_alive = False
+
+    def pause_body(self) -> None:
+        self._gate.close(PEER_BLOCKED)
+
+    def resume_body(self) -> None:
+        self._gate.open(PEER_BLOCKED)
+
+    # --- the request ---
+
+    def _continue_head(self, data: bytes) -> None:
+        """More of a head that came in pieces."""
+        buffer = self._buffer
+        known = len(buffer)
+        buffer += data
+        if buffer.find(HEAD_END, max(0, known - 3)) < 0:
+            self._check_unfinished(known)
+            return
+        data = bytes(buffer)
+        buffer.clear()
+        self._take(data)
+
+    def _hold(self, data: bytes) -> None:
+        """The client sends ahead."""
+        self._buffer += data
+        if len(self._buffer) > HELD_LIMIT:
+            self._gate.close(HELD_FULL)
+
+    def _take_held(self) -> None:
+        if self._buffer:
+            held = bytes(self._buffer)
+            self._buffer.clear()
+            self._gate.open(HELD_FULL)
+            self._take(held)
+
+    def _take(self, data: bytes) -> None:
+        """Take all that may be taken of `data` now, and keep the rest."""
+        self._taking = True
+        at = 0
+        size = len(data)
+        try:
+            while at < size:
+                phase = self._phase
+                if phase == HEAD:
+                    if self._write_blocked:
+                        break  # the client sends requests and takes no responses
+                    taken = self._take_head(data, at)
+                    if taken < 0:
+                        return
+                    at = taken
+                elif phase == LENGTH:
+                    at = self._take_counted(data, at)
+                elif phase == CHUNKS:
+                    at = self._take_chunks(data, at)
+                elif phase == WAIT:
+                    break
+                else:
+                    self._throw_away(size - at)
+                    return
+        except RequestError as error:
+            self._malformed(error)
+            return
+        finally:
+            self._taking = False
+        if at < size:
+            self._hold(data[at:])
+        elif self._exchange is not None and self._phase != WAIT:
+            self._exchange.request_flush()
+
+    def _take_head(self, data: bytes, at: int) -> int:
+        """The position behind the head at `at`; -1 if it has not ended, and is kept."""
+        if data.startswith(b"\r\n", at):
+            # RFC 9112 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
+            # empty line (CRLF) received prior to the request-line". One is ignored.
+            at += 2
+            if data.startswith(b"\r\n", at):
+                raise MalformedError("bad_request_line", "more than one empty line before the request line")
+        dispatcher = self._dispatcher
+        end = data.find(HEAD_END, at)
+        if end < 0:
+            self._buffer += data[at:]
+            self._dispatcher.wheel.arm(self, dispatcher.listener.timeouts.head)
+            self._check_unfinished(0)
+            return -1
+        if end - at > dispatcher.listener.limits.head:
+            raise self._too_large(data[at:end])
+        head = parse_request(data[at : end + 2].decode("latin-1"), reject_encoded_slash=dispatcher.reject_encoded_slash)
+        self._begin(head)
+        return end + 4
+
+    def _check_unfinished(self, known: int) -> None:
+        try:
+            if len(self._buffer) > self._dispatcher.listener.limits.head:
+                raise self._too_large(self._buffer)
+            check_partial(self._buffer, known)
+        except RequestError as error:
+            self._malformed(error)
+
+    def _too_large(self, data: bytes | bytearray) -> MalformedError:
+        limit = self._dispatcher.listener.limits.head
+        if b"\r\n" not in data[:limit]:
+            return MalformedError("target_too_long", f"request line over {limit} bytes")
+        return MalformedError("head_too_large", f"request head over {limit} bytes")
+
+    def _begin(self, head: RequestHead) -> None:
+        self.deadline = NEVER  # from here on the exchange has the time-outs
+        self._keep_alive = head.keep_alive and not self._draining
+        self._http10 = head.version == "1.0"
+        self._until_close = False
+        if not head.has_body:
+            self._phase = WAIT
+        elif head.length == CHUNKED:
+            self._phase = CHUNKS
+            self._decoder = ChunkDecoder()
+        else:
+            self._phase = LENGTH
+            self._body_left = head.length
+        exchange = self._dispatcher.begin(self, head)
+        if not exchange.finished:
+            self._exchange = exchange
+            if self._write_blocked:
+                exchange.client_blocked()
+
+    def _take_counted(self, data: bytes, at: int) -> int:
+        piece = data[at : at + self._body_left]
+        self._body_left -= len(piece)
+        self._body(piece)
+        if not self._body_left and self._phase == LENGTH:
+            self._body_end([])
+        return at + len(piece)
+
+    def _take_chunks(self, data: bytes, at: int) -> int:
+        decoder = self._decoder
+        if decoder is None:
+            raise RuntimeError("a chunked body without a decoder")
+        piece, at = decoder.feed(data, at)
+        if piece:
+            self._body(piece)
+        if decoder.done and self._phase == CHUNKS:
+            self._decoder = None
+            self._body_end(decoder.trailers)
+        return at
+
+    def _body(self, piece: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.request_body(piece)
+        else:
+            self._throw_away(len(piece))
+
+    def _body_end(self, trailers: list[Field]) -> None:
+        self._phase = WAIT
+        if self._exchange is not None:
+            self._exchange.request_end(trailers)
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """The exchange is over on both sides; wait for the next request."""
+        self._phase = HEAD
+        self._gate.open(PEER_BLOCKED)
+        self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.idle)
+        if self._buffer and not self._taking and not self._write_blocked:
+            self._take_held()
+
+    # --- the end ---
+
+    def _may_keep(self) -> bool:
+        """Whether the connection can be kept, given what is still to come of the request's body."""
+        if self._phase == WAIT:
+            return True
+        if self._exchange is not None and self._exchange.head.expects:
+            return False  # RFC 9110 10.1.1: whether its body comes, only the client knows
+        return self._phase == LENGTH and self._body_left <= DISCARD_LIMIT
+
+    def _malformed(self, error: RequestError) -> None:
+        """What the client sends cannot be understood: say so, and take nothing more from it."""
+        exchange, self._exchange = self._exchange, None
+        self._buffer.clear()
+        if exchange is None:
+            self._refuse(error.reason, str(error))
+            return
+        # A broken body. Its exchange ends; the client is answered if no response has begun.
+        self._exchange = exchange
+        self._keep_alive = False
+        self._phase = LINGER
+        exchange.fail(error.reason, str(error))
+
+    def _refuse(self, reason: str, detail: str) -> None:
+        """Answer a request that never became an exchange, and close."""
+        self._dispatcher.refused(self.client, reason, detail)
+        if self._phase in (LENGTH, CHUNKS):  # its response is out already
+            self._close_gently()
+            return
+        status, body = REASONS[reason].status, BODIES[reason]
+        self._transport.write(
+            (
+                f"HTTP/1.1 {status} {phrase_of(status)}\r\nDate: {self._dispatcher.clock.http_date()}\r\n"
+                f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+                f"{_ALLOW if status == 405 else ''}{_CLOSE}\r\n"
+            ).encode("latin-1")
+            + body
+        )
+        self._close_gently()
+
+    def _close_gently(self) -> None:
+        """End our side of the stream and read on for a while. See LINGER in the module's text."""
+        done = self._phase == WAIT and not self._buffer
+        self._phase = LINGER
+        self._buffer.clear()
+        self._thrown_away = 0
+        if self._transport.is_closing():
+            return
+        self._gate.open(PEER_BLOCKED | HELD_FULL)
+        if done:
+            # The client has sent one complete request and nothing behind it: nothing is unread that could reset.
+            self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.idle)
+            self._transport.close()
+            return
+        self._dispatcher.wheel.arm(self, LINGER_TIME)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _throw_away(self, size: int) -> None:
+        self._thrown_away += size
+        if self._phase in (LENGTH, CHUNKS):
+            if self._thrown_away > DISCARD_LIMIT:
+                self._close_gently()
+        elif self._phase == LINGER and self._thrown_away > LINGER_LIMIT:
+            self._phase = CLOSED
+            self._transport.abort()
+
+    def _client_gone(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+
+def _reset_on_close(transport: asyncio.Transport) -> None:
+    """Let the kernel send a reset when the socket is closed, and drop what waits."""
+    import socket
+    import struct
+
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+__all__ = ["UNTIL_CLOSE", "ServerConnection"]

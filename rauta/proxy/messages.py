@@ -1,0 +1,104 @@
+"""Heads of requests and responses as both sides of an exchange see them, whatever the protocol.
+
+Texts are Latin-1 decoded (RFC 9110 5.5): every byte of the wire is one character and goes back as the same byte.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rauta.routing.request import FieldList
+
+# What follows a head, where it is not a number of bytes.
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2  # responses only
+NO_BODY: Final = -3
+
+Field = tuple[str, str]
+
+
+class RequestHead:
+    """A request, parsed and normalised; it can be routed and sent on as it is.
+
+    `fields` are the end-to-end fields in order and as spelled, without Host and Content-Length; `received` are all
+    that routes may look at. `authority` is what the backend gets as Host, None if the client named none (HTTP/1.0).
+    `host` is its normalised form. `length` is the body's: bytes, CHUNKED or NO_BODY. `query` is None without `?`.
+    """
+
+    __slots__ = (
+        "authority",
+        "expects",
+        "fields",
+        "has_body",
+        "host",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "received",
+        "version",
+    )
+
+    def __init__(  # noqa: PLR0913 - a record: its fields are its arguments
+        self,
+        *,
+        method: str,
+        path: str,
+        query: str | None,
+        host: str,
+        authority: str | None,
+        version: str,
+        fields: list[Field],
+        received: list[Field],
+        length: int,
+        keep_alive: bool,
+        expects: bool,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.host = host
+        self.authority = authority
+        self.version = version
+        self.fields = fields
+        self.received = received
+        self.length = length
+        self.has_body = length not in (NO_BODY, 0)
+        self.keep_alive = keep_alive
+        self.expects = expects
+
+    def get(self, name: str, /) -> str | None:
+        """A field by lower-case name, for routes and plugins (routing's `Headers`); nothing is built unless asked."""
+        return FieldList(self.received).get(name)
+
+    @property
+    def target(self) -> str:
+        """The target in origin form, as it is sent on."""
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+
+class ResponseHead:
+    """A response's head. `length` is the body that follows on the wire: bytes, CHUNKED, UNTIL_CLOSE or NO_BODY.
+
+    `declared` is the Content-Length of a response that has no body but tells the size of one (to HEAD, or 304).
+    """
+
+    __slots__ = ("declared", "fields", "keep_alive", "length", "phrase", "status")
+
+    def __init__(
+        self,
+        status: int,
+        phrase: str,
+        fields: list[Field],
+        length: int,
+        *,
+        declared: int | None = None,
+        keep_alive: bool = True,
+    ) -> None:
+        self.status = status
+        self.phrase = phrase
+        self.fields = fields
+        self.length = length
+        self.declared = declared
+        self.keep_alive = keep_alive

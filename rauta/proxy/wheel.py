@@ -1,0 +1,93 @@
+"""One coarse timer wheel per worker, instead of a timer per request.
+
+What can expire has a `deadline`, a plain attribute that may be moved as often as wanted: moving it later costs one
+store. The wheel looks at an item only when the tick comes for which it was queued, and queues it again if its
+deadline has moved on. So a keep-alive connection costs one look per time-out, not one per request.
+
+Time-outs end up to two ticks late and never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+TICK: Final = 0.1  # seconds; a time-out of seconds may end a tenth late, and ten wake-ups a second cost nothing
+NEVER: Final = 0
+
+
+class Expiring(Protocol):
+    """What the wheel holds. `deadline` and `queued` are ticks and belong to the wheel; NEVER means not armed."""
+
+    deadline: int
+    queued: int
+
+    def expired(self) -> None:
+        """The deadline has passed; it is NEVER now."""
+
+
+class Wheel:
+    """Deadlines in ticks, and calls at each tick."""
+
+    __slots__ = ("_handle", "_loop", "_slots", "_start", "each_tick", "now")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._slots: dict[int, list[Expiring]] = {}
+        self._start = loop.time()
+        self._handle: asyncio.TimerHandle | None = None
+        self.now = 1  # ticks; the clock of all deadlines
+        self.each_tick: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Begin to tick; twice is the same as once."""
+        if self._handle is None:
+            self._handle = self._loop.call_later(TICK, self._tick)
+
+    def stop(self) -> None:
+        """No further tick, nothing expires any more."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._slots.clear()
+
+    def arm(self, item: Expiring, seconds: float) -> None:
+        """Let the item expire in that time, instead of when it would have before."""
+        # One tick more, since the present one has begun already; and round up.
+        deadline = self.now + 2 + int(seconds / TICK)
+        item.deadline = deadline
+        queued = item.queued
+        if not queued or deadline < queued:
+            self._queue(item, deadline)
+
+    def _queue(self, item: Expiring, tick: int) -> None:
+        item.queued = tick
+        slot = self._slots.get(tick)
+        if slot is None:
+            self._slots[tick] = [item]
+        else:
+            slot.append(item)
+
+    def _tick(self) -> None:
+        self._handle = self._loop.call_later(TICK, self._tick)
+        # The loop may have been late: catch up by the clock.
+        until = max(self.now + 1, 1 + int((self._loop.time() - self._start) / TICK))
+        while self.now < until:
+            self.now += 1
+            for item in self._slots.pop(self.now, ()):
+                self._look(item)
+        for call in self.each_tick:
+            call()
+
+    def _look(self, item: Expiring) -> None:
+        if item.queued != self.now:
+            return  # it was queued again, for an earlier tick
+        item.queued = NEVER
+        if item.deadline == NEVER:
+            return
+        if item.deadline > self.now:
+            self._queue(item, item.deadline)
+            return
+        item.deadline = NEVER
+        item.expired()

@@ -1,0 +1,159 @@
+"""The command line of the gateway: `python -m rauta.proxy`, installed also as `rauta`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from rauta.routing.errors import ModelError
+from rauta.routing.settings import Address
+from rauta.runtime.errors import EXIT_OK, StartError
+from rauta.runtime.log import EventLog
+
+if TYPE_CHECKING:
+    from rauta.runtime.start import Source
+
+_EPILOG: Final = """\
+examples:
+  python -m rauta.proxy --config rauta.yaml
+  python -m rauta.proxy --listen :8080 --to http://127.0.0.1:9000
+
+signals: SIGTERM or SIGINT stops when the requests in flight are done; a second one stops at once.
+exit codes: 0 success, 1 failure at run time, 2 bad configuration or usage."""
+
+
+class UsageError(StartError):
+    """The command line does not say what to do; told with the usage, exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the gateway; the exit code. Every expected failure is told on stderr, without a traceback."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    events = EventLog()
+    try:
+        source = _source(arguments, events)
+        from rauta.runtime import start  # asyncio, which a wrong file does not need
+
+        if arguments.check:
+            events.text(f"rauta: {start.check(source)}")
+            return EXIT_OK
+        return start.run(source, events)
+    except UsageError as error:
+        parser.error(str(error))
+    except StartError as error:
+        events.text(f"rauta: {error}")
+        return error.code
+    except KeyboardInterrupt:
+        return 130  # before there was a loop to take the signal: as shells report it
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rauta",
+        description="An HTTP gateway whose plain routes the Linux kernel can serve.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="the configuration file")
+    parser.add_argument("--listen", metavar="ADDRESS", help="without a file: where to listen, HOST:PORT or :PORT")
+    parser.add_argument("--to", metavar="URL", help="without a file: the backend, http://HOST:PORT")
+    parser.add_argument("--workers", metavar="N", type=int, help="worker processes (default: one per CPU)")
+    parser.add_argument("--check", action="store_true", help="only check the configuration")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import platform
+
+        import rauta
+
+        sys.stdout.write(f"rauta {rauta.__version__} (Python {platform.python_version()}, {platform.system()})\n")
+        parser.exit(EXIT_OK)
+
+
+# --- configuration ------------------------------------------------------------------------------------------
+
+
+def _source(arguments: argparse.Namespace, events: EventLog) -> Source:
+    if arguments.config is not None:
+        if arguments.listen is not None or arguments.to is not None:
+            raise UsageError("--config and --listen/--to exclude each other")
+        source = _from_file(arguments.config, events)
+    elif arguments.listen is None or arguments.to is None:
+        raise UsageError("give --config FILE, or --listen ADDRESS and --to URL")
+    else:
+        source = _from_addresses(arguments.listen, arguments.to)
+    if arguments.workers is None:
+        return source
+    try:
+        configuration = dataclasses.replace(source.configuration, workers=arguments.workers)
+    except ModelError as error:
+        raise StartError(f"--{error}") from None
+    return dataclasses.replace(source, configuration=configuration)
+
+
+def _from_file(path: str, events: EventLog) -> Source:
+    from rauta.config import ConfigError, load
+
+    try:
+        loaded = load(path)
+    except ConfigError as error:
+        raise StartError(str(error)) from None
+    for warning in loaded.warnings:
+        events.warning("config_warning", str(warning), file=str(warning.file), line=warning.line, key=warning.key)
+
+    def place(*keys: str) -> str:
+        from rauta.runtime.places import place_of
+
+        return place_of(loaded.files, *keys)
+
+    from rauta.runtime.start import Source
+
+    return Source(configuration=loaded.configuration, name=path, place=place)
+
+
+def _from_addresses(listen: str, to: str) -> Source:
+    from rauta.routing.model import Backend, Configuration, Forward, Route, Service, WeightedService
+    from rauta.routing.settings import Listener
+    from rauta.runtime.start import Source
+
+    try:
+        listener = Listener(name="http", address=Address.parse(listen, any_host="0.0.0.0"))
+    except ModelError as error:
+        raise StartError(f"--listen: {error}") from None
+    service = Service(name="backend", backends=(Backend(address=_backend(to)),))
+    route = Route(name="all", action=Forward(services=(WeightedService(name=service.name),)))
+    configuration = Configuration(listeners=(listener,), services=(service,), routes=(route,))
+    return Source(configuration=configuration, name=f"everything to {to}")
+
+
+def _backend(url: str) -> Address:
+    from urllib.parse import urlsplit
+
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise StartError(f"--to: {url!r} is not a URL: write http://HOST:PORT, for example http://127.0.0.1:9000")
+    if scheme.lower() == "https":
+        raise StartError("--to: https backends are not supported yet: write http://HOST:PORT")
+    if scheme.lower() != "http":
+        raise StartError(f"--to: {scheme!r} is not supported: write http://HOST:PORT")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 80
+    except ValueError as error:
+        raise StartError(f"--to: {url!r}: {error}") from None
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        raise StartError(f"--to: {url!r} has more than host and port: paths are rewritten by routes, in a file")
+    try:
+        return Address(host, port)
+    except ModelError as error:
+        raise StartError(f"--to: {url!r}: {error}") from None

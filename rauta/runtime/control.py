@@ -1,0 +1,237 @@
+"""What supervisor and workers say to each other, over one socket pair per worker.
+
+A frame is one byte (the kind of its payload), four bytes (the length, network order) and the payload.
+
+* Supervisor to worker: first one Setup, pickled; then messages, JSON.
+* Worker to supervisor: messages, JSON only. A worker parses what strangers send; should it be taken over, it
+  must not be able to run code in the supervisor, so the supervisor never unpickles.
+
+The life of a worker, as messages:  Setup -> Prepared -> Commit -> Ready -> (Drain | Draining) -> Drained.
+Failed takes the place of Prepared or Ready. Either side takes the end of the stream for the other's death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from rauta.routing.errors import RautaError
+
+if TYPE_CHECKING:
+    import socket
+
+    from rauta.routing.model import Configuration
+
+_HEADER: Final = struct.Struct("!cI")
+_JSON: Final = b"J"
+_PICKLE: Final = b"P"
+MESSAGE_LIMIT: Final = 64 * 1024  # the longest message is the text of a Failed: some hundred bytes
+MESSAGE_TEXT_LIMIT: Final = 8 * 1024  # characters of a Failed; JSON escapes make at most 6 bytes of one
+
+
+class ControlError(RautaError):
+    """The peer sent something that is no message. The connection is of no use any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What every worker is built from. `access_log` is the descriptor that it inherits for its lines."""
+
+    configuration: Configuration
+    access_log: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Worker: everything is built, nothing is served yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Supervisor: all workers are prepared and the sockets listen; serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Worker: accepting connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Worker: this cannot be served; the text is for the operator. The worker exits."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Supervisor: stop accepting, finish what is in flight within `timeout` seconds (0: at once), exit."""
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """Worker: it was told by a signal to leave, so its successor can start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Worker: about to exit. `complete`: every exchange had ended."""
+
+    complete: bool
+
+
+Message = Prepared | Commit | Ready | Failed | Drain | Draining | Drained
+
+_FIELDS: Final[dict[type[Message], dict[str, type]]] = {
+    Prepared: {},
+    Commit: {},
+    Ready: {},
+    Failed: {"message": str},
+    Drain: {"timeout": float},
+    Draining: {},
+    Drained: {"complete": bool},
+}
+_BY_NAME: Final = {cls.__name__: cls for cls in _FIELDS}
+
+
+def encode(message: Message) -> bytes:
+    """One frame."""
+    if isinstance(message, Failed):
+        message = Failed(message.message[:MESSAGE_TEXT_LIMIT])
+    payload = json.dumps({"is": type(message).__name__, **asdict(message)}).encode()
+    return _HEADER.pack(_JSON, len(payload)) + payload
+
+
+def encode_setup(setup: Setup) -> bytes:
+    """One frame."""
+    payload = pickle.dumps(setup, protocol=pickle.HIGHEST_PROTOCOL)
+    return _HEADER.pack(_PICKLE, len(payload)) + payload
+
+
+def _message_of(payload: bytes) -> Message:
+    try:
+        fields: Any = json.loads(payload)
+        cls = _BY_NAME[fields.pop("is")]
+        expected = _FIELDS[cls]
+        if fields.keys() != expected.keys() or any(type(fields[name]) is not kind for name, kind in expected.items()):
+            raise TypeError
+        return cls(**fields)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ControlError(f"no message: {payload[:80]!r}") from None
+
+
+class Decoder:
+    """Bytes in, messages out. Used by both sides, once a worker has taken its Setup."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """The messages that are complete now. Raises ControlError."""
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._buffer)
+            if kind != _JSON or length > MESSAGE_LIMIT:
+                raise ControlError(f"no message: a frame of kind {kind!r} with {length} bytes")
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            yield _message_of(payload)
+
+
+def receive_setup(sock: socket.socket) -> Setup | None:
+    """Wait for the Setup on a blocking socket; None if the supervisor is gone.
+
+    Raises ControlError for anything else, or if a plugin whose settings it holds cannot be imported.
+    """
+    header = _receive(sock, _HEADER.size)
+    if header is None:
+        return None
+    kind, length = _HEADER.unpack(header)
+    if kind != _PICKLE:
+        raise ControlError(f"the first frame is of kind {kind!r}")
+    payload = _receive(sock, length)
+    if payload is None:
+        return None
+    try:
+        setup = pickle.loads(payload)  # noqa: S301, TID251 - sent by the supervisor, which started this process
+    except Exception as error:  # it imports plugins' settings: foreign code, whose every failure is told as such
+        raise ControlError(f"the configuration cannot be taken over: {error!r}") from error
+    if not isinstance(setup, Setup):
+        raise ControlError(f"the first frame holds a {type(setup).__name__}")
+    return setup
+
+
+def _receive(sock: socket.socket, size: int) -> bytes | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        count = sock.recv_into(view)
+        if not count:
+            return None
+        view = view[count:]
+    return bytes(data)
+
+
+class Channel(asyncio.Protocol):
+    """One end of the socket pair on an event loop.
+
+    `on_message` gets each message; `on_gone` is called once, when the peer is gone (None) or sent what is no
+    message (the error).
+    """
+
+    __slots__ = ("_decoder", "_error", "_on_gone", "_on_message", "_transport")
+
+    def __init__(self, on_message: Callable[[Message], None], on_gone: Callable[[ControlError | None], None]) -> None:
+        self._on_message = on_message
+        self._on_gone = on_gone
+        self._decoder = Decoder()
+        self._error: ControlError | None = None
+        self._transport: asyncio.Transport | None = None
+
+    async def open(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        """Take over a connected socket."""
+        await loop.create_unix_connection(lambda: self, sock=sock)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        try:
+            for message in self._decoder.feed(data):
+                self._on_message(message)
+        except ControlError as error:
+            self._error = error
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol. A reset is the death of the peer as much as an orderly end is."""
+        self._transport = None
+        self._on_gone(self._error)
+
+    def send(self, message: Message) -> None:
+        """Queue a message. To a peer that is gone nothing is sent: `on_gone` tells."""
+        self.send_frame(encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Queue a frame that is encoded already."""
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def close(self) -> None:
+        """Close this end once what is queued has been sent."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,205 @@
+"""One worker process, as the supervisor sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from rauta.routing.errors import RautaError
+from rauta.runtime.control import (
+    Channel,
+    Commit,
+    ControlError,
+    Drain,
+    Drained,
+    Draining,
+    Failed,
+    Message,
+    Prepared,
+    Ready,
+)
+
+# Over the exec these are blocked, until the worker ignores them: else Ctrl-C would kill one that is starting.
+_BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGHUP})
+
+# What a worker said right before its death is in the socket's buffer; reading it takes one turn of the loop.
+# More than that is waited for only if a process that the worker started holds the other end open.
+_LAST_WORDS: Final = 0.5
+
+
+class WorkerError(RautaError):
+    """A worker died or said that it cannot serve. `told`: the reason is its own, about what it was given."""
+
+    def __init__(self, message: str, *, told: bool) -> None:
+        super().__init__(message)
+        self.told = told
+
+
+class Stage(IntEnum):
+    """How far a worker has come; it never goes back."""
+
+    STARTING = 0
+    PREPARED = 1
+    READY = 2
+    LEAVING = 3
+    GONE = 4
+
+
+_STAGE_OF: Final[dict[type[Message], Stage]] = {
+    Prepared: Stage.PREPARED,
+    Ready: Stage.READY,
+    Draining: Stage.LEAVING,
+    Drained: Stage.LEAVING,
+}
+
+
+class WorkerProcess:
+    """A child that was exec'ed, its control connection and its stage.
+
+    Building one starts the process, which inherits `sockets` (in the order of the listeners) and `others`.
+    `watch` must run as a task from then on. Raises OSError.
+    """
+
+    def __init__(
+        self, slot: int, sockets: tuple[int, ...], others: tuple[int, ...], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._ours, theirs = socket.socketpair()
+        try:
+            self._child = _execute(slot, theirs.fileno(), sockets, others)
+        except BaseException:
+            self._ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._ours.setblocking(False)
+        self.slot = slot
+        self.pid = self._child.pid
+        self.stage = Stage.STARTING
+        self.was_ready = False
+        self.complete: bool | None = None  # whether its drain left nothing undone; None: it did not say
+        self.started_at = loop.time()
+        self._failure: str | None = None
+        self._told = False
+        self._loop = loop
+        self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._channel = Channel(self._on_message, self._on_gone)
+
+    async def send_setup(self, setup: bytes) -> None:
+        """Open the control connection and send the encoded Setup."""
+        await self._channel.open(self._loop, self._ours)
+        self._channel.send_frame(setup)
+
+    async def watch(self) -> None:
+        """Wait for the end of the process and reap it. To be run once, as a task of the owner."""
+        ended = asyncio.Event()
+        pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+        self._child.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._closed.wait()
+        self._channel.close()
+        self._advance(Stage.GONE)
+
+    async def reach(self, stage: Stage) -> None:
+        """Wait for a stage. Raises WorkerError if the worker leaves before it."""
+        while self.stage < stage:
+            await self._changed.wait()
+        if stage <= Stage.READY < self.stage:
+            await self.reach(Stage.GONE)
+            reason = self._failure or f"worker {self.slot} died before it was ready: {self.ending}"
+            raise WorkerError(reason, told=self._told)
+
+    @property
+    def ending(self) -> str:
+        """How the process ended, for people."""
+        status = self._child.returncode
+        if status is None:
+            return "it still runs"
+        if status >= 0:
+            return f"exit status {status}"
+        try:
+            return f"killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"killed by signal {-status}"
+
+    @property
+    def failure(self) -> str | None:
+        """Why it cannot serve, in its own words or for what it did; None if it just ended."""
+        return self._failure
+
+    def commit(self) -> None:
+        """Tell the worker to serve."""
+        self._channel.send(Commit())
+
+    def drain(self, timeout: float) -> None:
+        """Tell the worker to leave within `timeout` seconds; 0: at once."""
+        self._channel.send(Drain(float(timeout)))
+
+    def kill(self) -> None:
+        """SIGKILL. The child is not reaped before `watch` saw its end, so the number is its own."""
+        if self.stage is not Stage.GONE:
+            self._child.kill()
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Failed):
+            self._failure = message.message
+            self._told = True
+            return
+        if isinstance(message, Drained):
+            self.complete = message.complete
+        stage = _STAGE_OF.get(type(message))
+        if stage is None:
+            self._distrust(f"it sent {type(message).__name__}, which only a supervisor sends")
+        else:
+            self._advance(stage)
+
+    def _on_gone(self, error: ControlError | None) -> None:
+        if error is not None:
+            self._distrust(str(error))
+        self._closed.set()
+
+    def _distrust(self, reason: str) -> None:
+        self._failure = f"worker {self.slot} was killed, its control connection is not sane: {reason}"
+        self._child.kill()
+
+    def _advance(self, stage: Stage) -> None:
+        if stage > self.stage:
+            self.stage = stage
+            self.was_ready |= stage is Stage.READY
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+def _execute(slot: int, control: int, sockets: tuple[int, ...], others: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    listeners = ",".join(map(str, sockets))
+    arguments = [f"slot={slot}", f"control={control}", f"listeners={listeners}"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    try:
+        return subprocess.Popen(  # noqa: S603 - this interpreter and our own module
+            [sys.executable, *_flags(), "-m", "rauta.runtime.worker", *arguments],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(control, *sockets, *others),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _flags() -> list[str]:
+    # `-m` puts the working directory first on the path, where a stray json.py would be imported. The worker
+    # gets it only if this process has it too, that is, was itself started by `-m`.
+    return [] if str(Path.cwd()) in sys.path or "" in sys.path else ["-P"]

@@ -1,0 +1,266 @@
+"""The supervisor: owns the listening sockets, starts the workers, replaces those that die, and stops them.
+
+A start has two phases, so that it happens as a whole or not at all: every worker builds what it needs and says
+so; then the sockets listen and all workers are told to serve. Before that, clients are refused.
+
+Standard library only, and no parsing of anything that came over the network: this process keeps the privileges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rauta.routing.defaults import DRAIN_TIMEOUT
+from rauta.routing.model import Configuration
+from rauta.routing.settings import Listener
+from rauta.runtime import sockets
+from rauta.runtime.control import Setup, encode_setup
+from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
+from rauta.runtime.log import EventLog
+from rauta.runtime.process import Stage, WorkerError, WorkerProcess
+from rauta.runtime.sockets import SlotSockets
+from rauta.runtime.tasks import Tasks
+
+START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
+KILL_GRACE: Final = 5.0  # beyond the drain, until SIGKILL: closing tables and flushing logs takes milliseconds
+HURRY_GRACE: Final = 1.0  # the same after a second signal, when somebody is waiting
+
+# A worker that dies after a while is replaced at once. One that dies young, again and again, has a cause that
+# a restart does not remove; the delay doubles, so that it costs little, and stays short, because connections
+# queue at its socket all the while.
+YOUNG: Final = 10.0
+FIRST_DELAY: Final = 0.25
+LONGEST_DELAY: Final = 5.0
+
+
+class Backoff:
+    """How long to wait before the next start of a slot's worker, in seconds."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def after(self, lifetime: float) -> float:
+        """The delay after a worker that lived for `lifetime` seconds."""
+        if lifetime >= YOUNG:
+            self._next = 0.0
+        delay = self._next
+        self._next = min(max(2 * delay, FIRST_DELAY), LONGEST_DELAY)
+        return delay
+
+
+@dataclass(slots=True, kw_only=True)
+class Slot:
+    """A place for a worker: its sockets stay, workers come and go."""
+
+    index: int
+    sockets: SlotSockets
+    worker: WorkerProcess | None = None
+
+
+def worker_count(configuration: Configuration) -> int:
+    """As configured, or one per CPU that this process may use."""
+    return configuration.workers or min(len(os.sched_getaffinity(0)), 256)
+
+
+class Supervisor:
+    """Runs one configuration until a signal ends it.
+
+    `access_log` is the descriptor that the workers write their lines to. `place`: see
+    `sockets.bind`. `on_ready` is called once, when all workers serve, and gets their pids.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        events: EventLog,
+        access_log: int | None = None,
+        place: Callable[[Listener], str] | None = None,
+        on_ready: Callable[[Sequence[int]], None] | None = None,
+    ) -> None:
+        self._events = events
+        self._on_ready = on_ready
+        self._inherited = () if access_log is None else (access_log,)
+        self._setup = encode_setup(Setup(configuration=configuration, access_log=access_log))
+        groups = sockets.bind(configuration.listeners, worker_count(configuration), place=place)
+        self._slots = [Slot(index=index, sockets=group) for index, group in enumerate(groups)]
+        self._workers: set[WorkerProcess] = set()
+
+    async def run(self) -> int:
+        """Start, serve, and stop on SIGTERM or SIGINT; a second one stops at once. The exit status.
+
+        Raises StartError.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._watchers = Tasks(self._loop)
+        self._keepers = Tasks(self._loop)
+        self._stop: asyncio.Future[str] = self._loop.create_future()
+        self._hurry = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            if await self._unless_stopped(self._start(), name="start"):
+                for slot in self._slots:
+                    self._keepers.start(self._keep(slot), name=f"keeper of slot {slot.index}")
+                await self._unless_stopped(self._loop.create_future(), name="serve")
+            await self._drain(self._stop.result())
+            return EXIT_OK
+        finally:
+            await self._end()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop.done():
+            self._hurry.set()
+        else:
+            self._stop.set_result(number.name)
+
+    async def _unless_stopped(self, work: Awaitable[None], *, name: str) -> bool:
+        """Wait for `work`; False if a signal came first. Raises what `work` or a task of this supervisor raises."""
+
+        async def run() -> None:
+            await work
+
+        task = self._keepers.start(run(), name=name)
+        crashes = (self._keepers.crashed, self._watchers.crashed)
+        first: list[asyncio.Future[Any]] = [task, self._stop, *crashes]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        for crash in crashes:
+            if crash.done():
+                crash.result()
+        return not self._stop.done()
+
+    # --- start ------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        workers = []
+        for slot in self._slots:
+            try:
+                slot.worker = await self._spawn(slot)
+            except OSError as error:
+                raise StartError(f"cannot start a worker: {error}", code=EXIT_FAILURE) from error
+            workers.append(slot.worker)
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                for worker in workers:
+                    await worker.reach(Stage.PREPARED)
+                sockets.listen([slot.sockets for slot in self._slots])
+                for worker in workers:
+                    worker.commit()
+                for worker in workers:
+                    await worker.reach(Stage.READY)
+        except WorkerError as error:
+            raise StartError(str(error), code=EXIT_CONFIGURATION if error.told else EXIT_FAILURE) from error
+        except TimeoutError:
+            raise StartError(f"the workers were not ready within {START_TIMEOUT:g} s", code=EXIT_FAILURE) from None
+        if self._on_ready is not None:
+            self._on_ready([worker.pid for worker in workers])
+
+    async def _spawn(self, slot: Slot) -> WorkerProcess:
+        fds = {name: sock.fileno() for name, sock in slot.sockets.items()}
+        worker = WorkerProcess(slot.index, tuple(fds.values()), self._inherited, self._loop)
+        self._workers.add(worker)
+        self._watchers.start(self._watch(worker), name=f"watcher of worker {worker.pid}")
+        await worker.send_setup(self._setup)
+        return worker
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        await worker.watch()
+        self._workers.discard(worker)
+
+    # --- serve ------------------------------------------------------------------------------------------
+
+    async def _keep(self, slot: Slot) -> None:
+        backoff = Backoff()
+        while True:
+            worker = slot.worker
+            if worker is not None:
+                await worker.reach(Stage.LEAVING)
+                self._tell_end(worker)
+            lifetime = 0.0 if worker is None else self._loop.time() - worker.started_at
+            await asyncio.sleep(backoff.after(lifetime))
+            try:
+                slot.worker = await self._spawn(slot)
+            except OSError as error:
+                slot.worker = None
+                self._events.error(
+                    "worker_not_started", f"worker {slot.index}: cannot start: {error}", worker=slot.index
+                )
+            else:
+                await self._bring_up(slot.worker)
+
+    async def _bring_up(self, worker: WorkerProcess) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await worker.reach(Stage.PREPARED)
+                worker.commit()
+                await worker.reach(Stage.READY)
+        except TimeoutError:
+            worker.kill()
+        except WorkerError:
+            return  # it is gone, which its keeper sees and tells
+        else:
+            text = f"worker {worker.slot} is replaced (pid {worker.pid})"
+            self._events.info("worker_ready", text, worker=worker.slot, worker_pid=worker.pid)
+
+    def _tell_end(self, worker: WorkerProcess) -> None:
+        name = f"worker {worker.slot} (pid {worker.pid})"
+        fields = {"worker": worker.slot, "worker_pid": worker.pid}
+        if worker.stage is Stage.LEAVING:
+            self._events.info("worker_leaving", f"{name} was told to leave; its successor starts", **fields)
+        elif worker.failure is not None:
+            self._events.error("worker_failed", f"{name}: {worker.failure}", **fields)
+        else:
+            self._events.error("worker_died", f"{name} died: {worker.ending}", ending=worker.ending, **fields)
+
+    # --- stop -------------------------------------------------------------------------------------------
+
+    async def _drain(self, cause: str) -> None:
+        await self._keepers.cancel()
+        workers = [*self._workers]
+        self._events.info(
+            "draining", f"{cause}: finishing what is in flight, {DRAIN_TIMEOUT:g} s at most", signal=cause
+        )
+        for worker in workers:
+            worker.drain(DRAIN_TIMEOUT)
+        # The workers close theirs too: from then on clients are refused, instead of waiting in a queue for nothing.
+        sockets.close([slot.sockets for slot in self._slots])
+        if not await self._ended_within(DRAIN_TIMEOUT + KILL_GRACE, hurry=self._hurry):
+            for worker in self._workers:
+                worker.drain(0)
+            await self._ended_within(HURRY_GRACE)
+        unfinished = [worker for worker in workers if not worker.complete and worker.was_ready]
+        if unfinished:
+            text = f"stopped; requests of {len(unfinished)} workers were cut off"
+            self._events.warning("stopped", text, complete=False)
+        else:
+            self._events.info("stopped", "stopped", complete=True)
+
+    async def _ended_within(self, seconds: float, *, hurry: asyncio.Event | None = None) -> bool:
+        """Wait until all workers are gone; False if time is up or somebody is in a hurry."""
+        tasks = Tasks(self._loop)
+        ended = tasks.start(self._all_gone(), name="wait for the workers")
+        impatient = tasks.start(hurry.wait(), name="wait for a second signal") if hurry is not None else ended
+        await asyncio.wait({ended, impatient}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done = ended.done()
+        await tasks.cancel()
+        return done
+
+    async def _all_gone(self) -> None:
+        for worker in [*self._workers]:
+            await worker.reach(Stage.GONE)
+
+    async def _end(self) -> None:
+        """Whatever happened: no worker stays."""
+        await self._keepers.cancel()
+        for worker in self._workers:
+            worker.kill()
+        await self._all_gone()
+        await self._watchers.cancel()
+        sockets.close([slot.sockets for slot in self._slots])

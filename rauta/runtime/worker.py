@@ -1,0 +1,247 @@
+"""A worker: one event loop that serves the sockets of its slot. Started by the supervisor as
+
+    python -m rauta.runtime.worker slot=0 control=7 listeners=4,5
+
+with its end of the control connection (see `control`) and its sockets, in the order of the listeners, as
+inherited descriptors. It reads no configuration
+file; what it needs comes in its Setup. When the supervisor is gone, however it went, the connection ends: the
+worker then drains and exits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rauta.proxy.accesslog import AccessLogWriter
+from rauta.proxy.dataplane import DataPlane
+from rauta.routing.defaults import DRAIN_TIMEOUT
+from rauta.routing.errors import RautaError
+from rauta.routing.table import Table
+from rauta.runtime.control import (
+    Channel,
+    Commit,
+    ControlError,
+    Drain,
+    Drained,
+    Draining,
+    Failed,
+    Message,
+    Prepared,
+    Ready,
+    Setup,
+    encode,
+    receive_setup,
+)
+from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
+from rauta.runtime.log import EventLog, bridge
+from rauta.runtime.tasks import Tasks
+
+if TYPE_CHECKING:
+    import ssl
+
+    from rauta.routing.settings import Listener
+
+# Told by the supervisor what to do: what a terminal sends to the whole foreground group is not for workers.
+TERMINAL_SIGNALS = frozenset({signal.SIGINT, signal.SIGHUP})
+
+LOG_TIMEOUT: Final = 3.0  # for the last lines, to a reader that may be slow; below the supervisor's KILL_GRACE
+LOG_TIMEOUT_IN_HURRY: Final = 0.5  # below its HURRY_GRACE
+LOG_CHECK_INTERVAL: Final = 10.0  # a log that cannot be written is told once, within that time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A listener with its socket and, for TLS, its context."""
+
+    listener: Listener
+    sock: socket.socket
+    context: ssl.SSLContext | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a worker serves with, built before its loop runs."""
+
+    table: Table
+    endpoints: tuple[Endpoint, ...]
+    access_log: AccessLogWriter | None
+
+
+def build(setup: Setup, fds: Sequence[int]) -> Parts:
+    """Build everything that can fail, on the sockets `fds`. Raises RautaError (a plugin, a certificate)."""
+    configuration = setup.configuration
+    endpoints = []
+    for listener, fd in zip(configuration.listeners, fds, strict=True):
+        context = None
+        if listener.tls is not None:
+            from rauta.runtime.tls import server_context  # OpenSSL's tables: only where TLS is served
+
+            context = server_context(listener.tls, listener=listener.name)
+        os.set_inheritable(fd, False)  # not for what a plugin may start
+        endpoints.append(Endpoint(listener=listener, sock=socket.socket(fileno=fd), context=context))
+    writer = None
+    if setup.access_log is not None:
+        writer = AccessLogWriter(setup.access_log, configuration.access_log.format)
+    return Parts(table=Table(configuration), endpoints=tuple(endpoints), access_log=writer)
+
+
+class Worker:
+    """From Prepared to Drained, on the loop."""
+
+    __slots__ = (
+        "_channel",
+        "_commit",
+        "_events",
+        "_hurry",
+        "_leave",
+        "_log_failure_told",
+        "_loop",
+        "_parts",
+        "_plane",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, parts: Parts, events: EventLog) -> None:
+        self._events = events
+        self._log_failure_told = False
+        self._loop = loop
+        self._parts = parts
+        self._plane = DataPlane(parts.table, loop=loop, access_log=parts.access_log)
+        self._channel = Channel(self._on_message, self._on_gone)
+        self._commit: asyncio.Future[bool] = loop.create_future()
+        self._leave: asyncio.Future[float] = loop.create_future()
+        self._hurry: asyncio.Future[None] = loop.create_future()
+
+    async def run(self, control: socket.socket) -> int:
+        """Serve until told to leave; the exit status."""
+        await self._channel.open(self._loop, control)
+        self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        self._channel.send(Prepared())
+        if await self._commit:
+            for endpoint in self._parts.endpoints:
+                await self._plane.serve(endpoint.listener, endpoint.sock, ssl=endpoint.context)
+            self._channel.send(Ready())
+            self._watch_access_log()
+        complete = await self._drain(await self._leave)
+        self._parts.table.close()
+        if self._parts.access_log is not None:
+            self._parts.access_log.close(LOG_TIMEOUT if not self._hurry.done() else LOG_TIMEOUT_IN_HURRY)
+            self._check_access_log(self._parts.access_log)
+        self._channel.send(Drained(complete))
+        self._channel.close()
+        await asyncio.sleep(0)  # the transport writes at once; a full buffer is not waited for
+        return EXIT_OK
+
+    async def _drain(self, seconds: float) -> bool:
+        tasks = Tasks(self._loop)
+        drained: asyncio.Future[bool] = self._loop.create_future()
+
+        async def drain() -> None:
+            drained.set_result(await self._plane.drain(seconds))
+
+        tasks.start(drain(), name="drain")
+        first: list[asyncio.Future[Any]] = [drained, self._hurry, tasks.crashed]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if tasks.crashed.done():
+            tasks.crashed.result()
+        await tasks.cancel()
+        return drained.done() and drained.result()
+
+    def _watch_access_log(self) -> None:
+        writer = self._parts.access_log
+        if writer is not None and not self._check_access_log(writer):
+            self._loop.call_later(LOG_CHECK_INTERVAL, self._watch_access_log)
+
+    def _check_access_log(self, writer: AccessLogWriter) -> bool:
+        """Whether writing has failed; requests go on then, and the operator learns it here."""
+        if writer.failure is not None and not self._log_failure_told:
+            self._log_failure_told = True
+            self._events.error("access_log_failed", f"access log: lines are lost: {writer.failure.strerror}")
+        return self._log_failure_told
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Commit):
+            if not self._commit.done():
+                self._commit.set_result(True)
+        elif isinstance(message, Drain):
+            if message.timeout <= 0 and not self._hurry.done():
+                self._hurry.set_result(None)
+            self._go(message.timeout)
+
+    def _on_gone(self, error: ControlError | None) -> None:
+        self._go(DRAIN_TIMEOUT)
+
+    def _on_sigterm(self) -> None:
+        # Somebody retires this one worker (or signals the whole group, as systemd does).
+        self._channel.send(Draining())
+        self._go(DRAIN_TIMEOUT)
+
+    def _go(self, timeout: float) -> None:
+        if not self._commit.done():
+            self._commit.set_result(False)
+        if not self._leave.done():
+            self._leave.set_result(timeout)
+
+
+def _raise_descriptor_limit() -> None:
+    # The soft limit is 1024 on most systems, for the sake of select(2), which nothing here uses; each proxied
+    # request holds two descriptors.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some containers refuse: then the limit stays what it was
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _settle_memory() -> None:
+    # The model and the table live as long as the generation. Frozen, they are left out of every later
+    # collection, which otherwise would walk them (45 ms for 10,000 routes) in the middle of traffic.
+    gc.collect()
+    gc.freeze()
+
+
+def serve(control: socket.socket, fds: Sequence[int], events: EventLog) -> int:
+    """The whole life of a worker, from its control connection and its sockets; the exit status."""
+    setup = None
+    try:
+        setup = receive_setup(control)
+        if setup is None:
+            return EXIT_OK
+        parts = build(setup, fds)
+    except RautaError as error:
+        with contextlib.suppress(OSError):  # the supervisor may be gone: then nobody waits for the reason
+            control.sendall(encode(Failed(str(error))))
+        return EXIT_CONFIGURATION
+    del setup
+    _settle_memory()
+    control.setblocking(False)
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Worker(runner.get_loop(), parts, events).run(control))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the module."""
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # the supervisor blocked them over the exec
+    arguments = dict(argument.split("=", 1) for argument in (sys.argv[1:] if argv is None else argv))
+    fd = int(arguments["control"])
+    os.set_inheritable(fd, False)
+    events = EventLog()
+    bridge(events)
+    _raise_descriptor_limit()
+    return serve(socket.socket(fileno=fd), [int(number) for number in arguments["listeners"].split(",")], events)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

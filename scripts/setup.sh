@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Makes this machine ready to work on rauta: programs by apt, and .venv. Quick when all is there.
+set -eu -o pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+prepare curl nginx cc
+say "ready: $RAUTA_ROOT/.venv"

@@ -1,0 +1,75 @@
+"""rautactl, run in this process or as a program, and a file to run it on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rauta.ctl import cli
+
+EXAMPLE = """\
+version: 1
+listeners:
+  web: {address: "0.0.0.0:8080"}
+offload: {mode: auto, interfaces: [eth0]}
+services:
+  users:
+    backends: [{address: "10.0.2.2:80"}, {address: "10.0.3.2:80", weight: 3}]
+  canary: {backends: [{address: "10.0.4.2:80"}]}
+  slow: {backends: [{address: "10.0.5.2:80"}], timeouts: {response: 300s}}
+  turns:
+    balancer: round_robin
+    backends: [{address: "10.0.6.2:80"}, {address: "10.0.7.2:80"}]
+routes:
+  - {name: exact, match: {hosts: [api.example.com], path: {exact: /users}}, service: users}
+  - name: shared
+    match:
+      - {hosts: [api.example.com], path: {prefix: /orders}, methods: [POST, PUT]}
+      - {hosts: [api.example.com], path: {prefix: /v2/orders}}
+    services: [{name: users, weight: 9}, {name: canary, weight: 1}]
+  - {name: by-id, match: {hosts: [api.example.com], path: {regex: "/users/[0-9]+"}}, service: users}
+  - {name: beta, match: {hosts: [api.example.com], headers: [{name: x-beta, exact: "1"}]}, service: canary}
+  - {name: old, match: {hosts: [api.example.com], path: {prefix: /old}}, redirect: {status: 301, path: {prefix: /new}}}
+  - {name: teapot, match: {hosts: [api.example.com], path: {exact: /tea}}, respond: {status: 418, body: "short\\n"}}
+  - {name: slow, match: {hosts: ["*.example.org"], path: {prefix: /slow}}, service: slow}
+  - {name: turns, match: {hosts: ["*.example.org"], path: {prefix: /turns}}, service: turns}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.out)
+        return content
+
+
+Rautactl = Callable[..., Ended]
+
+
+@pytest.fixture
+def rautactl(capsys: pytest.CaptureFixture[str]) -> Rautactl:
+    def run(*arguments: str) -> Ended:
+        code = cli.main(arguments)
+        out, err = capsys.readouterr()
+        return Ended(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example, as ./rauta.yaml."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "rauta.yaml"
+    path.write_text(EXAMPLE)
+    return path

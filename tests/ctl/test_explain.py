@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+API = "Host: api.example.com"
+ORG = "Host: a.example.org"
+
+
+def facts(text: str) -> dict[str, str]:
+    """The `name  value` lines of the output; those of the table are not of interest."""
+    found = {}
+    for line in text.splitlines():
+        name, gap, value = line.partition("  ")
+        if gap:
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def test_a_request_that_the_kernel_could_answer(rautactl: Callable[..., Any], example: Path) -> None:
+    ended = rautactl("explain", "GET", "http://api.example.com:8080/users", "--client", "192.0.2.7:4000")
+    assert (ended.code, ended.err) == (0, "")
+    told = facts(ended.out)
+    assert told["request"] == "GET /users"
+    assert told["client"] == "192.0.2.7:4000"
+    assert told["listener"] == "web, http on 0.0.0.0:8080 (the only one)"
+    assert told["host"] == "api.example.com, owned by the routes of api.example.com"
+    assert told["route"] == "exact"
+    assert told["service"] == "users"
+    assert told["backend"].startswith(("10.0.2.2:80, for this client", "10.0.3.2:80, for this client"))
+    assert "10.0.2.2:80 25%, 10.0.3.2:80 75%" in told["backend"]
+    assert told["tier"] == "3 for now, 1 in the plan"
+    assert "this version" in told["why 3"]
+    assert told["adds"] == "no forwarded fields"
+
+
+def test_every_rule_before_the_claim_says_why_not(rautactl: Callable[..., Any], example: Path) -> None:
+    ended = rautactl("explain", "GET", "/orders/1", "-H", API, "--json")
+    assert ended.code == 3
+    rules = ended.document["rules"]
+    assert [(rule["route"], rule["claimed"], rule["verdict"]) for rule in rules] == [
+        ("shared", False, "not so: method is POST or PUT"),
+        ("beta", False, "not so: header x-beta exact 1"),
+    ]
+    assert ended.document["answer"] == {
+        "status": 404,
+        "reason": "no_route",
+        "message": "no route of this host claims the request",
+    }
+    assert ended.document["rules_total"] == 7
+
+
+def test_rules_of_other_paths_are_counted_and_listed_on_demand(rautactl: Callable[..., Any], example: Path) -> None:
+    brief = rautactl("explain", "GET", "/old/x", "-H", API).out
+    assert (
+        "not listed of this host's rules: 5 for other paths in front; 1 behind, not asked (--all lists them)" in brief
+    )
+    assert "teapot" not in brief
+    everything = rautactl("explain", "GET", "/old/x", "-H", API, "--all").out
+    assert "path is not exact /tea" in everything
+    assert "not asked: the request is settled" in everything
+    document = rautactl("explain", "GET", "/old/x", "-H", API, "--all", "--json").document
+    assert [rule["place"] for rule in document["rules"]] == list(range(1, 8))
+    assert [rule["route"] for rule in document["rules"] if rule["claimed"]] == ["old"]
+
+
+def test_the_answer_of_a_route_without_service(rautactl: Callable[..., Any], example: Path) -> None:
+    told = facts(rautactl("explain", "GET", "/old/x", "-H", API).out)
+    assert told["answer"] == "redirect 301 to prefix /new"
+    assert told["tier"] == "3"
+    assert told["why no lower"] == "redirect: redirects are answered by tier 3"
+    assert facts(rautactl("explain", "GET", "/tea", "-H", API).out)["answer"] == "respond 418"
+
+
+def test_a_weighted_client_gets_the_service_that_the_table_gives(rautactl: Callable[..., Any], example: Path) -> None:
+    got: Counter[str] = Counter()
+    for port in range(40000, 40060):
+        client = ("--client", f"192.0.2.7:{port}")
+        document = rautactl("explain", "POST", "/orders", "-H", API, *client, "--json").document
+        got[document["service"]["name"]] += 1
+        assert document["route"]["services"] == [{"name": "users", "weight": 9}, {"name": "canary", "weight": 1}]
+    assert got["users"] > got["canary"] > 0
+    told = facts(rautactl("explain", "POST", "/orders", "-H", API).out)
+    assert told["service"].endswith("for this client (users 90%, canary 10%)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tier", "code"),
+    [
+        (("GET", "/users", "-H", API), 1, None),
+        (("POST", "/users", "-H", API), 2, "not_exact"),
+        (("GET", "/%75sers", "-H", API), 3, "path"),
+        (("PURGE", "/users", "-H", API), 3, "method"),
+        (("GET", "/users/7", "-H", API), 3, "regex"),
+        (("GET", "/x", "-H", API, "-H", "x-beta: 1"), 3, "headers"),
+        (("GET", "/old", "-H", API), 3, "action"),
+        (("GET", "/slow", "-H", ORG), 3, "timeouts"),
+        (("GET", "/turns", "-H", ORG), 3, "balancer"),
+    ],
+)
+def test_the_tier_and_why_no_lower(
+    rautactl: Callable[..., Any], example: Path, arguments: tuple[str, ...], tier: int, code: str | None
+) -> None:
+    ended = rautactl("explain", *arguments, "--json")
+    assert ended.code == 0
+    document = ended.document
+    assert document["tier"] == tier
+    codes = [why["code"] for why in document["why_no_lower"]]
+    assert code in codes if code else codes == []
+    assert document["offload"]["available"] is False
+
+
+def test_a_balancer_that_is_not_bound_to_the_client(rautactl: Callable[..., Any], example: Path) -> None:
+    ended = rautactl("explain", "GET", "/turns", "-H", ORG)
+    assert "one of 2: 10.0.6.2:80, 10.0.7.2:80 (round_robin" in facts(ended.out)["backend"]
+    service = rautactl("explain", "GET", "/turns", "-H", ORG, "--json").document["service"]
+    assert service["backend_fixed"] is False
+
+
+def test_a_service_without_usable_backend(rautactl: Callable[..., Any], example: Path) -> None:
+    example.write_text(example.read_text().replace('"10.0.5.2:80"', '"10.0.5.2:80", weight: 0'))
+    ended = rautactl("explain", "GET", "/slow", "-H", ORG)
+    assert ended.code == 0  # a route claims it
+    assert facts(ended.out)["answer"] == "503 no_backend: all backends of service 'slow' have weight 0"
+    document = rautactl("explain", "GET", "/slow", "-H", ORG, "--json").document
+    assert document["service"]["backend"] is None
+    assert "no_backend" in [why["code"] for why in document["why_no_lower"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (("GET", "/%00"), "400 bad_path: the path contains an encoded NUL (%00)"),
+        (("GET", "/../x"), "400 bad_path: the path leads above the root ('..')"),
+        (("GET", "*"), "400 bad_target: the target '*' is only for OPTIONS"),
+        (("GET", "/", "-H", "Host: a b"), "400 bad_host: invalid host 'a b'"),
+        (("GET", "/", "-H", "Host: a", "-H", "Host: b"), "400 bad_host: the request has more than one Host field"),
+        (("TRACE", "/"), "405 method_not_allowed: TRACE is not served"),
+        (("OPTIONS", "*"), "200 options: OPTIONS * is about the gateway, which answers by itself"),
+        (
+            ("GET", "/", "-H", "Host: apl.example.com"),
+            "404 unknown_host: no route of listener 'web' has this host; did you mean 'api.example.com'?",
+        ),
+        (("GET", "/nope", "-H", API), "404 no_route: no route of this host claims the request"),
+    ],
+)
+def test_what_no_route_claims(
+    rautactl: Callable[..., Any], example: Path, arguments: tuple[str, ...], answer: str
+) -> None:
+    ended = rautactl("explain", *arguments)
+    assert (ended.code, ended.err) == (3, "")
+    assert facts(ended.out)["answer"] == answer
+    document = rautactl("explain", *arguments, "--json").document
+    assert document["claimed"] is False
+    assert f"{document['answer']['status']} {document['answer']['reason']}" == answer.partition(":")[0]
+
+
+def test_a_regex_that_runs_out_of_time(rautactl: Callable[..., Any], example: Path) -> None:
+    hostile = r'  - {name: look, match: {path: {regex: "/z(a|aa)+(?!b)$"}}, service: users}'
+    example.write_text(f"{example.read_text()}{hostile}\n")
+    ended = rautactl("explain", "GET", f"/z{'a' * 60}!")
+    assert ended.code == 3
+    assert facts(ended.out)["answer"].startswith("503 regex_timeout: a regex of route 'look' used up its budget")
+
+
+def test_a_path_that_is_normalised_is_shown(rautactl: Callable[..., Any], example: Path) -> None:
+    told = facts(rautactl("explain", "GET", "/a/../%75sers", "-H", API).out)
+    assert told["path"] == "/users (normalised; this is what is matched and sent)"
+    assert told["route"] == "exact"
+
+
+def test_defaults_are_said(rautactl: Callable[..., Any], example: Path) -> None:
+    told = facts(rautactl("explain", "GET", "/").out)
+    assert told["client"] == "127.0.0.1:0 (the default; --client names another)"
+    assert told["host"] == "localhost (the default; -H 'Host: NAME' names another)"
+
+
+def test_forwarded_fields_are_told(rautactl: Callable[..., Any], example: Path) -> None:
+    example.write_text(example.read_text().replace("offload: {mode: auto, interfaces: [eth0]}\n", ""))
+    told = facts(rautactl("explain", "GET", "/users", "-H", API).out)
+    assert told["adds"] == "x-forwarded-for, x-forwarded-host, x-forwarded-proto"
+    assert told["tier"] == "3"
+
+
+def test_another_file(rautactl: Callable[..., Any], example: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text('version: 1\nlisteners: {web: {address: ":80"}}\nroutes: [{name: all, respond: {status: 204}}]\n')
+    assert facts(rautactl("explain", "GET", "/", "--config", str(other)).out)["route"] == "all"
+    other.write_text("version: 2\n")
+    ended = rautactl("explain", "GET", "/", "--config", str(other), "--json")
+    assert ended.code == 2
+    assert str(other) in ended.document["error"]["message"]
+    assert ended.document["error"]["problems"]
+
+
+def test_many_routes_stay_readable(rautactl: Callable[..., Any], example: Path) -> None:
+    routes = "".join(f"  - {{name: r{i}, match: {{path: {{exact: /p/{i}}}}}, service: users}}\n" for i in range(2000))
+    example.write_text(example.read_text() + routes)
+    ended = rautactl("explain", "GET", "/p/1999")
+    assert ended.code == 0
+    assert len(ended.out.splitlines()) < 25
+    assert "1999 for other paths in front" in ended.out

@@ -1,0 +1,97 @@
+"""The command line as its users see it: real processes, their exit code and what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from support.process import ROOT, free_port, run_rauta
+
+TO = ("--to", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "give --config FILE, or --listen ADDRESS and --to URL"),
+        (("--listen", ":8080"), "give --config FILE, or --listen"),
+        (("--config", "x.yaml", "--listen", ":8080"), "exclude each other"),
+        (("--listen", "8080", *TO), "--listen: '8080' is not an address: write host:port"),
+        (("--listen", "localhost:8080", *TO), "a listener needs an IP address"),
+        (("--listen", ":8080", "--to", "https://127.0.0.1"), "https backends are not supported yet"),
+        (("--listen", ":8080", "--to", "ftp://127.0.0.1"), "'ftp' is not supported"),
+        (("--listen", ":8080", "--to", "127.0.0.1:9000"), "is not a URL: write http://HOST:PORT"),
+        (("--listen", ":8080", "--to", "http://a/b"), "has more than host and port"),
+        (("--listen", ":8080", "--to", "http://u:p@a"), "has more than host and port"),
+        (("--listen", ":8080", "--to", "http://a:0x10"), "--to: 'http://a:0x10'"),
+        (("--listen", ":8080", "--to", "http://a:99999"), "out of range"),
+        (("--listen", ":8080", "--to", "http://"), "is neither an IP address nor a host name"),
+        (("--listen", ":8080", *TO, "--workers", "0"), "--workers: 0 is out of range"),
+        (("--listen", ":8080", *TO, "--workers", "many"), "invalid int value"),
+        (("--conf", "x.yaml"), "unrecognized arguments"),
+    ],
+)
+def test_bad_usage(arguments: tuple[str, ...], complaint: str) -> None:
+    code, said = run_rauta(*arguments)
+    assert code == 2
+    assert complaint in said
+    assert "Traceback" not in said
+
+
+def test_version() -> None:
+    command = [sys.executable, "-m", "rauta.proxy", "--version"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("rauta ")
+    assert "(Python 3." in said
+
+
+def test_check_serves_nothing() -> None:
+    port = free_port()
+    code, said = run_rauta("--check", "--listen", f"127.0.0.1:{port}", *TO)
+    assert (code, said) == (0, f"rauta: everything to {TO[1]} is good: 1 listener, 1 service, 1 route\n")
+
+
+def test_an_address_in_use_by_a_server_of_the_same_user() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, said = run_rauta("--listen", f"127.0.0.1:{port}", *TO)
+    assert code == 2
+    assert said == (
+        f"rauta: listener 'http': 127.0.0.1:{port} is in use: stop what listens there (`ss -ltnp` tells), "
+        "or choose another port\n"
+    )
+
+
+def test_an_address_of_another_machine() -> None:
+    code, said = run_rauta("--listen", "10.255.255.1:80", *TO)
+    assert code == 2
+    assert said.startswith("rauta: listener 'http': 10.255.255.1:80 is not an address of this machine")
+    assert said.count("\n") == 1
+
+
+def _as_nobody() -> list[str]:
+    """A prefix that drops root, or nothing for an ordinary user."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv is not installed, so root cannot become an ordinary user")
+    return [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def test_a_privileged_port_without_privileges() -> None:
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:  # noqa: PTH123
+        if int(file.read()) < 2:
+            pytest.skip("this kernel has no privileged ports")
+    code, said = run_rauta("--listen", "127.0.0.1:1", *TO, prefix=_as_nobody())
+    assert code == 2
+    assert "listener 'http': 127.0.0.1:1 is not permitted: ports below 1024 need root" in said
+    assert "Traceback" not in said

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rauta.routing.model import Backend, Configuration, Forward, Match, Plugin, Route, Service, WeightedService
+from rauta.routing.settings import Address, Listener
+from rauta.runtime import control
+from rauta.runtime.control import (
+    MESSAGE_LIMIT,
+    Channel,
+    Commit,
+    ControlError,
+    Decoder,
+    Drain,
+    Drained,
+    Draining,
+    Failed,
+    Prepared,
+    Ready,
+    Setup,
+    encode,
+    encode_setup,
+    receive_setup,
+)
+
+MESSAGES = [Prepared(), Commit(), Ready(), Failed("no\nsuch \N{SNOWMAN}"), Drain(2.5), Draining(), Drained(True)]
+
+
+def configuration() -> Configuration:
+    return Configuration(
+        listeners=(Listener(name="web", address=Address("127.0.0.1", 8080)),),
+        services=(Service(name="s", backends=(Backend(address=Address("127.0.0.1", 9000)),)),),
+        routes=(Route(name="r", action=Forward(services=(WeightedService(name="s"),))),),
+    )
+
+
+@given(st.lists(st.integers(1, 40), max_size=200))
+def test_messages_survive_any_fragmentation(cuts: list[int]) -> None:
+    data = b"".join(map(encode, MESSAGES))
+    decoder, seen = Decoder(), []
+    for cut in [*cuts, len(data)]:
+        seen += decoder.feed(data[:cut])
+        data = data[cut:]
+    assert seen == MESSAGES
+
+
+def test_all_messages_have_a_shape() -> None:
+    assert {type(message) for message in MESSAGES} == set(control._FIELDS)
+
+
+def frame(payload: bytes, kind: bytes = b"J") -> bytes:
+    return struct.pack("!cI", kind, len(payload)) + payload
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(pickle.dumps(Prepared()), b"P"),
+        frame(b"x" * (MESSAGE_LIMIT + 1)),
+        struct.pack("!cI", b"J", 1 << 31),
+        frame(b""),
+        frame(b"\xff"),
+        frame(b"[]"),
+        frame(b"7"),
+        frame(b"{}"),
+        frame(b"[" * 20000),
+        frame(b'{"is": "Setup"}'),
+        frame(b'{"is": ["Ready"]}'),
+        frame(b'{"is": "Ready", "more": 1}'),
+        frame(b'{"is": "Failed"}'),
+        frame(b'{"is": "Failed", "message": 7}'),
+        frame(b'{"is": "Drained", "complete": 1}'),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_the_supervisor_takes_nothing_but_messages(data: bytes) -> None:
+    with pytest.raises(ControlError):
+        list(Decoder().feed(data))
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    try:
+        list(Decoder().feed(data))
+        list(Decoder().feed(frame(data)))
+    except ControlError:
+        pass
+
+
+def test_a_long_failure_is_cut_to_what_a_frame_may_hold() -> None:
+    (message,) = Decoder().feed(encode(Failed("\N{SNOWMAN}" * 100_000)))
+    assert isinstance(message, Failed)
+    assert len(message.message) == control.MESSAGE_TEXT_LIMIT
+
+
+def test_setup_arrives_whole_and_equal() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        setup = Setup(configuration=configuration(), access_log=1)
+        ours.sendall(encode_setup(setup))
+        assert receive_setup(theirs) == setup
+
+
+@pytest.mark.parametrize("sent", [b"", b"P", encode_setup(Setup(configuration=configuration(), access_log=None))[:-1]])
+def test_a_supervisor_that_dies_early_is_no_error(sent: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with ours:
+            ours.sendall(sent)
+        assert receive_setup(theirs) is None
+
+
+def refuse_import() -> None:
+    raise ImportError("no module named 'gone'")
+
+
+class Settings:
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        return refuse_import, ()
+
+
+@pytest.mark.parametrize(
+    ("sent", "complaint"),
+    [
+        (encode(Ready()), "kind b'J'"),
+        (frame(pickle.dumps("text"), b"P"), "holds a str"),
+        (frame(b"junk", b"P"), "cannot be taken over"),
+    ],
+)
+def test_a_worker_takes_nothing_but_a_setup_first(sent: bytes, complaint: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(sent)
+        with pytest.raises(ControlError, match=complaint):
+            receive_setup(theirs)
+
+
+def test_plugin_settings_that_cannot_be_imported_are_told() -> None:
+    plugin = Plugin(name="odd", settings=Settings())
+    route = Route(name="r", action=Forward(services=(WeightedService(name="s"),)), matches=(Match(plugins=(plugin,)),))
+    broken = Configuration(listeners=configuration().listeners, services=configuration().services, routes=(route,))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(encode_setup(Setup(configuration=broken, access_log=None)))
+        with pytest.raises(ControlError, match=r"cannot be taken over: ImportError.*gone"):
+            receive_setup(theirs)
+
+
+def test_channel_tells_messages_and_then_the_end() -> None:
+    async def scenario() -> list[object]:
+        loop = asyncio.get_running_loop()
+        seen: list[object] = []
+        gone: asyncio.Future[ControlError | None] = loop.create_future()
+        channel = Channel(seen.append, gone.set_result)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        await channel.open(loop, ours)
+        with theirs:
+            channel.send(Drain(1.0))
+            theirs.sendall(encode(Prepared()) + encode(Drained(False)))
+            theirs.settimeout(5)
+            seen += await asyncio.to_thread(lambda: list(Decoder().feed(theirs.recv(1000))))
+        assert await gone is None
+        channel.send(Commit())  # to nobody: no error
+        channel.close()
+        return seen
+
+    seen = asyncio.run(scenario())
+    assert set(map(repr, seen)) == set(map(repr, [Drain(1.0), Prepared(), Drained(False)]))
+
+
+def test_channel_gives_up_on_a_peer_that_talks_nonsense() -> None:
+    async def scenario() -> ControlError | None:
+        loop = asyncio.get_running_loop()
+        gone: asyncio.Future[ControlError | None] = loop.create_future()
+        channel = Channel(lambda _: None, gone.set_result)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            await channel.open(loop, ours)
+            theirs.sendall(b"GET / HTTP/1.1\r\n")
+            return await gone
+
+    assert "no message" in str(asyncio.run(scenario()))

@@ -1,0 +1,92 @@
+"""The supervisor's view of one child, with children that misbehave as no worker of ours does."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from rauta.runtime import process
+from rauta.runtime.process import Stage, WorkerError, WorkerProcess
+
+# What a fake worker runs; `control` is its end of the socket pair.
+PRELUDE = "import os, pickle, signal, socket, struct, sys, time; control = socket.socket(fileno=int(sys.argv[1]))\n"
+SEND = "def send(kind, data): control.sendall(struct.pack('!cI', kind, len(data)) + data)\n"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes children run a script instead of the worker."""
+
+    def install(script: str) -> None:
+        def execute(slot: int, control: int, *_: object) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-c", PRELUDE + SEND + script, str(control)]
+            return subprocess.Popen(command, pass_fds=(control,))
+
+        monkeypatch.setattr(process, "_execute", execute)
+
+    return install
+
+
+def meet(stage: Stage) -> tuple[WorkerProcess, WorkerError | None]:
+    """Start the child, wait until it has come so far (or has failed to), then until it is gone."""
+
+    async def scenario() -> tuple[WorkerProcess, WorkerError | None]:
+        loop = asyncio.get_running_loop()
+        worker = WorkerProcess(3, (), (), loop)
+        watching = loop.create_task(worker.watch())
+        await worker.send_setup(b"")
+        error = None
+        try:
+            await worker.reach(stage)
+        except WorkerError as caught:
+            error = caught
+        worker.kill()
+        await worker.reach(Stage.GONE)
+        await watching
+        return worker, error
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "send(b'P', pickle.dumps(1))",
+        "send(b'J', b'no json')",
+        """send(b'J', b'{"is": "Commit"}')""",
+        """send(b'J', b'{"is": "Drain", "timeout": 0.0}')""",
+    ],
+)
+def test_a_child_that_sends_what_no_worker_sends_is_killed(sent: str, fake: Callable[[str], None]) -> None:
+    fake(sent + "\nsignal.pause()")
+    worker, error = meet(Stage.PREPARED)
+    assert error is not None
+    assert not error.told
+    assert "worker 3 was killed, its control connection is not sane" in str(error)
+    assert worker.ending == "killed by SIGKILL"
+
+
+def test_last_words_are_heard_after_the_death(fake: Callable[[str], None]) -> None:
+    fake("""send(b'J', b'{"is": "Failed", "message": "no luck"}'); os._exit(2)""")
+    _, error = meet(Stage.READY)
+    assert (str(error), error and error.told) == ("no luck", True)
+
+
+def test_a_grandchild_that_holds_the_connection_does_not_hide_the_death(fake: Callable[[str], None]) -> None:
+    fake("pid = os.fork()\nif pid == 0: time.sleep(2)\nos._exit(5)")
+    _, error = meet(Stage.READY)
+    assert str(error) == "worker 3 died before it was ready: exit status 5"
+
+
+def test_stages_are_seen_however_fast_they_pass(fake: Callable[[str], None]) -> None:
+    fake("""
+for name in ('Prepared', 'Ready', 'Draining'): send(b'J', b'{"is": "%s"}' % name.encode())
+send(b'J', b'{"is": "Drained", "complete": true}')
+""")
+    worker, error = meet(Stage.LEAVING)
+    assert error is None
+    assert (worker.was_ready, worker.complete) == (True, True)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from rauta.routing.settings import Certificate, Secret, TlsSettings
+from rauta.runtime.errors import StartError
+from rauta.runtime.tls import server_context
+from support.tls import Pair, encrypt, make_pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("tls"))
+
+
+def context(cert: Path, key: Secret) -> ssl.SSLContext:
+    return server_context(TlsSettings(certificates=(Certificate(cert=str(cert), key=key),)), listener="web")
+
+
+def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+    """A handshake in memory; the client's end."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    waiting = [*ends]
+    for _ in range(10):
+        for end in [*waiting]:
+            try:
+                end.do_handshake()
+                waiting.remove(end)
+            except ssl.SSLWantReadError:
+                pass
+    assert not waiting
+    return ends[0]
+
+
+def client_of(pair: Pair) -> ssl.SSLContext:
+    client = ssl.create_default_context(cafile=str(pair.cert))
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    return client
+
+
+def test_clients_get_http_1_1_over_a_modern_version(pair: Pair) -> None:
+    end = handshake(context(pair.cert, Secret(file=str(pair.key))), client_of(pair))
+    assert end.version() == "TLSv1.3"
+    assert end.selected_alpn_protocol() == "http/1.1"
+
+
+def test_versions_below_1_2_are_refused(pair: Pair) -> None:
+    assert context(pair.cert, Secret(file=str(pair.key))).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_a_key_from_the_environment_leaves_no_descriptor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_KEY", pair.key.read_text())
+    before = sorted(Path("/proc/self/fd").iterdir())
+    server = context(pair.cert, Secret(env="WEB_KEY"))
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert handshake(server, client_of(pair)).version() == "TLSv1.3"
+
+
+@pytest.mark.parametrize("how", ["missing", "no cert", "other", "encrypted", "junk", "swapped"])
+def test_each_wrong_file_is_named(how: str, pair: Pair, tmp_path: Path) -> None:
+    cert, key = pair.cert, pair.key
+    expected = {
+        "missing": rf"listener 'web': cannot read {tmp_path}/none.key: No such file",
+        "no cert": rf"cannot read {tmp_path}/none.crt: No such file",
+        "other": rf"certificate {cert} with the key in {tmp_path}/other.key: the key does not belong",
+        "encrypted": rf"the key in {tmp_path}/encrypted.key is encrypted: store it without a pass phrase",
+        "junk": r"junk.key: one of the two is not valid PEM",
+        "swapped": r"one of the two is not valid PEM",
+    }[how]
+    if how == "missing":
+        key = tmp_path / "none.key"
+    elif how == "no cert":
+        cert = tmp_path / "none.crt"
+    elif how == "other":
+        key = make_pair(tmp_path, "other").key
+    elif how == "encrypted":
+        encrypt(key, key := tmp_path / "encrypted.key")
+    elif how == "junk":
+        key = tmp_path / "junk.key"
+        key.write_text("no key")
+    else:
+        cert, key = key, cert
+    with pytest.raises(StartError, match=expected):
+        context(cert, Secret(file=str(key)))
+
+
+def test_a_variable_that_is_not_set(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WEB_KEY", raising=False)
+    with pytest.raises(StartError, match=r"the environment variable WEB_KEY with the key of .* is not set"):
+        context(pair.cert, Secret(env="WEB_KEY"))
+
+
+def test_the_text_of_a_bad_key_is_never_shown(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_KEY", "s3cret")
+    with pytest.raises(StartError) as caught:
+        context(pair.cert, Secret(env="WEB_KEY"))
+    assert "the environment variable WEB_KEY" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
