@@ -8,7 +8,8 @@ outcome = table.match("web", RequestView(method="GET", host="api.example.com", p
 
 from __future__ import annotations
 
-from rauta.config import ConfigError, ConfigProblem, Loaded, load
+from typing import TYPE_CHECKING, Any, Final
+
 from rauta.routing.errors import ModelError, Problem, RautaError, RequestError
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
@@ -55,6 +56,22 @@ from rauta.routing.settings import (
     TlsSettings,
 )
 from rauta.routing.table import Table
+
+if TYPE_CHECKING:
+    from rauta.config import ConfigError, ConfigProblem, Loaded, load
+
+# Imported when first used: a plugin that imports this module must not bring YAML into the workers.
+_FROM_CONFIG: Final = frozenset({"ConfigError", "ConfigProblem", "Loaded", "load"})
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562. Raises AttributeError for names that are not part of the surface."""
+    if name in _FROM_CONFIG:
+        import rauta.config
+
+        return getattr(rauta.config, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     # the table, which is the specification of every tier

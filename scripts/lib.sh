@@ -2,7 +2,7 @@
 #
 # What the scripts share: a machine made ready, step by step, with nothing done twice.
 #
-#   prepare PROGRAM...   the programs (of `_package_of`) and .venv with rauta and its tools
+#   prepare PROGRAM...   the programs and .venv with rauta and its tools
 #
 # * What is there is left alone, also an nginx of the machine. What is missing comes by apt as root or by sudo;
 #   if neither is possible, the line to type is printed, and the script ends with code 1.
@@ -91,11 +91,45 @@ _need_apt() {
             "apt-get update && apt-get install --no-install-recommends $*"
 }
 
-_install() {
-    _need_apt "$@"
+# The package of Debian and Ubuntu that holds a program.
+_package_of() {
+    case "$1" in
+        cc) printf 'gcc libc6-dev\n' ;;
+        *) printf '%s\n' "$1" ;;
+    esac
+}
+
+# All that is missing at once: apt runs once, and who is not root gets one line to type. nginx has a way of its own.
+_ensure_packages() {
+    local program python package wants_python="" missing=()
+    for program in "$@"; do
+        if [ "$program" = nginx ] || command -v "$program" >/dev/null; then continue; fi
+        # shellcheck disable=SC2207 # words of a package list
+        missing+=($(_package_of "$program"))
+    done
+    if _venv_is_good; then
+        :
+    elif python="$(_find_python)"; then
+        package="$(_venv_package_for "$python")"
+        if [ -n "$package" ]; then missing+=("$package"); fi
+    else
+        wants_python=yes
+        missing+=(python3 python3-venv)
+    fi
+    if [ "${#missing[@]}" = 0 ]; then return 0; fi
+    _need_apt "${missing[@]}"
     _apt_update
+    if [ -n "$wants_python" ]; then
+        package="$(_python_package)"
+        missing=("${missing[@]/#python3/$package}")
+    fi
+    _install "${missing[@]}"
+}
+
+_install() {
     step "installing $* (apt-get install)" _apt_get install --no-install-recommends "$@" ||
         fail "apt could not install: $*"
+    hash -r
 }
 
 # --- Python -------------------------------------------------------------------------------------------------
@@ -125,7 +159,7 @@ _find_python() {
     return 1
 }
 
-# A package of this machine's apt that holds a Python that is new enough. Prints its name.
+# The package of this machine's apt that holds a Python that is new enough; ends the script if there is none.
 _python_package() {
     local name version
     for name in python3 python3.14 python3.13 python3.12 python3.11; do
@@ -134,52 +168,21 @@ _python_package() {
         printf '%s\n' "$name"
         return 0
     done
-    return 1
+    fail "rauta needs Python 3.11 or newer; here is $(python3 --version 2>&1 || echo none), and apt has no newer one" \
+        "install one (for example from https://www.python.org/downloads/), then:" \
+        "PYTHON=/path/to/python3.11 $0"
 }
 
-_install_python() {
-    local package seen
-    seen="$(python3 --version 2>&1)" || seen="no python3"
-    _need_apt python3 python3-venv
-    _apt_update
-    package="$(_python_package)" ||
-        fail "rauta needs Python 3.11 or newer; here is $seen, and apt has no newer one" \
-            "install one (for example from https://www.python.org/downloads/), then:" \
-            "PYTHON=/path/to/python3.11 $0"
-    _install "$package" "$package-venv"
-}
-
-# `python -m venv` needs ensurepip, which Debian keeps in a package of its own.
-_ensure_venv_module() {
-    local python="$1" version
-    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then return 0; fi
-    version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
-    case "$("$python" -c 'import sys; print(sys.base_prefix)')" in
-        /usr) _install "python$version-venv" ;;
-        *) fail "$python has no module ensurepip: it was built without it" "use another: PYTHON=... $0" ;;
+# `python -m venv` needs ensurepip, which Debian keeps in a package of its own. Prints that, or nothing if it is there.
+_venv_package_for() {
+    if "$1" -c 'import ensurepip, venv' 2>/dev/null; then return 0; fi
+    case "$("$1" -c 'import sys; print(sys.base_prefix)')" in
+        /usr) "$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])' ;;
+        *) fail "$1 has no module ensurepip: it was built without it" "use another: PYTHON=... $0" ;;
     esac
 }
 
-# --- programs -----------------------------------------------------------------------------------------------
-
-# The package of Debian and Ubuntu that holds a program.
-_package_of() {
-    case "$1" in
-        cc) printf 'gcc libc6-dev\n' ;;
-        *) printf '%s\n' "$1" ;;
-    esac
-}
-
-# All that is missing at once, so that apt runs once. nginx has a way of its own.
-_ensure_programs() {
-    local program missing=()
-    for program in "$@"; do
-        if [ "$program" = nginx ] || command -v "$program" >/dev/null; then continue; fi
-        # shellcheck disable=SC2207 # words of a package list
-        missing+=($(_package_of "$program"))
-    done
-    if [ "${#missing[@]}" -gt 0 ]; then _install "${missing[@]}"; fi
-}
+# --- nginx --------------------------------------------------------------------------------------------------
 
 # Fetch the package that holds the program (its name differs between releases) into the current folder. Prints it.
 _download_nginx() {
@@ -215,6 +218,7 @@ _ensure_nginx() {
         fail "nginx could not be fetched" "is there a network? Or as root: apt-get update && apt-get install nginx-light"
     if ldd "$_VENV/nginx/usr/sbin/nginx" | grep 'not found' >/dev/null; then
         mapfile -t libraries < <(_libraries_of "$_VENV"/nginx/*.deb)
+        _need_apt "${libraries[@]}"
         _install "${libraries[@]}"
     fi
     ln -sfn ../nginx/usr/sbin/nginx "$_VENV/bin/nginx"
@@ -256,22 +260,13 @@ _pip_install() {
         _pip install -c constraints.txt --no-build-isolation -e '.[dev]'
 }
 
-_make_venv() {
-    local python
-    python="$(_find_python)" || {
-        # With $PYTHON it has said why; otherwise there is none, and apt may have one.
-        if [ -n "${PYTHON:-}" ]; then exit 1; fi
-        _install_python
-        python="$(_find_python)" || fail "no Python 3.11 or newer, although apt installed one"
-    }
-    _ensure_venv_module "$python"
-    step "making .venv with $("$python" --version)" "$python" -m venv --clear "$_VENV" ||
-        fail "$python could not make an environment in $_VENV"
-}
-
 _ensure_venv() {
-    if [ -n "${PYTHON:-}" ]; then _find_python >/dev/null || exit 1; fi
-    if ! _venv_is_good; then _make_venv; fi
+    local python
+    if ! _venv_is_good; then
+        python="$(_find_python)" || fail "no Python 3.11 or newer, although apt installed one"
+        step "making .venv with $("$python" --version)" "$python" -m venv --clear "$_VENV" ||
+            fail "$python could not make an environment in $_VENV"
+    fi
     if [ -r "$_READY" ] && [ "$(cat "$_READY")" = "$(_fingerprint)" ]; then return 0; fi
     rm -f "$_READY"
     step "installing rauta and its tools into .venv (pip)" _pip_install ||
@@ -283,10 +278,11 @@ _ensure_venv() {
 
 prepare() {
     local started=$SECONDS
+    if [ -n "${PYTHON:-}" ]; then _find_python >/dev/null || exit 1; fi # it says why
     # Two scripts at once in one checkout: the second waits. The lock goes with this process, and is not handed on.
     exec 9<"$RAUTA_ROOT"
     flock -n 9 || { say "  another script is preparing this checkout; waiting for it"; flock 9; }
-    _ensure_programs "$@"
+    _ensure_packages "$@"
     _ensure_venv
     case " $* " in *" nginx "*) _ensure_nginx ;; esac
     exec 9<&-

@@ -49,11 +49,18 @@ def exposed(configuration: Configuration, origins: Origins) -> Iterator[ConfigPr
     for listener in configuration.listeners:
         for position, certificate in enumerate(listener.tls.certificates if listener.tls is not None else ()):
             name = certificate.key.file
-            if name is not None and Path(name).stat().st_mode & stat.S_IROTH:
+            if name is not None and _mode(name) & stat.S_IROTH:
                 yield origins.named["listeners", listener.name].problem(
                     f"every user of this machine can read the key in {name!r}: chmod o-r",
                     ("tls", "certificates", position, "key", "file"),
                 )
+
+
+def _mode(name: str) -> int:
+    try:
+        return Path(name).stat().st_mode
+    except OSError:
+        return 0  # it was there a moment ago, when it was read; whoever loads it next reports that it is gone
 
 
 def _check(certificate: Certificate) -> None:
@@ -104,6 +111,8 @@ def _read(name: str, where: tuple[str, ...]) -> bytes:
     try:
         if path.is_dir():
             raise _PemError(where, f"{name!r} is a directory")
+        if path.exists() and not path.is_file():
+            raise _PemError(where, f"{name!r} is not a regular file")  # a pipe would be empty when it is read again
         with path.open("rb") as stream:
             data = stream.read(MAX_PEM_SIZE + 1)
     except FileNotFoundError:

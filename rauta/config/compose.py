@@ -17,7 +17,7 @@ from rauta.config.source import MAX_NODES, Allowance, fail
 
 MAX_DEPTH: Final = 50  # the format itself needs 8, settings of plugins a few more
 
-_LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml is ten times as fast
+_LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # 0.4 s for 10,000 routes, the pure parser 6 s
 
 
 class _Anchor:
@@ -171,7 +171,9 @@ class Composer:
             opened.key = text = sys.intern(text)
             opened.pending = True
             opened.drop = text in mapping.items
-            if opened.drop:
+            if opened.drop and self._allowance.problems.full:
+                self._allowance.problems.more += 1
+            elif opened.drop:
                 line, _ = mapping.mark_of(text)
                 self._problem(event, f"the key {shorten(text)} is there twice, first in line {line}")
             else:

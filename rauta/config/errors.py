@@ -64,12 +64,17 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self.first)
 
+    @property
+    def full(self) -> bool:
+        """Whether further problems are only counted: then their places need not be looked up."""
+        return len(self.first) >= MAX_PROBLEMS
+
     def add(self, problem: ConfigProblem) -> None:
         """Keep or count a problem."""
-        if len(self.first) < MAX_PROBLEMS:
-            self.first.append(problem)
-        else:
+        if self.full:
             self.more += 1
+        else:
+            self.first.append(problem)
 
     def extend(self, problems: Iterable[ConfigProblem]) -> None:
         """Keep or count several problems."""
@@ -79,7 +84,7 @@ class Problems:
     def nearest(self, name: str, known: Collection[str]) -> str | None:
         """The known name that was most likely meant; None too when the problem would not be shown anyway."""
         self._comparisons -= len(known)
-        if self._comparisons < 0 or len(self.first) >= MAX_PROBLEMS or len(name) > 200:
+        if self._comparisons < 0 or self.full or len(name) > 200:
             return None
         return model.nearest(name, known)
 

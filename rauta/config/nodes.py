@@ -56,7 +56,7 @@ class Mapping:
         return _unpack(self._marks[-1])
 
     def mark_of(self, key: str) -> tuple[int, int]:
-        """The (line, column) of a key."""
+        """The (line, column) of a key; linear in the number of keys."""
         return _unpack(self._marks[list(self.items).index(key)])
 
 

@@ -36,6 +36,9 @@ class Reader:
 
     def problem(self, node: Node, message: str, *, mark: tuple[int, int] | None = None, key: str | None = None) -> None:
         """Report a problem of the value that is being decoded; `mark` and `key` say where, if not at the node."""
+        if self.problems.full:
+            self.problems.more += 1
+            return
         line, column = (node.line, node.column) if mark is None else mark
         path = self.path if key is None else [*self.path, key]
         self.problems.add(ConfigProblem(self.file, line, column, key_text(path), message))

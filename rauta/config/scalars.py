@@ -33,6 +33,8 @@ class _ScalarType(Type):
 class Text(_ScalarType):
     """Text. A number or `true` in its place must be quoted: what a person meant is not guessed."""
 
+    _any_text = True
+
     def __init__(self, label: str = "text", *, pattern: str | None = None) -> None:
         self.label = label
         self._pattern = pattern
@@ -46,7 +48,8 @@ class Text(_ScalarType):
             if isinstance(value, str):
                 return sys.intern(value)
             if value is not None:
-                reader.wrong_kind(node, self.label, f'write "{node.text}" in quotes if text is meant')
+                hint = f'write "{node.text}" in quotes if text is meant' if self._any_text else None
+                reader.wrong_kind(node, self.label, hint)
                 return INVALID
         reader.wrong_kind(node, self.label)
         return INVALID
@@ -60,6 +63,8 @@ class Text(_ScalarType):
 
 class Parsed(Text):
     """Text that a function of the model parses. Equal text is parsed once and shared."""
+
+    _any_text = False
 
     def __init__(
         self,
@@ -278,7 +283,9 @@ class Duration(_Quantity):
         return round(sum(float(n) * unit for n, unit in zip(found.groups(), self._units, strict=True) if n), 6)
 
     def show(self, value: Any) -> str:
-        return f"{round(value * 1000)}ms" if value < 1 else f"{value:g}s"
+        if value < 1:
+            return f"{round(value * 1000)}ms"
+        return f"{value:.3f}".rstrip("0").rstrip(".") + "s"
 
 
 class Size(_Quantity):

@@ -151,6 +151,9 @@ class Object(Type):
         return values, self._complete(node, reader) and valid
 
     def _unknown(self, node: Mapping, key: str, reader: Reader) -> None:
+        if reader.problems.full:
+            reader.problems.more += 1
+            return
         hint = self.hints.get(key)
         if hint is None:
             guess = reader.problems.nearest(key, self._by_key)

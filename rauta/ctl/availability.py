@@ -33,5 +33,6 @@ def of(configuration: Configuration) -> Availability:
         offload, why = select(configuration.offload)
     except OffloadError as error:
         return Availability(None, str(error), Capabilities())
-    name = None if isinstance(offload, NullOffload) else offload.name
-    return Availability(name, why, offload.capabilities)
+    if isinstance(offload, NullOffload):
+        return Availability(None, offload.why, offload.capabilities)
+    return Availability(offload.name, why, offload.capabilities)

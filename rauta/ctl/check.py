@@ -18,7 +18,7 @@ def run(output: Output, *, file: str | None, strict: bool) -> int:
     """Everything that can be known without starting: the file, what it names, and that plugins can be built."""
     path = files.configuration_file(file)
     try:
-        loaded = files.load(str(path))
+        loaded = files.load(str(path), thorough=True)
         files.table_of(loaded.configuration).close()
     except ControlError as error:
         if not output.json:

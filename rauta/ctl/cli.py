@@ -71,7 +71,8 @@ class _Version(argparse.Action):
     """Looked up only when asked for: reading package metadata takes as long as everything else here."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(message=_version() + "\n")
+        sys.stdout.write(_version() + "\n")  # parser.exit would write it to stderr
+        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -185,7 +185,7 @@ def _note_tier(decision: Decision, tiers: Tiers, request: RequestView) -> None:
 def shown(decision: Decision, *, everything: bool) -> Iterator[Asked]:
     """The rules that are listed: those whose path might claim the request, or all."""
     for one in decision.asked:
-        if everything or one.fits or one.claimed:
+        if everything or one.fits:
             yield one
     if everything:
         yield from decision.not_asked

@@ -80,10 +80,10 @@ def _row(one: Asked) -> tuple[Cell | str, ...]:
 
 
 def _tell_rest(output: Output, decision: Decision) -> None:
-    others = sum(1 for one in decision.asked if not one.fits and not one.claimed)
+    others = sum(1 for one in decision.asked if not one.fits)
     parts = []
     if others:
-        parts.append(f"{others} for other paths in front")
+        parts.append(f"{others} of other paths")
     if decision.not_asked:
         parts.append(f"{len(decision.not_asked)} behind, not asked")
     if parts:

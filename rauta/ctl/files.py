@@ -20,17 +20,30 @@ def configuration_file(named: str | None) -> Path:
     if named is not None:
         return Path(named)
     for path in DEFAULT_FILES:
-        if path.exists():
+        if _is_there(path):
             return path
     raise ControlError(f"there is neither {DEFAULT_FILES[0]} here nor {DEFAULT_FILES[1]}: name the configuration file")
 
 
-def load(named: str | None) -> Loaded:
-    """Load a configuration. Raises ControlError with the problems of the file, one a line."""
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # it cannot be looked at; loading it says why
+    return True
+
+
+def load(named: str | None, *, thorough: bool = False) -> Loaded:
+    """Load a configuration; if `thorough`, read its certificates and keys too, and look for what deserves a warning.
+
+    Raises ControlError with the problems of the file, one a line.
+    """
     from rauta import config
 
     try:
-        return config.load(configuration_file(named))
+        return config.load(configuration_file(named), check_files=thorough, warn=thorough)
     except config.ConfigError as error:
         raise ControlError(str(error), problems=error.problems, more=error.more) from None
 

@@ -29,7 +29,7 @@ def run(output: Output, *, file: str | None) -> int:
         output.line("there is no route: every request is answered 404")
     elif not offload.available and any(tiers.of_route(route).number < 3 for route in configuration.routes):
         output.line()
-        output.line(f"Now tier 3 serves all of them: {offload.why}. The tiers are those of the plan.", Style.FAINT)
+        output.line(f"The tiers are those of the plan. For now tier 3 serves all: {offload.why}.", Style.FAINT)
     return EXIT_OK
 
 

@@ -8,7 +8,7 @@ from rauta.ctl.output import Output
 
 def run(output: Output) -> int:
     """Always JSON; the schema as it is, without the frame of other documents, since editors read it."""
-    from rauta.config import json_schema
+    from rauta.config.generate import json_schema
 
     output.raw_json(json_schema())
     return EXIT_OK

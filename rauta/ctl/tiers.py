@@ -49,7 +49,7 @@ class Tiers:
     def of_route(self, route: Route) -> Tier:
         """The lowest tier that answers some of the route's requests, and all reasons why others go higher."""
         planned = self._plan.routes.get(route.name)
-        why = tuple(_why(refusal) for refusal in self._plan.refusals.get(route.name, ()))
+        why = tuple(_why(refusal, route) for refusal in self._plan.refusals.get(route.name, ()))
         if planned is None or not planned.tiers:
             return Tier(3, why)
         lowest = min(planned.tiers)
@@ -88,10 +88,10 @@ class Tiers:
         return tuple(found)
 
 
-def _why(refusal: Refusal) -> Why:
+def _why(refusal: Refusal, route: Route) -> Why:
     """A refusal with the part of the route that it concerns in front, where it is not all of it."""
     place = []
-    if refusal.match is not None:
+    if refusal.match is not None and len(route.matches) > 1:
         place.append(f"match {refusal.match + 1}")
     if refusal.host is not None:
         place.append(f"host {refusal.host}")

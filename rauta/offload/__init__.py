@@ -4,6 +4,7 @@ from rauta.offload.capabilities import METHODS, Capabilities
 from rauta.offload.null import NullOffload
 from rauta.offload.planner import plan
 from rauta.offload.plans import (
+    ALL_PASS,
     Decision,
     HostPlan,
     ListenerPlan,
@@ -29,6 +30,7 @@ __all__ = [
     "HostPlan",
     "SuffixOwner",
     "Verdicts",
+    "ALL_PASS",
     "PlannedRoute",
     "PlannedService",
     "Size",

@@ -90,7 +90,8 @@ def findings(value: Any, scope: Scope, allowed: AllowList, wordings: Wordings) -
     listed = allowed.get(cls)
     if listed is None:
         wording = wordings.get((cls, ""), _GENERIC)
-        yield scope.finding(wording.reason, f"{cls.__name__.lower()}: {wording.why}")
+        message = f"{cls.__name__}: {wording.why}" if wording is _GENERIC else wording.why
+        yield scope.finding(wording.reason, message)
         return
     for name, default in _defaults_of(cls):
         item = getattr(value, name)

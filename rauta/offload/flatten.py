@@ -2,7 +2,8 @@
 
 A request that looks up a key K (the longest one that its path, with a slash behind it, starts with) can be claimed
 only by rules whose own key K starts with: an element-wise prefix /foo has the key "/foo/" and then fits for sure;
-a regex's key is its literal prefix, and it may fit. An exact path's entry adds the rules of that very path. So per
+a regex's key is its literal prefix, and it may fit. An exact path's entry adds the rules of that very path (and a
+path /users gets an entry of its own where a regex has the literal prefix "/users/", which it cannot have). So per
 key and method the *winner* is the first of those rules in the order of precedence: either it answers in the kernel,
 or, if it cannot (a regex, a header condition, a redirect), nothing behind it may, and the request is passed.
 
@@ -55,11 +56,16 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A key that encloses those that the sweep visits, and the place of each method's winner."""
+    """A key that encloses those that the sweep visits, with the place of each method's winner.
+
+    `bare` are the winners for the key without its final slash, the one path that looks the key up and does not
+    start with it: no regex with this literal prefix can claim it.
+    """
 
     key: str
     winners: tuple[int, ...]
     verdicts: Verdicts
+    bare: tuple[int, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -94,22 +100,35 @@ class _Sweep:
         keys, paths = self._keyed()
         # A path is visited under the text that it looks up, after a key of the same text.
         visits = sorted([*((key, False) for key in keys), *((path + "/", True) for path in paths)])
-        enclosing = [_Level("", (self._nobody,) * len(METHODS), ALL_PASS)]
+        nobody = (self._nobody,) * len(METHODS)
+        enclosing = [_Level("", nobody, ALL_PASS, nobody)]
         for text, is_path in visits:
             while not text.startswith(enclosing[-1].key):
                 enclosing.pop()
-            above = enclosing[-1]
             if is_path:
-                path = text[:-1]
-                level = self._level(path, above, paths[path])
-                if level.verdicts != ALL_PASS or above.verdicts != ALL_PASS:
-                    self._flat.exact[path] = level.verdicts
+                self._visit_path(text, enclosing[-1], paths[text[:-1]])
             else:
-                level = self._level(text, above, keys[text])
-                if level.verdicts != above.verdicts:
-                    self._flat.prefix[text] = level.verdicts
-                enclosing.append(level)
+                enclosing.append(self._visit_key(text, enclosing[-1], keys[text]))
         return self._flat
+
+    def _visit_key(self, key: str, above: _Level, own: Sequence[int]) -> _Level:
+        winners = self._first(above.winners, own)
+        verdicts = self._verdicts(winners)
+        if verdicts != above.verdicts:
+            self._flat.prefix[key] = verdicts
+        self._note_losses(key, above.winners, own, winners)
+        plain = [place for place in own if self._rules[place].match.path.kind is not PathKind.REGEX]
+        bare = winners if len(plain) == len(own) else self._first(above.winners, plain)
+        return _Level(key, winners, verdicts, bare)
+
+    def _visit_path(self, text: str, looked_up: _Level, own: Sequence[int]) -> None:
+        around = looked_up.bare if looked_up.key == text else looked_up.winners
+        winners = self._first(around, own)
+        verdicts = self._verdicts(winners)
+        # An entry that says the same as the prefix around it still moves GET and HEAD to tier 1.
+        if verdicts != looked_up.verdicts or (own and verdicts != ALL_PASS):
+            self._flat.exact[text[:-1]] = verdicts
+        self._note_losses(text[:-1], around, own, winners)
 
     def _keyed(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
         """Places by prefix key and by exact path. What no looked-up path can reach needs no entry."""
@@ -121,6 +140,8 @@ class _Sweep:
                 literal = literal_prefix(value)
                 if may_begin(literal, self._path_length):
                     keys.setdefault(literal, []).append(place)
+                    if literal.endswith("/") and is_plain(literal[:-1], self._path_length):
+                        paths.setdefault(literal[:-1], [])  # /users beside /users/[0-9]+
             elif value == "" or is_plain(value, self._path_length):
                 if rule.match.path.kind is PathKind.PREFIX:
                     keys.setdefault(value + "/", []).append(place)
@@ -128,16 +149,18 @@ class _Sweep:
                     paths.setdefault(value, []).append(place)
         return keys, paths
 
-    def _level(self, at: str, above: _Level, own: Iterable[int]) -> _Level:
-        winners = list(above.winners)
+    def _first(self, around: Sequence[int], own: Iterable[int]) -> tuple[int, ...]:
+        """Per method the place that is asked first."""
+        winners = list(around)
         for place in own:
             for column in self._columns[place]:
                 winners[column] = min(winners[column], place)
-        self._note_losses(at, above, own, winners)
-        verdicts = tuple([self._answers[place] for place in winners])
-        return _Level(at, tuple(winners), verdicts)
+        return tuple(winners)
 
-    def _note_losses(self, at: str, above: _Level, own: Iterable[int], winners: Sequence[int]) -> None:
+    def _verdicts(self, winners: Iterable[int]) -> Verdicts:
+        return tuple([self._answers[place] for place in winners])
+
+    def _note_losses(self, at: str, around: Sequence[int], own: Iterable[int], winners: Sequence[int]) -> None:
         """Note which rules that answer in the kernel lose requests at this entry, for `explain`."""
         for place in own:
             columns = self._columns[place]
@@ -147,9 +170,11 @@ class _Sweep:
                 same = any(self._rules[other].route is self._rules[place].route for other in lost)
                 if not unsure and not same and len(lost) == len(columns):
                     self._flat.unreached[place] = Loss(place, lost[0], at)
-        for place, winner in zip(above.winners, winners, strict=True):
-            if winner != place and self._answers[place] is not None:
-                self._shadow(place, (winner,), at)
+        if around != winners:
+            for place in set(around):
+                if self._answers[place] is not None:
+                    lost = [new for old, new in zip(around, winners, strict=True) if old == place != new]
+                    self._shadow(place, lost, at)
 
     def _shadow(self, victim: int, winners: Iterable[int], at: str) -> bool:
         """Whether one of the winners might not claim what it wins: then tier 3 has to decide, and it is noted."""
@@ -159,6 +184,6 @@ class _Sweep:
         known = self._flat.shadowed.get(victim)
         if known is None:
             self._flat.shadowed[victim] = Loss(victim, unsure, at)
-        elif known.at != at:  # several methods may lose at one entry
+        else:
             known.more += 1
         return True

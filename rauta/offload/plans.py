@@ -162,9 +162,13 @@ class Size:
     tables: int
 
     def __str__(self) -> str:
+        def told(count: int, noun: str) -> str:
+            return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
         return (
-            f"{self.routes} routes on {self.listeners} listeners: {self.hosts} hosts, {self.exact} exact and "
-            f"{self.prefix} prefix entries, {self.services} services with {self.backends} backends"
+            f"{told(self.routes, 'route')} on {told(self.listeners, 'listener')}: {told(self.hosts, 'host')}, "
+            f"{self.exact} exact and {self.prefix} prefix entries, {told(self.services, 'service')} with "
+            f"{told(self.backends, 'backend')}"
         )
 
 

@@ -105,12 +105,18 @@ def _json(entry: Entry, stamp: str) -> str:
 
 _FORMATS: Final[dict[LogFormat, Callable[[Entry, str], str]]] = {LogFormat.COMMON: _common, LogFormat.JSON: _json}
 
+_GAPS: Final = {
+    LogFormat.COMMON: "# %d lines dropped: the log's reader is too slow\n",
+    LogFormat.JSON: '{"dropped":%d,"detail":"the log\'s reader is too slow"}\n',
+}
+
 
 class AccessLogWriter:
     """Lines to a file descriptor. The descriptor stays the caller's: `close` ends the thread and leaves it open."""
 
     def __init__(self, fd: int, form: LogFormat = LogFormat.COMMON) -> None:
         self._fd = fd
+        self._form = form
         self._format = _FORMATS[form]
         self._clock = Clock()
         self._lines: list[str] = []
@@ -123,7 +129,7 @@ class AccessLogWriter:
         self._thread: threading.Thread | None = None
         # Regular files take writes of any size whole (O_APPEND); pipes, sockets and terminals only small ones.
         self._piece = 1 << 20 if stat.S_ISREG(os.fstat(fd).st_mode) else _PIPE_BUF
-        self.failure: OSError | None = None
+        self.failure: OSError | None = None  # of the last write; requests go on whatever happens to the log
 
     # --- on the loop ---
 
@@ -176,7 +182,7 @@ class AccessLogWriter:
                 self._dropped += len(lines)
                 return
         if self._dropped:
-            lines.append(f"# {self._dropped} lines dropped: the log's reader is too slow\n")
+            lines.append(_GAPS[self._form] % self._dropped)
             self._dropped = 0
         for piece in self._pieces(lines):
             with self._lock:
@@ -216,7 +222,8 @@ class AccessLogWriter:
                 view = memoryview(piece)
                 while view:
                     view = view[os.write(self._fd, view) :]
-            except OSError as error:  # disk full, reader gone: requests go on, and the owner can see why
+                self.failure = None
+            except OSError as error:  # disk full, reader gone: the data plane tells it
                 self.failure = error
             with self._lock:
                 self._waiting -= len(piece)

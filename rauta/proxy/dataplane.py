@@ -34,9 +34,9 @@ class DataPlane:
         self._pools = Pools(loop, self._wheel, self._tasks)
         self._servers: list[asyncio.Server] = []
         self._connections: set[ServerConnection] = set()
-        self._draining = False
+        self._log_failed = False
         if access_log is not None:
-            self._wheel.each_tick.append(access_log.tick)
+            self._wheel.each_tick.append(self._tick_log)
 
     @property
     def open_connections(self) -> int:
@@ -71,7 +71,6 @@ class DataPlane:
 
         True if all ended in time. The access log is flushed, not closed.
         """
-        self._draining = True
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
@@ -87,6 +86,16 @@ class DataPlane:
         if self._log is not None:
             self._log.flush()
         return in_time
+
+    def _tick_log(self) -> None:
+        log = self._log
+        if log is None:
+            return
+        log.tick()
+        failure = log.failure
+        if failure is not None and not self._log_failed:  # told once, until it could be written again
+            self._loop.call_exception_handler({"message": "the access log cannot be written", "exception": failure})
+        self._log_failed = failure is not None
 
     async def _all_gone(self, seconds: float) -> bool:
         """Whether all connections end within that time. Looked at in small steps: draining is no hot path, and

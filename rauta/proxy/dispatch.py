@@ -10,7 +10,7 @@ from rauta.proxy.accesslog import AccessLogWriter, Entry
 from rauta.proxy.clock import Clock
 from rauta.proxy.exchange import Downstream, Exchange
 from rauta.proxy.forwarded import Builder, builder_of
-from rauta.proxy.messages import Field, RequestHead
+from rauta.proxy.messages import RequestHead
 from rauta.proxy.pool import Pools
 from rauta.proxy.reasons import REASONS
 from rauta.proxy.wheel import Wheel
@@ -192,6 +192,3 @@ def _port_of(authority: str) -> int | None:
     """The port of an authority that has been validated."""
     _, colon, port = authority.rpartition(":")
     return int(port) if colon and port.isdigit() else None
-
-
-__all__ = ["ALLOW", "Dispatcher", "Field", "ForwardPlan", "redirect_location"]

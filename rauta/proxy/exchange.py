@@ -97,7 +97,6 @@ class Exchange:
         "_complete",
         "_early",
         "_early_trailers",
-        "_retried",
         "_upstream",
         "backend",
         "bytes_sent",
@@ -124,7 +123,6 @@ class Exchange:
         self._complete = not head.has_body  # the whole request has arrived
         self._early: list[bytes] = []  # body that arrived before the connection; one read at most, then paused
         self._early_trailers: list[Field] = []
-        self._retried = False
         self.finished = False
         # For log and counters.
         self.backend: BackendPool | None = None
@@ -251,15 +249,14 @@ class Exchange:
         self._upstream = None
         if (
             stale
-            and not self._retried
             and self.head.method in IDEMPOTENT
             and not self.head.has_body
             and self.backend is not None
             and self.plan is not None
         ):
             # RFC 9110 9.2.2: "a client SHOULD NOT automatically retry a request with a non-idempotent method". A new
-            # connection, not another idle one: a backend that restarted has closed them all.
-            self._retried = True
+            # connection, not another idle one: a backend that restarted has closed them all. It is not stale if it
+            # fails too, so this happens once.
             self._connect(self.backend, self.plan)
             return
         self.fail(reason, detail)

@@ -5,6 +5,7 @@ Texts are Latin-1 decoded (RFC 9110 5.5): every byte of the wire is one characte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from rauta.routing.request import FieldList
@@ -20,7 +21,7 @@ Field = tuple[str, str]
 class RequestHead:
     """A request, parsed and normalised; it can be routed and sent on as it is.
 
-    `fields` are the end-to-end fields in order and as spelled, without Host and Content-Length; `received` are all
+    `fields` are the end-to-end fields in order and as spelled, without Host and Content-Length; `received` gives all
     that routes may look at. `authority` is what the backend gets as Host, None if the client named none (HTTP/1.0).
     `host` is its normalised form. `length` is the body's: bytes, CHUNKED or NO_BODY. `query` is None without `?`.
     """
@@ -40,20 +41,8 @@ class RequestHead:
         "version",
     )
 
-    def __init__(  # noqa: PLR0913 - a record: its fields are its arguments
-        self,
-        *,
-        method: str,
-        path: str,
-        query: str | None,
-        host: str,
-        authority: str | None,
-        version: str,
-        fields: list[Field],
-        received: list[Field],
-        length: int,
-        keep_alive: bool,
-        expects: bool,
+    def __init__(
+        self, method: str, path: str, query: str | None, host: str, authority: str | None, version: str, length: int
     ) -> None:
         self.method = method
         self.path = path
@@ -61,21 +50,16 @@ class RequestHead:
         self.host = host
         self.authority = authority
         self.version = version
-        self.fields = fields
-        self.received = received
         self.length = length
         self.has_body = length not in (NO_BODY, 0)
-        self.keep_alive = keep_alive
-        self.expects = expects
+        self.fields: list[Field] = []
+        self.received: Callable[[], list[Field]] = list
+        self.keep_alive = True
+        self.expects = False
 
     def get(self, name: str, /) -> str | None:
         """A field by lower-case name, for routes and plugins (routing's `Headers`); nothing is built unless asked."""
-        return FieldList(self.received).get(name)
-
-    @property
-    def target(self) -> str:
-        """The target in origin form, as it is sent on."""
-        return self.path if self.query is None else f"{self.path}?{self.query}"
+        return FieldList(self.received()).get(name)
 
 
 class ResponseHead:

@@ -208,7 +208,9 @@ def header_match(name: str, kind: ValueKind, value: str = "") -> ValueMatch:
     """A condition on a header field; several fields of one name count as one list (RFC 9110 5.3)."""
     if not _TOKEN.fullmatch(name):
         raise ModelError.at("name", f"{name!r} is not the name of a header field")
-    if kind in (ValueKind.EXACT, ValueKind.PREFIX) and not _FIELD_VALUE.fullmatch(value):
+    # A prefix may end in a space ("Bearer "): a value goes on after it.
+    whole = value.rstrip(" \t") if kind is ValueKind.PREFIX else value
+    if kind in (ValueKind.EXACT, ValueKind.PREFIX) and not _FIELD_VALUE.fullmatch(whole):
         raise ModelError.at(kind.value, f"{value!r} can never be the value of a header field")
     return ValueMatch(name.lower(), kind, value)
 
@@ -385,17 +387,14 @@ class Configuration:
             first = bound.setdefault(listener.address, listener.name)
             if first != listener.name:
                 yield Problem(("listeners", listener.name, "address"), f"{listener.address} is taken by {first!r}")
-        listeners = {listener.name for listener in self.listeners}
-        services = {service.name for service in self.services}
+        listeners = _Known("listener", (listener.name for listener in self.listeners))
+        services = _Known("service", (service.name for service in self.services))
         for position, route in enumerate(self.routes):
             for index, name in enumerate(route.listeners):
-                if name not in listeners:
-                    yield Problem(("routes", position, "listeners", index), _unknown("listener", name, listeners))
+                yield from listeners.check(name, ("routes", position, "listeners", index))
             if isinstance(route.action, Forward):
                 for index, share in enumerate(route.action.services):
-                    if share.name not in services:
-                        where = ("routes", position, "services", index, "name")
-                        yield Problem(where, _unknown("service", share.name, services))
+                    yield from services.check(share.name, ("routes", position, "services", index, "name"))
 
     def forwarded_of(self, listener: Listener, route: Route | None = None) -> frozenset[Forwarded]:
         """The forwarded fields that are added for a route on a listener.
@@ -419,12 +418,27 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    guess = nearest(name, known)
-    if guess:
-        return f"there is no {what} {name!r}; did you mean {guess!r}?"
-    return f"there is no {what} {name!r}" + (f"; known: {', '.join(known[:10])}" if known else "")
+class _Known:
+    """The names that references may use. Only the first few unknown ones get a guess: each compares with all names."""
+
+    def __init__(self, what: str, names: Iterable[str]) -> None:
+        self._what = what
+        self._names = sorted(set(names))
+        self._set = frozenset(self._names)
+        self._guesses = 20
+
+    def check(self, name: str, where: tuple[str | int, ...]) -> Iterator[Problem]:
+        """A problem if nothing has that name."""
+        if name in self._set:
+            return
+        message = f"there is no {self._what} {name!r}"
+        self._guesses -= 1
+        guess = nearest(name, self._names) if self._guesses >= 0 else None
+        if guess:
+            message += f"; did you mean {guess!r}?"
+        elif self._names:
+            message += f"; known: {', '.join(self._names[:10])}"
+        yield Problem(where, message)
 
 
 def _twins(section: str, names: Iterable[str]) -> Iterator[Problem]:

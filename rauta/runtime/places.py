@@ -23,7 +23,7 @@ def place_of(files: Sequence[Path], *keys: str) -> str:
         for key in keys:
             if not isinstance(node, Mapping) or key not in node.items:
                 break
-            line = node.marks[key][0]
+            line, _ = node.mark_of(key)
             node = node.items[key]
         else:
             return f"{file}:{line}"

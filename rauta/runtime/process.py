@@ -116,10 +116,10 @@ class WorkerProcess:
         self._advance(Stage.GONE)
 
     async def reach(self, stage: Stage) -> None:
-        """Wait for a stage. Raises WorkerError if the worker leaves before it."""
+        """Wait for a stage. Raises WorkerError if the worker leaves before it was ready."""
         while self.stage < stage:
             await self._changed.wait()
-        if stage <= Stage.READY < self.stage:
+        if stage <= Stage.READY < self.stage and not self.was_ready:
             await self.reach(Stage.GONE)
             reason = self._failure or f"worker {self.slot} died before it was ready: {self.ending}"
             raise WorkerError(reason, told=self._told)

@@ -72,8 +72,8 @@ def worker_count(configuration: Configuration) -> int:
 class Supervisor:
     """Runs one configuration until a signal ends it.
 
-    `access_log` is the descriptor that the workers write their lines to. `place`: see
-    `sockets.bind`. `on_ready` is called once, when all workers serve, and gets their pids.
+    `access_log` is the descriptor that the workers write their lines to. `place`: see `sockets.bind`. `on_ready` is
+    called once, when all workers serve, and gets their pids.
     """
 
     def __init__(
@@ -179,12 +179,7 @@ class Supervisor:
     async def _keep(self, slot: Slot) -> None:
         backoff = Backoff()
         while True:
-            worker = slot.worker
-            if worker is not None:
-                await worker.reach(Stage.LEAVING)
-                self._tell_end(worker)
-            lifetime = 0.0 if worker is None else self._loop.time() - worker.started_at
-            await asyncio.sleep(backoff.after(lifetime))
+            await asyncio.sleep(await self._delay(slot.worker, backoff))
             try:
                 slot.worker = await self._spawn(slot)
             except OSError as error:
@@ -194,6 +189,25 @@ class Supervisor:
                 )
             else:
                 await self._bring_up(slot.worker)
+
+    async def _delay(self, worker: WorkerProcess | None, backoff: Backoff) -> float:
+        """Wait until a slot needs a new worker; the seconds to wait on. None: the last one could not be started."""
+        if worker is None:
+            return backoff.after(0.0)
+        await worker.reach(Stage.LEAVING)
+        self._tell_end(worker)
+        if worker.stage is Stage.GONE:
+            return backoff.after(self._loop.time() - worker.started_at)
+        self._watchers.start(self._see_off(worker), name=f"end of worker {worker.pid}")
+        return 0.0  # it was told to leave, which is no failure
+
+    async def _see_off(self, worker: WorkerProcess) -> None:
+        """A worker that was told to leave gets no longer than one that the supervisor tells."""
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT + KILL_GRACE):
+                await worker.reach(Stage.GONE)
+        except TimeoutError:
+            worker.kill()
 
     async def _bring_up(self, worker: WorkerProcess) -> None:
         try:
@@ -237,7 +251,7 @@ class Supervisor:
             await self._ended_within(HURRY_GRACE)
         unfinished = [worker for worker in workers if not worker.complete and worker.was_ready]
         if unfinished:
-            text = f"stopped; requests of {len(unfinished)} workers were cut off"
+            text = f"stopped; requests were cut off in {len(unfinished)} of {len(workers)} workers"
             self._events.warning("stopped", text, complete=False)
         else:
             self._events.info("stopped", "stopped", complete=True)

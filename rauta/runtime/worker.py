@@ -234,11 +234,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # the supervisor blocked them over the exec
-    arguments = dict(argument.split("=", 1) for argument in (sys.argv[1:] if argv is None else argv))
-    fd = int(arguments["control"])
-    os.set_inheritable(fd, False)
     events = EventLog()
     bridge(events)
+    arguments = dict(argument.partition("=")[::2] for argument in (sys.argv[1:] if argv is None else argv))
+    if arguments.keys() != {"slot", "control", "listeners"}:
+        events.text("rauta: workers are started by the gateway: use `python -m rauta.proxy`")
+        return EXIT_CONFIGURATION
+    fd = int(arguments["control"])
+    os.set_inheritable(fd, False)
     _raise_descriptor_limit()
     return serve(socket.socket(fileno=fd), [int(number) for number in arguments["listeners"].split(",")], events)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -37,16 +38,29 @@ class DemoError(Exception):
 # --- ports ----------------------------------------------------------------------------------------------
 
 
-def _bound(port: int) -> socket.socket:
-    """A socket bound to a loopback port (0: any free one). Raises OSError if the port is in use."""
+def _bound(port: int, *, reuse: bool) -> socket.socket:
+    """A socket bound to a loopback port. Raises OSError if the port is in use.
+
+    With `reuse`, connections of a program that has ended do not count as use.
+    """
     sock = socket.socket()
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         sock.bind(("127.0.0.1", port))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _bound_anywhere(*, reuse: bool) -> socket.socket:
+    """A socket bound to a port that nothing else gets by chance: below those that the kernel hands out."""
+    for _ in range(100):
+        try:
+            return _bound(random.randrange(20000, 32768), reuse=reuse)
+        except OSError:
+            continue  # in use; there are twelve thousand others
+    raise DemoError("no free port was found between 20000 and 32767")
 
 
 def choose_ports(*, own: bool) -> tuple[dict[int, int], socket.socket]:
@@ -57,10 +71,11 @@ def choose_ports(*, own: bool) -> tuple[dict[int, int], socket.socket]:
     """
     sockets: dict[int, socket.socket] = {}
     for port in (LISTENER_PORT, *BACKEND_PORTS, DEAD_PORT):
+        reuse = port != DEAD_PORT  # without it nobody else can take the port while we hold it
         try:
-            sockets[port] = _bound(port if own else 0)
+            sockets[port] = _bound(port, reuse=reuse) if own else _bound_anywhere(reuse=reuse)
         except OSError:
-            sockets[port] = _bound(0)
+            sockets[port] = _bound_anywhere(reuse=reuse)
     chosen = {port: sock.getsockname()[1] for port, sock in sockets.items()}
     dead = sockets.pop(DEAD_PORT)  # bound and never listening: every connection is refused
     for sock in sockets.values():

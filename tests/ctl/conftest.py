@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +19,8 @@ import pytest
 
 from rauta.ctl import cli
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+RAUTACTL = (sys.executable, "-W", "error", "-m", "rauta.ctl.cli")
 EXAMPLE = """\
 version: 1
 listeners:
@@ -73,3 +82,55 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "rauta.yaml"
     path.write_text(EXAMPLE)
     return path
+
+
+# --- as a program ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Without what changes the form of the output."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "TERM")}
+    return kept | {"PYTHONPATH": str(CHECKOUT)}
+
+
+@pytest.fixture
+def program(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*RAUTACTL, *arguments], capture_output=True, text=True, check=False, env=environment | more, timeout=30
+        )
+
+    return run
+
+
+@pytest.fixture
+def on_a_terminal(environment: dict[str, str]) -> Callable[..., str]:
+    """What the program writes to a terminal of so many columns, whatever its exit code."""
+
+    def run(columns: int, *arguments: str, **more: str) -> str:
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        with subprocess.Popen(
+            [*RAUTACTL, *arguments],
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            env=environment | {"TERM": "xterm"} | more,
+        ) as process:
+            os.close(follower)
+            written = b""
+            while chunk := _read(leader):
+                written += chunk
+            os.close(leader)
+            process.wait(30)
+        return written.decode().replace("\r\n", "\n")
+
+    return run
+
+
+def _read(leader: int) -> bytes:
+    try:
+        return os.read(leader, 65536)
+    except OSError:  # EIO: the other side is closed
+        return b""

@@ -108,3 +108,13 @@ def test_what_is_no_file(rautactl: Callable[..., Any], example: Path, name: str)
     ended = rautactl("check", name)
     assert ended.code == 2
     assert name in ended.err
+
+
+def test_a_default_that_cannot_be_looked_at_is_not_taken_for_absent(
+    rautactl: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rauta.yaml").symlink_to("rauta.yaml")
+    ended = rautactl("check")
+    assert ended.code == 2
+    assert ended.err.startswith("rautactl: rauta.yaml: ")

@@ -56,9 +56,7 @@ def test_every_rule_before_the_claim_says_why_not(rautactl: Callable[..., Any], 
 
 def test_rules_of_other_paths_are_counted_and_listed_on_demand(rautactl: Callable[..., Any], example: Path) -> None:
     brief = rautactl("explain", "GET", "/old/x", "-H", API).out
-    assert (
-        "not listed of this host's rules: 5 for other paths in front; 1 behind, not asked (--all lists them)" in brief
-    )
+    assert "not listed of this host's rules: 5 of other paths; 1 behind, not asked (--all lists them)" in brief
     assert "teapot" not in brief
     everything = rautactl("explain", "GET", "/old/x", "-H", API, "--all").out
     assert "path is not exact /tea" in everything
@@ -72,7 +70,7 @@ def test_the_answer_of_a_route_without_service(rautactl: Callable[..., Any], exa
     told = facts(rautactl("explain", "GET", "/old/x", "-H", API).out)
     assert told["answer"] == "redirect 301 to prefix /new"
     assert told["tier"] == "3"
-    assert told["why no lower"] == "redirect: redirects are answered by tier 3"
+    assert "redirect" in told["why no lower"]
     assert facts(rautactl("explain", "GET", "/tea", "-H", API).out)["answer"] == "respond 418"
 
 
@@ -112,6 +110,24 @@ def test_the_tier_and_why_no_lower(
     codes = [why["code"] for why in document["why_no_lower"]]
     assert code in codes if code else codes == []
     assert document["offload"]["available"] is False
+
+
+def test_only_reasons_that_concern_the_request_are_told(rautactl: Callable[..., Any], example: Path) -> None:
+    text = example.read_text().replace("listeners:\n", 'listeners:\n  local: {address: "127.0.0.1:9090"}\n')
+    both = """
+  - name: both
+    match: [{path: {regex: "/b/[0-9]+"}}, {path: {prefix: /b}, headers: [{name: x-b, present: true}]}]
+    service: users
+"""
+    example.write_text(text + both)
+
+    def codes(path: str, listener: str) -> list[str]:
+        arguments = ("explain", "GET", path, "-H", "X-B: 1", "--listener", listener, "--json")
+        return [why["code"] for why in rautactl(*arguments).document["why_no_lower"]]
+
+    assert codes("/b/7", "web") == ["regex"]
+    assert codes("/b/x", "web") == ["headers"]
+    assert codes("/b/x", "local") == ["headers", "listener_address"]
 
 
 def test_a_balancer_that_is_not_bound_to_the_client(rautactl: Callable[..., Any], example: Path) -> None:
@@ -203,4 +219,4 @@ def test_many_routes_stay_readable(rautactl: Callable[..., Any], example: Path) 
     ended = rautactl("explain", "GET", "/p/1999")
     assert ended.code == 0
     assert len(ended.out.splitlines()) < 25
-    assert "1999 for other paths in front" in ended.out
+    assert "1999 of other paths" in ended.out

@@ -14,7 +14,7 @@ def test_every_route_with_its_tier(rautactl: Callable[..., Any], example: Path) 
     assert rows == ["exact", "shared", "shared", "by-id", "beta", "old", "teapot", "slow", "turns"]
     assert "prefix /orders, POST or PUT" in lines[2]
     assert "-> users 90%, canary 10%" in lines[2]
-    assert lines[-1].startswith("Now tier 3 serves all of them: no kernel offload")
+    assert lines[-1].startswith("The tiers are those of the plan. For now tier 3 serves all: this version")
 
 
 def test_as_json(rautactl: Callable[..., Any], example: Path) -> None:

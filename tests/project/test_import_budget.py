@@ -32,6 +32,8 @@ OWN = {
     "rauta.runtime.worker": {"rauta.config", "rauta.ctl"},
     "rauta.ctl.cli": {"rauta.proxy", "rauta.runtime"},
 }
+# Finders of editable installs, and what compiled modules leave behind in sys.modules.
+NO_PACKAGES = ("__editable__", "_cython_", "cython_runtime")
 
 SCRIPT = """
 import importlib, json, sys
@@ -54,8 +56,7 @@ def _within(name: str, packages: set[str]) -> bool:
 @pytest.mark.parametrize("module", THIRD_PARTY)
 def test_third_party_packages_are_those_it_needs(module: str) -> None:
     top = {name.partition(".")[0] for name in _loaded_by(module)}
-    # Finders of editable installs (ours) are loaded by `site`; some load their parts late.
-    surplus = {name for name in top - sys.stdlib_module_names - {"rauta"} if not name.startswith("__editable__")}
+    surplus = {name for name in top - sys.stdlib_module_names - {"rauta"} if not name.startswith(NO_PACKAGES)}
     assert surplus <= THIRD_PARTY[module]
 
 

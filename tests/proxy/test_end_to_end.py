@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.http import gateway, run
 from support.nginx import Nginx, nginx
 
@@ -18,7 +19,7 @@ location = /echo { add_header X-Host "$http_host" always; add_header X-For "$htt
 location = /empty { return 204; }
 location = /teapot { return 418 "short and stout"; }
 location /upload { proxy_pass http://127.0.0.1:$server_port/sink; }
-location = /sink { client_body_in_single_buffer on; client_body_buffer_size 8m; proxy_pass http://127.0.0.1:$server_port/count; }
+location = /sink { client_body_buffer_size 8m; proxy_pass http://127.0.0.1:$server_port/count; }
 location = /count { return 200 "$http_content_length"; }
 location /gz { gzip on; gzip_min_length 1; gzip_types text/plain; default_type text/plain; alias %s/www/; }
 """

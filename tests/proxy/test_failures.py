@@ -6,6 +6,10 @@ import asyncio
 import socket
 
 import pytest
+
+from rauta.proxy.pool import BackendPool
+from rauta.routing.model import Backend, Match, PathMatch, Service, Timeouts
+from rauta.routing.settings import Address, LogFormat
 from support.http import (
     Peer,
     always,
@@ -22,9 +26,6 @@ from support.http import (
     service,
     talk,
 )
-
-from rauta.routing.model import Backend, Match, PathMatch, Service, Timeouts
-from rauta.routing.settings import Address, LogFormat
 
 SHORT = Timeouts(connect=0.2, response=0.2, idle=0.2)
 
@@ -240,6 +241,37 @@ def test_client_gone_before_the_response() -> None:
             async with asyncio.timeout(5):
                 await gone.wait()
             assert " 499 " in rauta.log_lines()[0]
+
+    run(main())
+
+
+def test_a_connection_made_for_a_client_that_has_left_serves_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = asyncio.Event()
+
+    async def main() -> None:
+        async with backend(always(ok())) as server:
+
+            async def slowly(self: BackendPool) -> list[tuple[str, int]]:
+                await go.wait()
+                return [("127.0.0.1", server.port)]
+
+            monkeypatch.setattr(BackendPool, "_resolve", slowly)
+            named = Service(name="s", backends=(Backend(address=Address("localhost", server.port)),))
+            async with gateway(services=[named], routes=[forward()]) as rauta:
+                async with client(rauta.port) as peer:
+                    peer.send(request("/left"))
+                    while not rauta.plane._pools._by_address:
+                        await asyncio.sleep(0.005)
+                while rauta.plane.open_connections:
+                    await asyncio.sleep(0.005)
+                go.set()
+                while not server.peers:
+                    await asyncio.sleep(0.005)
+                async with client(rauta.port) as peer:
+                    peer.send(request("/next"))
+                    assert (await peer.response())[1] == b"hello"
+                assert len(server.peers) == 1
+                assert server.received[0].startswith(b"GET /next ")
 
     run(main())
 

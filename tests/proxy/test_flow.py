@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from pathlib import Path
 
 import pytest
-from support.http import Peer, always, backend, client, gateway, ok, request, run
 
 from rauta.proxy.http1.server import HELD_LIMIT
+from rauta.routing.model import Timeouts
+from support.http import Peer, always, backend, client, forward, gateway, ok, request, run, service
 
 MIB = 1024 * 1024
 
@@ -150,6 +152,35 @@ def test_a_slow_backend_stops_the_client() -> None:
     run(main())
 
 
+def test_an_upload_waits_for_the_connection() -> None:
+    """While the backend's backlog is full, the client's body stays with the client."""
+
+    async def main() -> None:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            port = full.getsockname()[1]
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.1", port))
+            slow = service(port, timeouts=Timeouts(connect=0.5))
+            async with gateway(services=[slow], routes=[forward()]) as rauta, client(rauta.port) as peer:
+                peer.send(request("/", f"Content-Length: {256 * MIB}", method="POST"))
+                before = resident()
+                sending = asyncio.get_running_loop().create_task(pump(peer.writer, 256 * MIB, bytes(64 * 1024)))
+                done, _ = await asyncio.wait([sending], timeout=0.4)
+                assert not done
+                assert resident() - before < 16 * MIB
+                assert (await peer.head()).startswith(b"HTTP/1.1 504 ")
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            for filler in fillers:
+                filler.close()
+
+    run(main())
+
+
 # --- pipelining -----------------------------------------------------------------------------------------
 
 
@@ -239,6 +270,29 @@ def test_pipelining_is_bounded() -> None:
     run(main())
 
 
+def test_a_client_that_takes_none_of_our_own_answers() -> None:
+    """They cost no backend, so nothing but the client's own connection can slow them down."""
+
+    async def main() -> None:
+        async with gateway() as rauta, client(rauta.port) as peer:
+            many = request() * 1000
+            before = resident()
+            sending = asyncio.get_running_loop().create_task(pump(peer.writer, 500 * len(many), many))
+            peer.reader._transport.pause_reading()
+            done, _ = await asyncio.wait([sending], timeout=0.7)
+            assert not done
+            (connection,) = rauta.plane._connections
+            assert connection._transport.get_write_buffer_size() < MIB
+            assert resident() - before < 16 * MIB
+            peer.reader._transport.resume_reading()
+            for _ in range(3000):  # and none is lost
+                assert (await peer.response())[0].startswith(b"HTTP/1.1 404 ")
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    run(main(), 60)
+
+
 def test_a_client_that_sends_and_never_reads() -> None:
     async def main() -> None:
         body = bytes(64 * 1024)
@@ -249,10 +303,8 @@ def test_a_client_that_sends_and_never_reads() -> None:
             sent = 0
             with sock:
                 for _ in range(100):
-                    try:
+                    with contextlib.suppress(BlockingIOError):
                         sent += sock.send(request() * 200)
-                    except BlockingIOError:
-                        pass
                     await asyncio.sleep(0.005)
                 answered = sum(len(peer.received) for peer in server.peers) // len(request())
                 assert answered * len(body) < 32 * MIB  # what the kernel's buffers hold

@@ -182,6 +182,21 @@ def test_a_configuration_reports_all_problems_at_once() -> None:
     ]
 
 
+def test_many_unknown_names_do_not_take_long() -> None:
+    services = tuple(service(f"service-{i}") for i in range(2000))
+    with pytest.raises(ModelError) as caught:
+        configuration(*(route(f"r{i}", to=f"servise-{i}") for i in range(2000)), services=services)
+    messages = [problem.message for problem in caught.value.problems]
+    assert len(messages) == 2000
+    assert sum("did you mean" in message for message in messages) == 20
+
+
+def test_a_header_prefix_may_end_in_a_space() -> None:
+    assert header_match("Authorization", ValueKind.PREFIX, "Bearer ").value == "Bearer "
+    with pytest.raises(ModelError, match="can never be"):
+        header_match("Authorization", ValueKind.PREFIX, " Bearer")
+
+
 def test_nothing_to_serve() -> None:
     with pytest.raises(ModelError, match="there is no listener"):
         Configuration(listeners=())

@@ -63,6 +63,7 @@ def frame(payload: bytes, kind: bytes = b"J") -> bytes:
     "data",
     [
         frame(pickle.dumps(Prepared()), b"P"),
+        frame(b'{"is": "Ready"}', b"P"),
         frame(b"x" * (MESSAGE_LIMIT + 1)),
         struct.pack("!cI", b"J", 1 << 31),
         frame(b""),

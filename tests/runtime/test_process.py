@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from rauta.routing.model import Configuration
+from rauta.routing.settings import Address, Listener
 from rauta.runtime import process
+from rauta.runtime import supervisor as supervisor_module
+from rauta.runtime.log import EventLog
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
+from rauta.runtime.supervisor import Supervisor
+from support.process import free_port
 
 # What a fake worker runs; `control` is its end of the socket pair.
 PRELUDE = "import os, pickle, signal, socket, struct, sys, time; control = socket.socket(fileno=int(sys.argv[1]))\n"
@@ -29,6 +38,44 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(process, "_execute", execute)
 
     return install
+
+
+def test_a_worker_that_leaves_and_does_not_end_is_killed(
+    fake: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first child says that it drains and hangs; the second one serves until the supervisor is told to stop."""
+    monkeypatch.setattr(supervisor_module, "DRAIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(supervisor_module, "KILL_GRACE", 0.1)
+    mark = tmp_path / "mark"
+    fake(f"""
+import pathlib, select
+send(b'J', b'{{"is": "Prepared"}}')
+heard = b""
+while b'"Commit"' not in heard: heard += control.recv(65536)
+send(b'J', b'{{"is": "Ready"}}')
+mark = pathlib.Path({str(mark)!r})
+if not mark.exists():
+    mark.write_text(str(os.getpid()))
+    send(b'J', b'{{"is": "Draining"}}')
+    signal.pause()
+try:
+    select.select([os.pidfd_open(int(mark.read_text()))], [], [])
+except ProcessLookupError:
+    pass
+os.kill(os.getppid(), signal.SIGTERM)
+signal.pause()
+""")
+    address = Address("127.0.0.1", free_port())
+    configuration = Configuration(listeners=(Listener(name="web", address=address),), workers=1)
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as stream:
+        try:
+            status = asyncio.run(Supervisor(configuration, events=EventLog(writer)).run())
+        finally:
+            os.close(writer)
+        said = [json.loads(line)["event"] for line in stream]
+    assert status == 0
+    assert said == ["worker_leaving", "worker_ready", "draining", "stopped"]
 
 
 def meet(stage: Stage) -> tuple[WorkerProcess, WorkerError | None]:
@@ -87,6 +134,14 @@ def test_stages_are_seen_however_fast_they_pass(fake: Callable[[str], None]) -> 
 for name in ('Prepared', 'Ready', 'Draining'): send(b'J', b'{"is": "%s"}' % name.encode())
 send(b'J', b'{"is": "Drained", "complete": true}')
 """)
-    worker, error = meet(Stage.LEAVING)
+    worker, error = meet(Stage.GONE)
     assert error is None
     assert (worker.was_ready, worker.complete) == (True, True)
+
+
+def test_ready_and_leaving_in_one_breath_is_a_start_that_worked(fake: Callable[[str], None]) -> None:
+    frames = ", ".join(f"""b'{{"is": "{name}"}}'""" for name in ("Prepared", "Ready", "Draining"))
+    fake(f"control.sendall(b''.join(struct.pack('!cI', b'J', len(m)) + m for m in [{frames}]))\nsignal.pause()")
+    worker, error = meet(Stage.READY)
+    assert error is None
+    assert worker.was_ready

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import pytest
 from rauta.config import load
 from rauta.runtime import supervisor as supervisor_module
 from rauta.runtime.errors import StartError
-from rauta.runtime.log import EventLog
+from rauta.runtime.log import EventLog, Level
 from rauta.runtime.supervisor import Supervisor
-from support.process import PATIENCE, Backend, background, free_port, gateway, get, pid_gone, run_rauta
+from support.process import PATIENCE, Backend, Gateway, background, free_port, gateway, get, pid_gone, run_rauta
 from support.tls import Pair, make_pair
 
 # A matcher whose behaviour is steered from outside, as an installed package: a module and its entry point.
@@ -197,6 +198,23 @@ def test_a_plugin_that_cannot_be_built(check: bool, file: File, steer: Path) -> 
     assert said.count("\n") == 1
 
 
+def test_clients_are_refused_until_every_worker_can_serve(file: File, steer: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    steer.write_text(f"open({str(gate)!r}).close()")  # waits until somebody opens the other end
+    starting = Gateway("--config", with_plugin(file))
+    try:
+        with gate.open("w"):  # the worker is building now
+            with pytest.raises(ConnectionRefusedError):
+                get(file.port)
+            steer.unlink()
+        starting.wait_for("ready")
+        assert get(file.port, "/now") == (200, b"/now")
+        assert starting.stop() == 0
+    finally:
+        starting.destroy()
+
+
 def test_a_worker_that_crashes_in_its_start(file: File, steer: Path) -> None:
     path = with_plugin(file)
     steer.write_text("os._exit(9)")
@@ -267,16 +285,35 @@ def test_on_a_terminal_a_person_sees_a_banner(file: File) -> None:
 # --- what hangs; the supervisor runs in this process, so that its patience can be shortened -----------------
 
 
-def supervise(path: str, on_ready: Callable[[list[int]], None]) -> tuple[int, list[dict[str, object]]]:
-    """Run until a signal: the exit status and the events."""
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as stream:
-        try:
-            supervisor = Supervisor(load(path).configuration, events=EventLog(writer), on_ready=on_ready)
-            status = asyncio.run(supervisor.run())
-        finally:
-            os.close(writer)
-        return status, [json.loads(line) for line in stream]
+class Recorder(EventLog):
+    """Keeps the events."""
+
+    __slots__ = ("_changed", "said")
+
+    def __init__(self) -> None:
+        super().__init__(terminal=False)
+        self.said: list[tuple[str, dict[str, object]]] = []
+        self._changed = threading.Condition()
+
+    def write(self, level: Level, event: str, message: str, **fields: object) -> None:
+        with self._changed:
+            self.said.append((event, fields))
+            self._changed.notify_all()
+
+    def names(self) -> list[str]:
+        """The events so far."""
+        return [event for event, _ in self.said]
+
+    def wait_for(self, name: str, count: int) -> None:
+        """Wait until an event has come so often."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.names().count(name) >= count, PATIENCE):
+                raise TimeoutError(f"no {name!r} in {self.said}")
+
+
+def supervise(path: str, events: EventLog, on_ready: Callable[[list[int]], None]) -> int:
+    """Run in this process until a signal."""
+    return asyncio.run(Supervisor(load(path).configuration, events=events, on_ready=on_ready).run())
 
 
 @pytest.fixture
@@ -290,26 +327,34 @@ def test_a_start_that_hangs_is_given_up(file: File, steered_here: Path, monkeypa
     path = with_plugin(file)
     steered_here.write_text("while True: pass")
     with pytest.raises(StartError, match=r"the workers were not ready within 1 s") as caught:
-        supervise(path, lambda pids: None)
+        supervise(path, Recorder(), lambda pids: None)
     assert caught.value.code == 1
 
 
 def test_a_successor_that_hangs_is_killed_and_tried_again(
     file: File, steered_here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_module, "START_TIMEOUT", 2.0)
+    events = Recorder()
 
     def on_ready(pids: list[int]) -> None:
-        steered_here.write_text(
-            "import pathlib; pathlib.Path(__import__('os').environ['ODD_PLUGIN']).unlink()\nwhile True: pass"
-        )
+        monkeypatch.setattr(supervisor_module, "START_TIMEOUT", 0.5)
+        steered_here.write_text("while True: pass")
         os.kill(pids[0], signal.SIGKILL)
-        background(lambda: (get(file.port, "/late"), os.kill(os.getpid(), signal.SIGTERM)))
+        background(recover)
 
-    status, events = supervise(with_plugin(file), on_ready)
-    assert status == 0
-    assert [event["ending"] for event in events if event["event"] == "worker_died"] == ["killed by SIGKILL"] * 2
-    assert [event["event"] for event in events][-3:] == ["worker_ready", "draining", "stopped"]
+    def recover() -> None:
+        try:
+            events.wait_for("worker_died", 2)
+            steered_here.unlink()
+            monkeypatch.setattr(supervisor_module, "START_TIMEOUT", 60.0)
+            events.wait_for("worker_ready", 1)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert supervise(with_plugin(file), events, on_ready) == 0
+    endings = [fields["ending"] for event, fields in events.said if event == "worker_died"]
+    assert set(endings) == {"killed by SIGKILL"}
+    assert events.names()[-3:] == ["worker_ready", "draining", "stopped"]
 
 
 def test_a_worker_that_hangs_does_not_hold_the_end_up(
@@ -331,9 +376,9 @@ def test_a_worker_that_hangs_does_not_hold_the_end_up(
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
-    status, events = supervise(with_plugin(file), on_ready)
-    assert status == 0
-    assert events[-1]["complete"] is False
+    events = Recorder()
+    assert supervise(with_plugin(file), events, on_ready) == 0
+    assert events.said[-1] == ("stopped", {"complete": False})
     assert pid_gone(pids[0])
 
 

@@ -199,6 +199,20 @@ def test_ctrl_c_on_a_terminal_reaches_the_supervisor_alone(backend: Backend, por
         assert running.events("worker_died") == []
 
 
+def test_ctrl_c_does_not_kill_a_worker_that_is_starting(backend: Backend, port: int) -> None:
+    starting = Gateway(*arguments(port, backend))
+    try:
+        signalled: set[int] = set()
+        while len(signalled) < 2 and starting.process.poll() is None:
+            for pid in set(children(starting.process.pid)) - signalled:
+                os.kill(pid, signal.SIGINT)
+                signalled.add(pid)
+        assert set(starting.wait_for("ready")["workers"]) == signalled
+        assert starting.stop() == 0
+    finally:
+        starting.destroy()
+
+
 def loaded(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
 

@@ -42,7 +42,7 @@ def nginx(home: Path, server: str = "", http: str = "") -> Iterator[Nginx]:
     home.chmod(0o755)
     config = home / "nginx.conf"
     config.write_text(_TEMPLATE.format(home=home, port=port, server=server, http=http))
-    process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.PIPE)  # noqa: S607
+    process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.PIPE)
     try:
         _wait(port, process)
         yield Nginx(port, home)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from rauta.proxy.http1.grammar import MalformedError, parse_trailers
+from rauta.proxy.http1.grammar import MalformedError, check_line_ends, parse_trailers
 from rauta.proxy.messages import Field
 
 _NAME: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -96,7 +96,7 @@ class ChunkDecoder:
         if end < 0:
             return self._keep(data, at, _MAX_TRAILERS, "trailer section")
         try:
-            self.trailers = parse_trailers(data[at : end + 2].decode("latin-1"))
+            self.trailers = parse_trailers(data[at : end + 2])
         except MalformedError as error:
             raise MalformedError("bad_chunk", f"trailers: {error}") from None
         self.done = True
@@ -107,8 +107,10 @@ class ChunkDecoder:
         self._line = data[at:]
         if len(self._line) > limit + 2:
             raise MalformedError("bad_chunk", f"{what} longer than {limit} bytes")
-        if b"\n" in self._line.replace(b"\r\n", b"") or b"\r" in self._line[:-1].replace(b"\r\n", b""):
-            raise MalformedError("bad_chunk", f"bare CR or LF in a {what}")
+        try:
+            check_line_ends(self._line, 0)
+        except MalformedError:
+            raise MalformedError("bad_chunk", f"bare CR or LF in a {what}") from None
         return len(data)
 
 

@@ -205,7 +205,6 @@ class ClientConnection(asyncio.Protocol):
         if phase == HEAD:
             self._take_head(data)
         elif LENGTH <= phase <= CLOSE:
-            self._pool.wheel.arm(self, self._idle_timeout)
             self._take_body(data, 0)
         elif phase == IDLE:
             self._pool.forget(self)
@@ -225,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
         while end >= 0:
             if end - at > HEAD_LIMIT:
                 raise MalformedError("head_too_large", f"response head over {HEAD_LIMIT} bytes")
-            head = parse_response(data[at : end + 2].decode("latin-1"), self._method)
+            head = parse_response(data[at : end + 2], self._method)
             at = end + 4
             if head.status >= 200:
                 self._begin_response(head)
@@ -265,8 +264,6 @@ class ClientConnection(asyncio.Protocol):
             self._phase = LENGTH
             self._left = 0
         self._keep_alive = head.keep_alive
-        if self._sent:
-            self._pool.wheel.arm(self, self._idle_timeout)
         if self._exchange is not None:
             self._exchange.response_head(head)
 
@@ -289,7 +286,7 @@ class ClientConnection(asyncio.Protocol):
             if not self._left:
                 self._end([], extra)
             else:
-                exchange.response_flush()
+                self._wait(exchange)
         elif phase == CHUNKS and self._decoder is not None:
             body, at = self._decoder.feed(data, at)
             if body:
@@ -297,11 +294,16 @@ class ClientConnection(asyncio.Protocol):
             if self._decoder.done:
                 self._end(self._decoder.trailers, at < len(data))
             else:
-                exchange.response_flush()
+                self._wait(exchange)
         elif phase == CLOSE:
             if at < len(data):
                 exchange.response_body(data[at:] if at else data)
-            exchange.response_flush()
+            self._wait(exchange)
+
+    def _wait(self, exchange: Exchange) -> None:
+        """More of the body is to come."""
+        self._pool.wheel.arm(self, self._idle_timeout)
+        exchange.response_flush()
 
     def _end(self, trailers: list[Field], extra: bool) -> None:
         exchange, self._exchange = self._exchange, None

@@ -49,23 +49,12 @@ NOT_IN_TRAILERS: Final = frozenset(
 )
 # fmt: on
 
-# Spelled as received -> kind. Clients use few spellings; the bound keeps hostile ones from growing it.
-_MAX_KNOWN: Final = 4096
-KINDS: Final[dict[str, int]] = {}
-
 
 def kind_of(name: str) -> int:
-    """The kind of a field; also remembered in KINDS, which hot loops ask first."""
+    """The kind of a field by its name, as spelled."""
     plain = name.lower().replace("_", "-")
-    kind = _NAMED.get(plain, KEEP)
-    if plain.startswith("x-forwarded-"):
-        kind = FORWARDED
-    if kind and "_" in name:
-        kind = LOOK_ALIKE
-    if len(KINDS) >= _MAX_KNOWN:
-        KINDS.clear()
-    KINDS[name] = kind
-    return kind
+    kind = FORWARDED if plain.startswith("x-forwarded-") else _NAMED.get(plain, KEEP)
+    return LOOK_ALIKE if kind and "_" in name else kind
 
 
 def may_trail(name: str) -> bool:

@@ -9,13 +9,14 @@ Rules, in the order in which they are checked:
   never beside Content-Length.
 * Host exactly once (HTTP/1.0: at most once).
 
-The whole head is one regular expression over all lines: a head that it does not cover to the last byte is refused,
+A head is split at CR LF, and each line must match its regular expression as a whole. The same match gives the parts,
 so what is checked and what is parsed cannot differ. All quantifiers are possessive: time is linear in the head.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache, partial
 from typing import Final
 
 from rauta.proxy.http1.fields import (
@@ -25,7 +26,6 @@ from rauta.proxy.http1.fields import (
     FORWARDED,
     HOST,
     KEEP,
-    KINDS,
     TRANSFER_ENCODING,
     kind_of,
     may_trail,
@@ -40,13 +40,15 @@ HEAD_END: Final = b"\r\n\r\n"
 _TCHAR: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110 5.6.2
 _TEXT: Final = r"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 5.5 field-content, and 9112 4 reason-phrase
 # Targets are checked by routing; here only that they are one visible word.
-_REQUEST_LINE: Final = re.compile(rf"({_TCHAR}++) ([\x21-\x7e\x80-\xff]++) HTTP/([0-9]\.[0-9])(?=\r\n)")
+_REQUEST_LINE: Final = re.compile(rf"({_TCHAR}++) ([\x21-\x7e\x80-\xff]++) HTTP/([0-9]\.[0-9])")
 # RFC 9112 4: "A server MUST send the space that separates the status-code from the reason-phrase even when the
 # reason-phrase is absent"; many do not, and nothing else can be meant. Status codes are 100 to 599 (RFC 9110 15).
-_STATUS_LINE: Final = re.compile(rf"HTTP/(1\.[01]) ([1-5][0-9][0-9])(?: ({_TEXT}*+))?(?=\r\n)")
-_FIELD: Final = re.compile(rf"\r\n({_TCHAR}++):[ \t]*+({_TEXT}*+)(?=\r\n)")
+_STATUS_LINE: Final = re.compile(rf"HTTP/(1\.[01]) ([1-5][0-9][0-9])(?: ({_TEXT}*+))?")
+_FIELD: Final = re.compile(rf"({_TCHAR}++):[ \t]*+({_TEXT}*+)")
 # 18 digits: below 2**63, whatever the next parser counts with.
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_VERSIONS: Final = frozenset({"1.1", "1.0"})
+_NEVER_SERVED: Final = frozenset({"CONNECT", "TRACE"})
 # In a head that has not ended yet: what can no longer become a valid one.
 _BROKEN: Final = re.compile(rb"\x00|(?<!\r)\n|\r(?!\n|\Z)")
 
@@ -62,83 +64,121 @@ def _cut(text: str) -> str:
     return repr(text.partition("?")[0].partition(":")[0][:_MAX_LOGGED])
 
 
+_Values = tuple[str, ...]
+
+
 # --- fields ---------------------------------------------------------------------------------------------
 
 
-def parse_fields(text: str, at: int) -> list[Field]:
-    """All fields of `text` from the CR LF at `at` to its end, which is the CR LF of the last line.
+# A line that has been parsed is remembered: most lines of most messages have been seen before (User-Agent, Accept,
+# Server, Content-Type...), and looking one up costs a tenth of parsing it. Lines that are longer are not kept, and
+# when there are too many all are forgotten; so one side of the traffic costs a megabyte at most.
+_MAX_KNOWN: Final = 4096
+_MAX_KNOWN_LENGTH: Final = 128
+_SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})  # gone with their message
 
-    Raises MalformedError: bad_field, bad_line_end, head_too_large.
-    """
-    lines = text.count("\r\n", at) - 1
-    if lines > MAX_HEADER_FIELDS:
-        raise MalformedError("head_too_large", f"more than {MAX_HEADER_FIELDS} header fields")
-    pairs: list[Field] = _FIELD.findall(text, at)
-    # Each match takes one line, from its CR LF to the next; fewer matches than lines: some line is no field.
-    if len(pairs) != lines:
-        raise _bad_field(text[at + 2 :])
-    if " \r\n" in text or "\t\r\n" in text:
+
+class _Lines:
+    """Field lines of one direction, parsed: the field and its kind."""
+
+    __slots__ = ("_changed", "known")
+
+    def __init__(self, changed: dict[int, int]) -> None:
+        self._changed = changed
+        self.known: dict[str, tuple[Field, int]] = {}
+
+    def parse(self, line: str) -> tuple[Field, int]:
+        """A line that is not known. Raises MalformedError."""
+        found = _FIELD.fullmatch(line)
+        if found is None:
+            raise _bad_field(line)
         # RFC 9112 5.1: "OWS occurring before the first non-whitespace octet of the field line value, or after the
         # last non-whitespace octet of the field line value, is excluded by parsers"
-        return [(name, value.rstrip(" \t")) for name, value in pairs]
-    return pairs
+        name, value = found[1], found[2].rstrip(" \t")
+        kind = kind_of(name)
+        entry = ((name, value), self._changed.get(kind, kind))
+        if len(line) <= _MAX_KNOWN_LENGTH and name.lower() not in _SECRET:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[line] = entry
+        return entry
 
 
-def _bad_field(block: str) -> MalformedError:
-    """Say what is wrong with the first bad line of a block of fields."""
-    for line in block.split("\r\n"):
-        if "\n" in line or "\r" in line:
-            # RFC 9112 2.2: "A recipient of such a bare CR MUST consider that element to be invalid"
-            return MalformedError("bad_line_end", f"bare CR or LF in the header line {_cut(line)}")
-        if line[:1] in (" ", "\t"):
-            # RFC 9112 5.2: "A server that receives an obs-fold in a request message ... MUST either reject the
-            # message by sending a 400 ... or replace"
-            return MalformedError("bad_field", f"folded header line {_cut(line)}")
-        name, colon, _ = line.partition(":")
-        if not colon:
-            return MalformedError("bad_field", f"header line without a colon: {_cut(line)}")
-        if name[-1:] in (" ", "\t"):
-            # RFC 9112 5.1: "A server MUST reject, with a response status code of 400 (Bad Request), any received
-            # request message that contains whitespace between a header field name and colon."
-            return MalformedError("bad_field", f"space before the colon in the header line {_cut(line)}")
-        if _FIELD.match(f"\r\n{line}\r\n") is None:
-            # RFC 9110 5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous"
-            return MalformedError("bad_field", f"invalid character in the header line {_cut(line)}")
-    return MalformedError("bad_field", "malformed header fields")
+_REQUESTS: Final = _Lines({})
+_RESPONSES: Final = _Lines({HOST: KEEP, EXPECT: KEEP, FORWARDED: KEEP})  # no meaning there: not ours to change
 
 
-def parse_trailers(block: str) -> list[Field]:
+def _split(data: bytes) -> list[str]:
+    """The lines of a head that ends in CR LF. Raises MalformedError: head_too_large."""
+    lines = data.decode("latin-1").split("\r\n")
+    lines.pop()  # what is behind the last CR LF: nothing
+    if len(lines) > MAX_HEADER_FIELDS + 1:
+        raise MalformedError("head_too_large", f"more than {MAX_HEADER_FIELDS} header fields")
+    return lines
+
+
+def _bad_field(line: str) -> MalformedError:
+    """Say what is wrong with a line that is no field."""
+    if "\n" in line or "\r" in line:
+        # RFC 9112 2.2: "A recipient of such a bare CR MUST consider that element to be invalid"
+        return MalformedError("bad_line_end", f"bare CR or LF in the header line {_cut(line)}")
+    if line[:1] in (" ", "\t"):
+        # RFC 9112 5.2: "A server that receives an obs-fold in a request message ... MUST either reject the message by
+        # sending a 400 ... or replace"
+        return MalformedError("bad_field", f"folded header line {_cut(line)}")
+    name, colon, _ = line.partition(":")
+    if not colon:
+        return MalformedError("bad_field", f"header line without a colon: {_cut(line)}")
+    if name[-1:] in (" ", "\t"):
+        # RFC 9112 5.1: "A server MUST reject, with a response status code of 400 (Bad Request), any received request
+        # message that contains whitespace between a header field name and colon."
+        return MalformedError("bad_field", f"space before the colon in the header line {_cut(line)}")
+    # RFC 9110 5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous"
+    return MalformedError("bad_field", f"invalid character in the header line {_cut(line)}")
+
+
+def parse_trailers(block: bytes) -> list[Field]:
     """The trailer section of a chunked body (lines that each end in CR LF), without those that are not passed on.
 
     Raises MalformedError.
     """
-    return [field for field in parse_fields("\r\n" + block, 0) if may_trail(field[0])] if block else []
+    fields = [_REQUESTS.parse(line)[0] for line in _split(block)]
+    return [field for field in fields if may_trail(field[0])]
 
 
-def _options(values: list[str]) -> set[str]:
+_PERSISTENCE: Final = frozenset({"close", "keep-alive", ""})
+
+
+@lru_cache(maxsize=256)  # nearly all are "keep-alive" or "close"
+def _options(value: str) -> frozenset[str]:
     """The connection options, in lower case (RFC 9110 7.6.1)."""
-    return {option.strip(" \t").lower() for value in values for option in value.split(",")}
+    return frozenset(option.strip(" \t").lower() for option in value.split(","))
 
 
-def _without(fields: list[Field], named: set[str]) -> list[Field]:
+def _without(fields: list[Field], named: frozenset[str]) -> list[Field]:
     """RFC 9110 7.6.1: "Intermediaries MUST parse a received Connection header field before a message is forwarded
     and, for each connection-option in this field, remove any header or trailer field(s) from the message with the
     same name as the connection-option"."""
     return [field for field in fields if field[0].lower() not in named]
 
 
-def _content_length(values: list[str]) -> int:
+def _content_length(values: _Values) -> int:
     # RFC 9112 6.3: "If a message is received without Transfer-Encoding and with an invalid Content-Length header
     # field, then the message framing is invalid and the recipient MUST treat it as an unrecoverable error". Equal
     # repeated values could be folded into one; other parsers take the first or the last, so they are refused too.
     if len(values) > 1:
         raise MalformedError("bad_framing", "more than one Content-Length")
-    if not _DIGITS.fullmatch(values[0]):
-        raise MalformedError("bad_framing", f"invalid Content-Length {_cut(values[0])}")
-    return int(values[0])
+    return _number(values[0])
 
 
-def _check_coding(values: list[str], lengths: list[str], version: str) -> None:
+@lru_cache(maxsize=1024)
+def _number(digits: str) -> int:
+    if not _DIGITS.fullmatch(digits):
+        raise MalformedError("bad_framing", f"invalid Content-Length {_cut(digits)}")
+    return int(digits)
+
+
+def _check_coding(values: _Values, lengths: _Values, version: str) -> None:
     """Transfer-Encoding is there: it must be the one thing that all parsers agree upon."""
     if version != "1.1":
         # RFC 9112 6.1: "A server or client that receives an HTTP/1.0 message containing a Transfer-Encoding header
@@ -159,13 +199,23 @@ def _check_coding(values: list[str], lengths: list[str], version: str) -> None:
 # --- requests -------------------------------------------------------------------------------------------
 
 
-def _bad_request_line(text: str) -> MalformedError:
-    line = text.partition("\r\n")[0]
+def _bad_request_line(line: str) -> MalformedError:
     if line.startswith("\x16\x03"):
         return MalformedError("tls_on_plain", "received TLS on a plain HTTP port")
     if "\n" in line or "\r" in line:
         return MalformedError("bad_line_end", f"bare CR or LF in the request line {_cut(line)}")
     return MalformedError("bad_request_line", f"malformed request line {_cut(line)}")
+
+
+def _request_line(line: str) -> tuple[str, str, str]:
+    """Method, target and version."""
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise _bad_request_line(line)
+    method, target, version = found.groups()
+    if version not in _VERSIONS:
+        raise MalformedError("bad_version", f"HTTP version {version}")
+    return method, target, version
 
 
 def check_line_ends(data: bytes | bytearray, new: int) -> None:
@@ -185,117 +235,90 @@ def check_partial(data: bytes | bytearray, new: int) -> None:
     check_line_ends(data, new)
     line_end = data.find(b"\r\n", 2)
     if line_end >= max(2, new - 1):  # the first line has just become complete: HTTP/0.9 ends here
-        first = data[: line_end + 2].decode("latin-1").removeprefix("\r\n")
-        if first:
-            _request_line(first)
+        start = 2 if data[:2] == b"\r\n" else 0
+        _request_line(data[start:line_end].decode("latin-1"))
 
 
-def _request_line(text: str) -> re.Match[str]:
-    line = _REQUEST_LINE.match(text)
-    if line is None:
-        raise _bad_request_line(text)
-    if line[3] not in ("1.1", "1.0"):
-        raise MalformedError("bad_version", f"HTTP version {line[3]}")
-    return line
+def _sort(lines: list[str], of: _Lines) -> tuple[list[Field], _Values, _Values, _Values, _Values, _Values]:
+    """What the lines behind the first one hold: the fields that are passed on, and the values of Host,
+    Connection, Content-Length, Transfer-Encoding and Expect. Raises MalformedError."""
+    kept: list[Field] = []
+    hosts: _Values = ()
+    connection: _Values = ()
+    lengths: _Values = ()
+    codings: _Values = ()
+    expect: _Values = ()
+    known = of.known
+    for line in lines:
+        field, kind = known[line] if line in known else of.parse(line)
+        if not kind:
+            kept.append(field)
+            continue
+        if kind == HOST:
+            hosts += (field[1],)
+        elif kind == CONTENT_LENGTH:
+            lengths += (field[1],)
+        elif kind == CONNECTION:
+            connection += (field[1],)
+        elif kind == TRANSFER_ENCODING:
+            codings += (field[1],)
+        elif kind == EXPECT:
+            expect += (field[1],)
+    return kept, hosts, connection, lengths, codings, expect
 
 
-_REQUEST_ONLY: Final = frozenset({HOST, EXPECT})
+def _seen_by_routes(lines: list[str]) -> list[Field]:
+    """All fields but those that claim something about the client: nobody vouches for these."""
+    entries = [_REQUESTS.known.get(line) or _REQUESTS.parse(line) for line in lines]
+    return [field for field, kind in entries if kind < FORWARDED]
 
 
-class _Sorted:
-    """The fields of one head, sorted by what is done with them."""
-
-    __slots__ = ("codings", "connection", "expect", "hosts", "kept", "lengths", "seen")
-
-    def __init__(self, pairs: list[Field], *, request: bool) -> None:
-        self.kept: list[Field] = []
-        self.seen = pairs
-        self.hosts: list[str] = []
-        self.connection: list[str] = []
-        self.lengths: list[str] = []
-        self.codings: list[str] = []
-        self.expect: list[str] = []
-        kinds, keep = KINDS, self.kept.append
-        hidden = False
-        for pair in pairs:
-            name = pair[0]
-            kind = kinds[name] if name in kinds else kind_of(name)
-            if kind == KEEP:
-                keep(pair)
-            elif kind == HOST:
-                self.hosts.append(pair[1])
-            elif kind == CONTENT_LENGTH:
-                self.lengths.append(pair[1])
-            elif kind == CONNECTION:
-                self.connection.append(pair[1])
-            elif kind == TRANSFER_ENCODING:
-                self.codings.append(pair[1])
-            elif kind == EXPECT:
-                self.expect.append(pair[1])
-            elif kind >= FORWARDED:
-                hidden = True
-                if not request and kind == FORWARDED:
-                    keep(pair)
-            if not request and kind in _REQUEST_ONLY:
-                keep(pair)  # they mean nothing in a response, so they are not ours to change
-        if hidden and request:
-            # Routes must not see what backends will not: nobody vouches for these fields.
-            self.seen = [pair for pair in pairs if kinds.get(pair[0], KEEP) < FORWARDED]
-
-
-def parse_request(text: str, *, reject_encoded_slash: bool = False) -> RequestHead:
+def parse_request(data: bytes, *, reject_encoded_slash: bool = False) -> RequestHead:
     """A request head: the request line and all field lines, each with its CR LF, without the empty line.
 
     Raises RequestError (mostly MalformedError) with a reason of `rauta.proxy.reasons`.
     """
-    line = _request_line(text)
-    method, raw_target, version = line.groups()
-    fields = _Sorted(parse_fields(text, line.end()), request=True)
+    lines = _split(data)
+    method, raw_target, version = _request_line(lines.pop(0))
+    kept, hosts, connection, lengths, codings, expect = _sort(lines, _REQUESTS)
     length = NO_BODY
-    if fields.codings:
-        _check_coding(fields.codings, fields.lengths, version)
+    if codings:
+        _check_coding(codings, lengths, version)
         length = CHUNKED
-    elif fields.lengths:
-        length = _content_length(fields.lengths)
-    if method in ("CONNECT", "TRACE"):
+    elif lengths:
+        length = _content_length(lengths)
+    if method in _NEVER_SERVED:
         raise MalformedError("method_not_allowed", f"{method} is not served")
     target = parse_target(method, raw_target, reject_encoded_slash=reject_encoded_slash)
-    host = host_of(target.authority, fields.hosts, http10=version == "1.0")
     authority = target.authority
-    if authority is None and fields.hosts:
-        authority = fields.hosts[0]
+    host = host_of(authority, hosts, http10=version == "1.0")
+    if authority is None and hosts:
+        authority = hosts[0]
     keep_alive = version == "1.1"
-    kept = fields.kept
-    if fields.connection:
-        options = _options(fields.connection)
+    if connection:
+        options = _options(", ".join(connection))
         # RFC 9112 9.3: "If the close connection option is present, the connection will not persist"; in HTTP/1.0 it
         # persists only if keep-alive is.
         keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
-        if options - {"close", "keep-alive"}:
+        if not options <= _PERSISTENCE:
             kept = _without(kept, options)
-    return RequestHead(
-        method=method,
-        path=target.path,
-        query=target.query,
-        host=host,
-        authority=authority,
-        version=version,
-        fields=kept,
-        received=fields.seen,
-        length=length,
-        keep_alive=keep_alive,
-        expects=bool(fields.expect) and _expects(fields.expect, version, length),
-    )
+    expects = bool(expect) and _expects(expect, version, length)
+    head = RequestHead(method, target.path, target.query, host, authority, version, length)
+    head.fields = kept
+    head.received = partial(_seen_by_routes, lines)
+    head.keep_alive = keep_alive
+    head.expects = expects
+    return head
 
 
-def _expects(values: list[str], version: str, length: int) -> bool:
+def _expects(values: _Values, version: str, length: int) -> bool:
     """Whether the client waits for 100 (Continue).
 
     RFC 9110 10.1.1: "A server that receives an Expect field value containing a member other than 100-continue MAY
     respond with a 417 (Expectation Failed)"; "A server that receives a 100-continue expectation in an HTTP/1.0
     request MUST ignore that expectation."
     """
-    if [value.lower() for value in values] != ["100-continue"]:
+    if len(values) > 1 or values[0].lower() != "100-continue":
         raise MalformedError("bad_expectation", f"expectation {_cut(', '.join(values))}")
     return version == "1.1" and length not in (0, NO_BODY)
 
@@ -303,33 +326,38 @@ def _expects(values: list[str], version: str, length: int) -> bool:
 # --- responses ------------------------------------------------------------------------------------------
 
 
-def parse_response(text: str, method: str) -> ResponseHead:
+@lru_cache(maxsize=64)
+def _status_line(line: str) -> tuple[str, int, str]:
+    """Version, status and reason phrase."""
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise MalformedError("bad_request_line", f"malformed status line {_cut(line)}")
+    return found[1], int(found[2]), found[3] or ""
+
+
+def parse_response(data: bytes, method: str) -> ResponseHead:
     """A response head, like `parse_request`; `method` is that of the request that it answers.
 
     Raises MalformedError; whatever its reason, the answer to the client is 502 `upstream_malformed`.
     """
-    line = _STATUS_LINE.match(text)
-    if line is None:
-        raise MalformedError("bad_request_line", f"malformed status line {_cut(text.partition(chr(13))[0])}")
-    version, code, phrase = line.groups()
-    status = int(code)
-    fields = _Sorted(parse_fields(text, line.end()), request=False)
+    lines = _split(data)
+    version, status, phrase = _status_line(lines.pop(0))
+    kept, _, connection, lengths, codings, _ = _sort(lines, _RESPONSES)
     declared = None
-    if fields.codings:
-        _check_coding(fields.codings, fields.lengths, version)
-    elif fields.lengths:
-        declared = _content_length(fields.lengths)
+    if codings:
+        _check_coding(codings, lengths, version)
+    elif lengths:
+        declared = _content_length(lengths)
     keep_alive = version == "1.1"
-    kept = fields.kept
-    if fields.connection:
-        options = _options(fields.connection)
+    if connection:
+        options = _options(", ".join(connection))
         keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
-        if options - {"close", "keep-alive"}:
+        if not options <= _PERSISTENCE:
             kept = _without(kept, options)
-    length = _response_length(status, method, bool(fields.codings), declared)
+    length = _response_length(status, method, bool(codings), declared)
     if length == UNTIL_CLOSE:
         keep_alive = False
-    return ResponseHead(status, phrase or "", kept, length, declared=declared, keep_alive=keep_alive)
+    return ResponseHead(status, phrase, kept, length, declared=declared, keep_alive=keep_alive)
 
 
 def _response_length(status: int, method: str, coded: bool, declared: int | None) -> int:

@@ -21,7 +21,7 @@ from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, Rea
 from rauta.proxy.http1.chunked import ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, parse_request
 from rauta.proxy.http1.serialise import response_bytes
-from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
+from rauta.proxy.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
 from rauta.proxy.wheel import NEVER
 from rauta.routing.errors import RequestError
@@ -58,6 +58,7 @@ class ServerConnection(asyncio.Protocol):
         "_dispatcher",
         "_draining",
         "_exchange",
+        "_expects",
         "_gate",
         "_http10",
         "_keep_alive",
@@ -94,6 +95,7 @@ class ServerConnection(asyncio.Protocol):
         self._draining = False
         self._keep_alive = True
         self._http10 = False
+        self._expects = False
         self._chunked_out = False
         self._until_close = False
         self.deadline = NEVER
@@ -114,10 +116,10 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase == HEAD and self._buffer:
-            self._continue_head(data)
-        elif phase == WAIT:
+        if phase == WAIT or (phase == HEAD and self._write_blocked):
             self._hold(data)
+        elif phase == HEAD and self._buffer:
+            self._continue_head(data)
         else:
             self._take(data)
 
@@ -225,8 +227,7 @@ class ServerConnection(asyncio.Protocol):
         elif self._phase == WAIT:
             self._next()
         else:
-            # The rest of the request body is thrown away, then the next head follows.
-            self._thrown_away = 0
+            # The rest of the request body, no longer than DISCARD_LIMIT, is thrown away; then the next head follows.
             self._gate.open(PEER_BLOCKED)
             self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.head)
 
@@ -331,7 +332,7 @@ class ServerConnection(asyncio.Protocol):
             return -1
         if end - at > dispatcher.listener.limits.head:
             raise self._too_large(data[at:end])
-        head = parse_request(data[at : end + 2].decode("latin-1"), reject_encoded_slash=dispatcher.reject_encoded_slash)
+        head = parse_request(data[at : end + 2], reject_encoded_slash=dispatcher.reject_encoded_slash)
         self._begin(head)
         return end + 4
 
@@ -353,6 +354,7 @@ class ServerConnection(asyncio.Protocol):
         self.deadline = NEVER  # from here on the exchange has the time-outs
         self._keep_alive = head.keep_alive and not self._draining
         self._http10 = head.version == "1.0"
+        self._expects = head.expects
         self._until_close = False
         if not head.has_body:
             self._phase = WAIT
@@ -389,10 +391,9 @@ class ServerConnection(asyncio.Protocol):
         return at
 
     def _body(self, piece: bytes) -> None:
+        """Pass a piece on, or drop it if the response is out already."""
         if self._exchange is not None:
             self._exchange.request_body(piece)
-        else:
-            self._throw_away(len(piece))
 
     def _body_end(self, trailers: list[Field]) -> None:
         self._phase = WAIT
@@ -403,6 +404,9 @@ class ServerConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """The exchange is over on both sides; wait for the next request."""
+        if self._draining:  # since the response's head went out
+            self._close_gently()
+            return
         self._phase = HEAD
         self._gate.open(PEER_BLOCKED)
         self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.idle)
@@ -415,7 +419,7 @@ class ServerConnection(asyncio.Protocol):
         """Whether the connection can be kept, given what is still to come of the request's body."""
         if self._phase == WAIT:
             return True
-        if self._exchange is not None and self._exchange.head.expects:
+        if self._expects:
             return False  # RFC 9110 10.1.1: whether its body comes, only the client knows
         return self._phase == LENGTH and self._body_left <= DISCARD_LIMIT
 
@@ -469,10 +473,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _throw_away(self, size: int) -> None:
         self._thrown_away += size
-        if self._phase in (LENGTH, CHUNKS):
-            if self._thrown_away > DISCARD_LIMIT:
-                self._close_gently()
-        elif self._phase == LINGER and self._thrown_away > LINGER_LIMIT:
+        if self._phase == LINGER and self._thrown_away > LINGER_LIMIT:
             self._phase = CLOSED
             self._transport.abort()
 
@@ -490,6 +491,3 @@ def _reset_on_close(transport: asyncio.Transport) -> None:
     raw = transport.get_extra_info("socket")
     if raw is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-__all__ = ["UNTIL_CLOSE", "ServerConnection"]

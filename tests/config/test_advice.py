@@ -1,0 +1,166 @@
+"""Warnings: what is allowed, and most likely not meant."""
+
+# ruff: noqa: E501 - tables of messages read better with one a line
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rauta.config import Loaded, load
+
+BASE = """\
+version: 1
+listeners: {a: {address: ":8080"}, b: {address: "127.0.0.1:9090"}}
+services: {s: {backends: [{address: "10.0.0.1:80"}]}}
+routes:
+- {name: uses-s, service: s, match: {path: {exact: /uses-s}}}
+"""
+
+
+@pytest.fixture
+def warnings(good: Callable[[str], Loaded], tmp_path: Any) -> Callable[[str], list[str]]:
+    return lambda text: [str(warning).replace(f"{tmp_path}/rauta.yaml:", "") for warning in good(text).warnings]
+
+
+Warnings = Callable[[str], list[str]]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "reached"),
+    [
+        ("{}", "{}", False),
+        ("match: {path: {prefix: /a}}", "match: {path: {prefix: /a/}}", False),
+        ("match: {path: {prefix: /a}}", "match: {path: {exact: /a}}", True),
+        ("match: {hosts: [X.example]}", "match: {hosts: [x.example]}", False),
+        ("match: {hosts: [x.example, y.example]}", "match: {hosts: [y.example]}", False),
+        ("match: {hosts: [x.example]}", "match: {hosts: [x.example, y.example]}", True),
+        ("match: {hosts: [x.example]}", "{}", True),
+        ("match: {methods: [GET, POST]}", "match: {methods: [POST]}", False),
+        ("{}", "match: {methods: [POST]}", True),
+        ("listeners: [a]", "{}", True),
+        ("{}", "listeners: [a]", False),
+        ("listeners: [a]", "listeners: [b]", True),
+        ("priority: 1", "{}", False),
+        ("match: [{path: {exact: /a}}, {path: {exact: /b}}]", "match: {path: {exact: /b}}", False),
+        ("match: {path: {exact: /b}}", "match: [{path: {exact: /a}}, {path: {exact: /b}}]", True),
+        ("match: {headers: [{name: a, present: true}, {name: b, present: true}]}",
+         "match: {headers: [{name: B, present: true}, {name: a, present: true}]}", False),
+        ("match: {query: [{name: a, exact: x}]}", "match: {query: [{name: A, exact: x}]}", True),
+    ],
+)  # fmt: skip
+def test_a_route_behind_an_identical_one_is_never_reached(
+    one: str, two: str, reached: bool, warnings: Warnings
+) -> None:
+    rows = [
+        f"- {{name: {name}, respond: {{}}, {rest.strip('{}') if rest == '{}' else rest}}}"
+        for name, rest in (("one", one), ("two", two))
+    ]
+    where = "routes[2].match" if "match" in two else "routes[2]"
+    expected = [] if reached else [f"7: {where}: this route is never reached: 'one' has the same match and goes first"]
+    assert warnings(BASE + "\n".join(rows)) == expected
+
+
+def test_priority_turns_the_order_around(warnings: Warnings) -> None:
+    text = BASE + "- {name: low, respond: {}}\n- {name: high, respond: {}, priority: 1}\n"
+    assert warnings(text) == ["6: routes[1]: this route is never reached: 'high' has the same match and goes first"]
+
+
+def test_plugins_are_never_taken_for_equal(warnings: Warnings, plugins: None) -> None:
+    row = "- {{name: {}, respond: {{}}, match: {{plugins: [{{name: plain}}]}}}}\n"
+    assert warnings(BASE + row.format("one") + row.format("two")) == []
+
+
+@pytest.mark.parametrize(("pattern", "linear"), [("/a(b|c)+", True), ("/a(?=b).*", False), (r"/(.)\\1", False)])
+def test_patterns_without_a_linear_engine(pattern: str, linear: bool, warnings: Warnings) -> None:
+    lines = warnings(BASE + f'- {{name: r, respond: {{}}, match: [{{}}, {{path: {{regex: "{pattern}"}}}}]}}')
+    assert len(lines) == (not linear)
+    if not linear:
+        assert lines[0].startswith("6: routes[1].match[1].path.regex: pattern ")
+        assert lines[0].endswith("has look-around or back-references, or is too large: "
+                                 "if a request uses up its time for regexes, the answer is 503 (regex_timeout)")  # fmt: skip
+
+
+def test_patterns_of_headers_and_query(warnings: Warnings) -> None:
+    text = (
+        BASE
+        + '- {name: r, respond: {}, match: {headers: [{name: a, regex: "(?=b)"}], query: [{name: a, regex: "(?!b)"}]}}'
+    )
+    assert [line.split(": ")[1] for line in warnings(text)] == [
+        "routes[1].match.headers[0].regex",
+        "routes[1].match.query[0].regex",
+    ]
+
+
+def test_services(warnings: Warnings) -> None:
+    services = "services: {s: {backends: [{address: 'x:1', weight: 0}]}, idle: {backends: [{address: 'x:1'}]}}"
+    text = BASE.replace('services: {s: {backends: [{address: "10.0.0.1:80"}]}}', services)
+    assert warnings(text) == [
+        "3: services.s.backends: all weights are 0: its requests are answered 503",
+        "3: services.idle: no route uses this service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "listener"),
+    [
+        ("127.0.0.1:8080", "a"),
+        ("localhost:8080", "a"),
+        ("127.0.0.1:9090", "b"),
+        ("10.0.0.1:8080", None),
+        ("localhost:9090", None),
+    ],
+)
+def test_loops(address: str, listener: str | None, warnings: Warnings) -> None:
+    lines = warnings(BASE.replace("10.0.0.1:80", address))
+    assert lines == (
+        [f"3: services.s.backends[0].address: {address} is this gateway's own listener {listener!r}: requests would go round in circles"]
+        if listener else []
+    )  # fmt: skip
+
+
+def test_warnings_can_be_left_out(write: Any) -> None:
+    path = write(BASE + "- {name: one, respond: {}}\n- {name: two, respond: {}}")
+    assert len(load(path).warnings) == 1
+    assert load(path, warn=False).warnings == ()
+
+
+_MATCHES = st.fixed_dictionaries(
+    {},
+    optional={
+        "hosts": st.lists(st.sampled_from(["a.x", "*.x"]), min_size=1, max_size=2, unique=True),
+        "path": st.sampled_from([{"exact": "/p"}, {"prefix": "/p"}, {"prefix": "/"}, {"regex": "/p.*"}]),
+        "methods": st.lists(st.sampled_from(["GET", "PUT"]), min_size=1, max_size=2, unique=True),
+    },
+)
+_ROUTES = st.lists(
+    st.fixed_dictionaries({"match": st.lists(_MATCHES, min_size=1, max_size=2), "priority": st.integers(0, 1)}),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(routes=_ROUTES)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_said_to_be_unreachable_is_never_hit(routes: list[dict[str, Any]], write: Any) -> None:
+    import yaml
+
+    from rauta.routing.outcome import Hit
+    from rauta.routing.request import RequestView
+    from rauta.routing.table import Table
+
+    named = [{"name": f"r{i}", "respond": {}, **route} for i, route in enumerate(routes)]
+    text = yaml.safe_dump({"version": 1, "listeners": {"web": {"address": "127.0.0.1:1"}}, "routes": named})
+    loaded = load(write(text))
+    unreachable = {warning.key.split("]")[0] + "]" for warning in loaded.warnings}
+    table = Table(loaded.configuration)
+    for host in ("a.x", "b.x", "y"):
+        for path in ("/p", "/p/q", "/z", "/pp"):
+            for method in ("GET", "PUT", "POST"):
+                outcome = table.match("web", RequestView(method=method, host=host, path=path))
+                if isinstance(outcome, Hit):
+                    assert f"routes[{outcome.route.name[1:]}]" not in unreachable

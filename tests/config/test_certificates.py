@@ -1,0 +1,147 @@
+"""Certificates and keys: what is wrong with them is said at their line."""
+
+# ruff: noqa: E501 - tables of messages read better with one a line
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rauta.config import ConfigError, load
+
+TEXT = """\
+version: 1
+listeners:
+  web:
+    address: ":8443"
+    tls:
+      certificates:
+      - cert: {cert}
+        key: {{{key}}}
+services: {{s: {{backends: [{{address: "a:1"}}]}}}}
+routes: [{{name: r, service: s}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("pems")
+    for name in ("one", "two"):
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+             "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt"],
+            cwd=directory, check=True, capture_output=True,
+        )  # fmt: skip
+        (directory / f"{name}.key").chmod(0o600)
+    subprocess.run(
+        ["openssl", "pkey", "-in", "one.key", "-aes256", "-passout", "pass:x", "-out", "encrypted.key"],
+        cwd=directory, check=True, capture_output=True,
+    )  # fmt: skip
+    (directory / "text.txt").write_text("hello")
+    (directory / "broken.crt").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (directory / "broken.key").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    (directory / "directory").mkdir()
+    return directory
+
+
+Check = Callable[[str, str], list[str]]
+
+
+@pytest.fixture
+def check(pems: Path) -> Check:
+    """Load with a certificate and a key: problems or warnings, one a line."""
+
+    def check(cert: str, key: str) -> list[str]:
+        path = pems / "rauta.yaml"
+        path.write_text(TEXT.format(cert=cert, key=key))
+        try:
+            lines = [str(warning) for warning in load(path).warnings]
+        except ConfigError as error:
+            lines = str(error).splitlines()
+        return [line.replace(f"{pems}/", "").replace("listeners.web.tls.certificates[0].", "") for line in lines]
+
+    return check
+
+
+def test_a_pair_that_belongs_together(check: Check) -> None:
+    assert check("one.crt", "file: one.key") == []
+
+
+def test_the_key_may_be_in_the_environment(check: Check, pems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLS_KEY", (pems / "one.key").read_text())
+    assert check("one.crt", "env: TLS_KEY") == []
+    assert check("two.crt", "env: TLS_KEY") == [
+        "rauta.yaml:8: key.env: the key in the environment variable 'TLS_KEY' does not belong to the certificate in 'two.crt'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "problem"),
+    [
+        ("absent.crt", "file: one.key", "7: cert: there is no file 'absent.crt'"),
+        ("directory", "file: one.key", "7: cert: 'directory' is a directory"),
+        ("/dev/null", "file: one.key", "7: cert: '/dev/null' is not a regular file"),
+        ("text.txt", "file: one.key", "7: cert: 'text.txt' holds no PEM certificate: it needs '-----BEGIN CERTIFICATE-----'"),
+        ("one.key", "file: one.key", "7: cert: 'one.key' holds a private key: it needs '-----BEGIN CERTIFICATE-----'"),
+        ("one.crt", "file: absent.key", "8: key.file: there is no file 'absent.key'"),
+        ("one.crt", "file: one.crt", "8: key.file: 'one.crt' holds a certificate: it needs '-----BEGIN PRIVATE KEY-----'"),
+        ("one.crt", "file: text.txt", "8: key.file: 'text.txt' holds no PEM private key: it needs '-----BEGIN PRIVATE KEY-----'"),
+        ("one.crt", "file: two.key", "8: key.file: the key in 'two.key' does not belong to the certificate in 'one.crt'"),
+        ("one.crt", "file: encrypted.key", "8: key.file: the key in 'encrypted.key' is encrypted: decrypt it (openssl pkey), nobody is there to type a password"),
+        ("one.crt", "env: RAUTA_NO_SUCH", "8: key.env: the environment variable 'RAUTA_NO_SUCH' is not set: it must hold the key, PEM"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_at_its_line(cert: str, key: str, problem: str, check: Check) -> None:
+    assert check(cert, key) == [f"rauta.yaml:{problem}"]
+
+
+def test_broken_pem(check: Check) -> None:
+    assert check("broken.crt", "file: one.key")[0].startswith(
+        "rauta.yaml:7: cert: the certificate in 'broken.crt' is broken: "
+    )
+    assert check("one.crt", "file: broken.key")[0].startswith(
+        "rauta.yaml:8: key.file: the key in 'broken.key' cannot be used: "
+    )
+
+
+def test_an_empty_variable(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLS_KEY", "")
+    assert check("one.crt", "env: TLS_KEY") == [
+        "rauta.yaml:8: key.env: the environment variable 'TLS_KEY' is empty: it must hold the key, PEM"
+    ]
+
+
+def test_an_unreadable_key(check: Check, pems: Path) -> None:
+    user = os.geteuid()
+    if user == 0:  # root may read everything
+        for path in (pems, pems.parent, pems.parent.parent, pems / "rauta.yaml", pems / "one.crt"):
+            path.chmod(path.stat().st_mode | 0o055)
+    check("one.crt", "file: one.key")
+    (pems / "one.key").chmod(0)
+    try:
+        os.seteuid(65534 if user == 0 else user)
+        with pytest.raises(ConfigError, match=r"rauta.yaml:8: .*key.file: no permission to read '.*one.key' \(user id"):
+            load(pems / "rauta.yaml")
+    finally:
+        os.seteuid(user)
+        (pems / "one.key").chmod(0o600)
+
+
+def test_a_key_that_everybody_can_read_is_a_warning(check: Check, pems: Path) -> None:
+    (pems / "one.key").chmod(0o644)
+    try:
+        assert check("one.crt", "file: one.key") == [
+            "rauta.yaml:8: key.file: every user of this machine can read the key in 'one.key': chmod o-r"
+        ]
+    finally:
+        (pems / "one.key").chmod(0o600)
+
+
+def test_files_are_not_touched_unless_asked(pems: Path) -> None:
+    path = pems / "other.yaml"
+    path.write_text(TEXT.format(cert="absent.crt", key="file: absent.key"))
+    assert load(path, check_files=False).warnings == ()

@@ -1,0 +1,132 @@
+"""Which offload is used, and the line that says why; with installed packages, found by entry point as real ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rauta.offload import NullOffload, OffloadError, available, select, start
+from rauta.routing.settings import OffloadMode, OffloadSettings
+
+AUTO = OffloadSettings()
+REQUIRE = OffloadSettings(mode=OffloadMode.REQUIRE)
+
+CODE = """
+from rauta.offload import NullOffload as _Null, OffloadError
+
+class Works:
+    name = "works"
+    def __init__(self): self.started_with = None
+    def missing(self, settings): return None
+    def start(self, settings): self.started_with = settings
+    capabilities = _Null().capabilities
+    def prepare(self, plan): raise NotImplementedError
+    def commit(self, prepared): raise NotImplementedError
+    def abort(self, prepared): raise NotImplementedError
+    def counters(self): raise NotImplementedError
+    def stop(self, *, detach): pass
+
+class Old(Works):
+    name = "old"
+    def missing(self, settings): return "the kernel is 6.1, 6.9 is needed"
+
+class Stuck(Works):
+    name = "stuck"
+    def start(self, settings): raise OffloadError("eth0 has a foreign program")
+
+class Broken:
+    def __init__(self): raise RuntimeError("no LLVM")
+
+class Half:
+    name = "half"
+"""
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Iterator[Install]:
+    """Install offloads: names of classes in CODE, each as an entry point of its own."""
+
+    def installed(*classes: str) -> None:
+        (tmp_path / "offload_test_kernels.py").write_text(CODE)
+        about = tmp_path / "offload_test_kernels-1.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: offload-test-kernels\nVersion: 1\n")
+        points = "".join(f"{name.lower()} = offload_test_kernels:{name}\n" for name in classes)
+        (about / "entry_points.txt").write_text(f"[rauta.offloads]\n{points}")
+        sys.path.insert(0, str(tmp_path))
+
+    yield installed
+    if str(tmp_path) in sys.path:
+        sys.path.remove(str(tmp_path))
+    sys.modules.pop("offload_test_kernels", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (None, "no kernel offload: the configuration has no offload section"),
+        (OffloadSettings(mode=OffloadMode.NONE), "no kernel offload: offload.mode is none"),
+        (AUTO, "no kernel offload: this version of rauta has no kernel offload"),
+    ],
+)
+def test_what_ships_today(settings: OffloadSettings | None, reason: str) -> None:
+    offload, told = select(settings)
+    assert isinstance(offload, NullOffload)
+    assert told == reason
+    assert offload.missing(AUTO) == reason.removeprefix("no kernel offload: ")
+    started, told = start(settings)
+    assert told == reason
+    started.counters()
+
+
+def test_require_fails_with_what_is_missing() -> None:
+    expected = "offload.mode is require, but this version of rauta has no kernel offload; mode: auto starts without it"
+    for tried in (select, start):
+        with pytest.raises(OffloadError) as caught:
+            tried(REQUIRE)
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("settings", [AUTO, REQUIRE])
+def test_the_first_that_lacks_nothing_is_used(install: Install, settings: OffloadSettings) -> None:
+    install("Broken", "Old", "Works")
+    assert {"broken", "old", "works"} <= set(available())
+    offload, reason = select(settings)
+    assert offload.name == "works"
+    assert reason == "kernel offload 'works'"
+    started, _ = start(settings)
+    assert getattr(started, "started_with", None) == settings
+
+
+def test_one_that_is_not_asked_for_is_not_imported(install: Install) -> None:
+    install("Broken")
+    select(OffloadSettings(mode=OffloadMode.NONE))
+    assert "offload_test_kernels" not in sys.modules
+
+
+def test_everything_that_is_missing_is_told(install: Install) -> None:
+    install("Broken", "Half", "Old")
+    offload, reason = select(AUTO)
+    assert isinstance(offload, NullOffload)
+    assert reason == (
+        "no kernel offload: broken (offload_test_kernels:Broken) cannot be loaded: RuntimeError('no LLVM'); "
+        "half (offload_test_kernels:Half) is not an offload: it lacks a part of the protocol; "
+        "old: the kernel is 6.1, 6.9 is needed"
+    )
+    with pytest.raises(OffloadError, match=r"6\.9 is needed; mode: auto"):
+        select(REQUIRE)
+
+
+def test_one_that_does_not_start_is_replaced_or_fatal(install: Install) -> None:
+    install("Stuck")
+    offload, reason = start(AUTO)
+    assert isinstance(offload, NullOffload)
+    assert reason == "no kernel offload: stuck: eth0 has a foreign program"
+    offload.counters()
+    with pytest.raises(OffloadError, match="but stuck: eth0 has a foreign program; mode: auto"):
+        start(REQUIRE)

@@ -1,0 +1,126 @@
+"""Log lines: what they say, what they hide, and that they never stop the loop."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rauta.proxy.accesslog import AccessLogWriter, Entry, redact
+from rauta.routing.settings import LogFormat
+
+FULL = Entry(
+    client="192.0.2.7",
+    status=200,
+    listener="web",
+    method="GET",
+    target="/a?b=c",
+    version="1.1",
+    bytes_sent=5,
+    host="test",
+    route="users",
+    service="s",
+    backend="127.0.0.1:9000",
+    duration=0.0012345,
+    upstream=0.001,
+)
+
+
+def written(form: LogFormat, *entries: Entry) -> list[str]:
+    fd = os.memfd_create("log")
+    try:
+        log = AccessLogWriter(fd, form)
+        for entry in entries:
+            log.write(entry)
+        log.close()
+        return os.pread(fd, 1 << 20, 0).decode().splitlines()
+    finally:
+        os.close(fd)
+
+
+def test_common() -> None:
+    (line,) = written(LogFormat.COMMON, FULL)
+    words = shlex.split(line)
+    assert words[:3] == ["192.0.2.7", "-", "-"]
+    assert words[5:] == [
+        "GET /a?b=c HTTP/1.1", "200", "5", "listener=web", "host=test", "route=users", "service=s",
+        "backend=127.0.0.1:9000", "tier=3", "time=0.001234", "upstream=0.001000", "reason=-",
+    ]  # fmt: skip
+
+
+def test_json() -> None:
+    (line,) = written(LogFormat.JSON, FULL)
+    fields = json.loads(line)
+    assert fields.pop("time")
+    assert fields == {
+        "client": "192.0.2.7", "method": "GET", "target": "/a?b=c", "protocol": "HTTP/1.1", "status": 200, "bytes": 5,
+        "listener": "web", "host": "test", "route": "users", "service": "s", "backend": "127.0.0.1:9000", "tier": 3,
+        "duration": 0.001234, "upstream": 0.001, "reason": None,
+    }  # fmt: skip
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=30))
+def test_nothing_breaks_a_line(text: str) -> None:
+    entry = FULL._replace(target=text, detail=text, method="GET")
+    lines = written(LogFormat.COMMON, entry)
+    assert len(lines) == 1
+    assert lines[0].isascii()
+    assert lines[0].isprintable()
+    assert len(shlex.split(lines[0])) == 17 + bool(text)
+    (line,) = written(LogFormat.JSON, entry)
+    assert json.loads(line)["target"] == text
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("a=b&c=d", "a=b&c=d"),
+        ("token=x", "token=***"),
+        ("a=1&access_token=x&b=2", "a=1&access_token=***&b=2"),
+        ("Password=x&apiKey=y&api_key=z", "Password=***&apiKey=***&api_key=***"),
+        ("X-Amz-Signature=x&X-Amz-Credential=y", "X-Amz-Signature=***&X-Amz-Credential=***"),
+        ("code=x&monkey=y&state=z", "code=***&monkey=y&state=z"),
+        ("client_secret=a=b=c", "client_secret=***"),
+        ("", ""),
+    ],
+)
+def test_redacted(query: str, expected: str) -> None:
+    assert redact(query) == expected
+
+
+def test_a_pipe_that_nobody_reads_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rauta.proxy.accesslog.MAX_WAITING", 256 * 1024)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    log = AccessLogWriter(writing)
+    line = FULL._replace(target="/" + "a" * 1000)
+    started = time.monotonic()
+    for _ in range(1000):
+        log.write(line)
+    assert time.monotonic() - started < 5
+    # Now somebody reads: what was kept comes whole, and the gap is told.
+    kept = b""
+    os.set_blocking(reading, False)
+    deadline = time.monotonic() + 10
+    log.flush()
+    while time.monotonic() < deadline and b"lines dropped" not in kept:
+        try:
+            kept += os.read(reading, 1 << 20)
+        except BlockingIOError:
+            log.write(line)
+            log.flush()
+            time.sleep(0.001)
+    lines = kept.decode().splitlines()
+    assert any(text.startswith("# ") and text.endswith("lines dropped: the log's reader is too slow") for text in lines)
+    assert all(len(text) == len(lines[0]) for text in lines[:200])
+    os.set_blocking(reading, True)
+    os.close(reading)
+    log.close()
+    os.close(writing)

@@ -1,0 +1,120 @@
+"""The timer wheel, turned by hand."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rauta.proxy.wheel import NEVER, TICK, Wheel
+
+
+class FakeHandle:
+    def cancel(self) -> None:
+        pass
+
+
+class FakeLoop:
+    """A loop whose clock the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due = None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay, call):
+        self.due = call
+        return FakeHandle()
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now + TICK <= end + 1e-9:
+            self.now += TICK
+            self.due()
+
+
+class Item:
+    def __init__(self, loop: FakeLoop) -> None:
+        self.deadline = NEVER
+        self.queued = NEVER
+        self.loop = loop
+        self.expiries: list[float] = []
+
+    def expired(self) -> None:
+        self.expiries.append(self.loop.now)
+
+
+def wheel() -> tuple[FakeLoop, Wheel, Item]:
+    loop = FakeLoop()
+    found = Wheel(loop)  # type: ignore[arg-type]
+    found.start()
+    return loop, found, Item(loop)
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 20), st.floats(0, 20)), min_size=1, max_size=10))
+def test_never_early_and_hardly_late(steps: list[tuple[float, float]]) -> None:
+    loop, turning, item = wheel()
+    armed = timeout = 0.0
+    for timeout, pause in steps:
+        before = len(item.expiries)
+        turning.arm(item, timeout)
+        armed = loop.now
+        loop.advance(pause)
+        if len(item.expiries) == before:
+            assert loop.now - armed <= timeout + 3 * TICK
+        else:
+            assert len(item.expiries) == before + 1
+            assert timeout <= item.expiries[-1] - armed + 1e-6 <= timeout + 3 * TICK + 1e-6
+    loop.advance(25)
+    assert timeout <= item.expiries[-1] - armed + 1e-6 <= timeout + 3 * TICK + 1e-6
+
+
+def test_disarmed_items_do_not_expire() -> None:
+    loop, turning, item = wheel()
+    turning.arm(item, 1)
+    item.deadline = NEVER
+    loop.advance(5)
+    assert item.expiries == []
+    turning.arm(item, 1)
+    loop.advance(5)
+    assert len(item.expiries) == 1
+
+
+def test_moving_on_costs_no_queueing() -> None:
+    loop, turning, item = wheel()
+    turning.arm(item, 1)
+    queued = item.queued
+    for _ in range(100):
+        turning.arm(item, 1.5)
+        assert item.queued == queued
+    turning.arm(item, 0.5)
+    assert item.queued < queued
+    loop.advance(5)
+    assert len(item.expiries) == 1
+
+
+def test_outdated_places_are_given_up() -> None:
+    loop, turning, item = wheel()
+    for _ in range(50):
+        turning.arm(item, 5)
+        turning.arm(item, 1)
+        loop.advance(2)
+    assert len(item.expiries) == 50
+    assert sum(map(len, turning._slots.values())) < 5
+
+
+def test_a_late_loop_catches_up() -> None:
+    loop, turning, item = wheel()
+    turning.arm(item, 1)
+    loop.now = 10.0
+    loop.due()
+    assert len(item.expiries) == 1
+
+
+def test_calls_at_each_tick() -> None:
+    loop, turning, _ = wheel()
+    calls: list[int] = []
+    turning.each_tick.append(lambda: calls.append(1))
+    loop.advance(1)
+    assert len(calls) == 10
