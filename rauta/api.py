@@ -1,9 +1,11 @@
 """The public Python surface. What is named here follows semantic versioning; everything else may change.
 
-from rauta.api import RequestView, Table, load
+For example:
 
-table = Table(load("rauta.yaml").configuration)
-outcome = table.match("web", RequestView(method="GET", host="api.example.com", path="/users/7"))
+    from rauta.api import RequestView, Table, load
+
+    table = Table(load("rauta.yaml").configuration)
+    outcome = table.match("web", RequestView(method="GET", host="api.example.com", path="/users/7"))
 """
 
 from __future__ import annotations

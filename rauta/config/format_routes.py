@@ -75,7 +75,7 @@ def _value_fields(what: str) -> tuple[Field, ...]:
     return (
         Field(key="name", type=Text(f"the name of a {what}"), doc=f"The {what}'s name.", example="x-tenant"),
         Field(key="exact", type=Text(), doc="The whole value.", example="blue"),
-        Field(key="prefix", type=Text(), doc="How the value starts.", example="Bearer"),
+        Field(key="prefix", type=Text(), doc="How the value starts.", example="Bearer "),
         Field(
             key="regex",
             type=Text("a regular expression"),

@@ -30,7 +30,7 @@ def announce(
         forwarded={listener.name: _forwarded(configuration, listener) for listener in configuration.listeners},
         routes=len(configuration.routes),
         services=len(configuration.services),
-        offload={"mode": offloading.name, "reason": offloading.reason},
+        offload={"name": offloading.name, "reason": offloading.reason},
         access_log=configuration.access_log.to,
         workers=list(pids),
     )
@@ -44,7 +44,7 @@ def _lines(configuration: Configuration, offloading: Offloading, workers: int, s
         fields = ", ".join(_forwarded(configuration, listener)) or "none"
         yield f"  {listener.name:<{width}}  {_url(listener)}  (adds to requests: {fields})"
     yield f"  {'routes':<{width}}  {len(configuration.routes)} to {len(configuration.services)} services"
-    yield f"  {'offload':<{width}}  {offloading.name}: {offloading.reason}"
+    yield f"  {'offload':<{width}}  {offloading.reason}"
     yield f"  {'workers':<{width}}  {workers}"
     log = configuration.access_log
     yield f"  {'access log':<{width}}  " + (log.to if log.to == "off" else f"{log.to}, {log.format.value}")

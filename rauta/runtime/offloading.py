@@ -1,33 +1,75 @@
-"""Which offload a start uses, and why: what the banner says and what `mode: require` depends on."""
+"""The offload of a run: chosen before anything else, live once the workers can take what the kernel passes up."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from rauta.routing.settings import OffloadMode
-from rauta.runtime.errors import StartError
+from rauta.offload import NullOffload, OffloadError, plan, select, start
+from rauta.runtime.errors import EXIT_FAILURE, StartError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rauta.offload import Offload, Prepared
+    from rauta.routing.model import Configuration
     from rauta.routing.settings import OffloadSettings
 
-_MISSING: Final = "this version of rauta has no kernel tiers yet"
 
-
-@dataclass(frozen=True, slots=True)
 class Offloading:
-    """What was chosen (`none`: every request is served by the workers) and the reason."""
+    """A context: on entry the offload starts and takes the plan aside, on exit nothing of it is left.
 
-    name: str
-    reason: str
+    Once entered, `reason` is the line for the banner. Entering raises StartError if the configuration requires what
+    this machine does not have.
+    """
+
+    __slots__ = ("_configuration", "_offload", "_prepared", "reason")
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._offload: Offload = NullOffload()
+        self._prepared: Prepared | None = None
+        self.reason = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the offload; `null` is the one that answers nothing."""
+        return self._offload.name
+
+    def __enter__(self) -> Offloading:
+        try:
+            self._offload, self.reason = start(self._configuration.offload)
+        except OffloadError as error:
+            raise StartError(str(error)) from error
+        # A plan of 10,000 routes takes a second, and the null offload would not read it.
+        if not isinstance(self._offload, NullOffload):
+            try:
+                self._prepared = self._offload.prepare(plan(self._configuration, self._offload.capabilities))
+            except OffloadError as error:
+                self._offload.stop(detach=True)
+                raise StartError(f"offload {self.name!r}: {error}", code=EXIT_FAILURE) from error
+        return self
+
+    def commit(self) -> None:
+        """All workers serve: the kernel may answer now. Raises StartError."""
+        if self._prepared is None:
+            return
+        prepared, self._prepared = self._prepared, None
+        try:
+            self._offload.commit(prepared)
+        except OffloadError as error:
+            raise StartError(f"offload {self.name!r}: {error}", code=EXIT_FAILURE) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._prepared is not None:
+            self._offload.abort(self._prepared)
+        self._offload.stop(detach=True)
 
 
-def choose(settings: OffloadSettings | None) -> Offloading:
-    """Choose by the file and by what this machine can do. Raises StartError if what the file requires is missing."""
-    if settings is None:
-        return Offloading("none", "the configuration has no offload section")
-    if settings.mode is OffloadMode.NONE:
-        return Offloading("none", "offload.mode is none")
-    if settings.mode is OffloadMode.REQUIRE:
-        raise StartError(f"offload.mode is require, but {_MISSING}: write mode: auto to start without them")
-    return Offloading("none", _MISSING)
+def check(settings: OffloadSettings | None) -> None:
+    """Change nothing; raises StartError as entering would for what is missing."""
+    try:
+        select(settings)
+    except OffloadError as error:
+        raise StartError(str(error)) from error

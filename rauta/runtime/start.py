@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rauta.routing.errors import RautaError
+from rauta.runtime import offloading as offload
 from rauta.runtime.banner import announce
 from rauta.runtime.errors import StartError
-from rauta.runtime.offloading import Offloading, choose
+from rauta.runtime.offloading import Offloading
 from rauta.runtime.resolve import unresolved
 from rauta.runtime.supervisor import Supervisor
 from rauta.runtime.tasks import Tasks
@@ -38,12 +39,14 @@ class Source:
 def run(source: Source, events: EventLog) -> int:
     """Serve until a signal ends it; the exit status. Raises StartError."""
     configuration = source.configuration
-    offloading = _choose_offload(source)
-
-    def on_ready(pids: Sequence[int]) -> None:
-        announce(events, configuration, offloading, pids, source.name)
-
     with ExitStack() as stack:
+        with _placed(source, "offload", "mode"):
+            offloading = stack.enter_context(Offloading(configuration))
+
+        def on_ready(pids: Sequence[int]) -> None:
+            offloading.commit()
+            announce(events, configuration, offloading, pids, source.name)
+
         supervisor = Supervisor(
             configuration,
             events=events,
@@ -59,7 +62,8 @@ def check(source: Source) -> str:
     from rauta.routing.table import Table
 
     configuration = source.configuration
-    _choose_offload(source)
+    with _placed(source, "offload", "mode"):
+        offload.check(configuration.offload)
     try:
         Table(configuration).close()
     except RautaError as error:
@@ -69,11 +73,12 @@ def check(source: Source) -> str:
     return f"{source.name} is good: {', '.join(counts)}"
 
 
-def _choose_offload(source: Source) -> Offloading:
+@contextmanager
+def _placed(source: Source, *keys: str) -> Iterator[None]:
     try:
-        return choose(source.configuration.offload)
+        yield
     except StartError as error:
-        raise StartError(f"{source.at('offload', 'mode')}{error}") from None
+        raise StartError(f"{source.at(*keys)}{error}", code=error.code) from None
 
 
 async def _run(supervisor: Supervisor, services: Sequence[Service], events: EventLog) -> int:

@@ -121,7 +121,7 @@ def test_a_file_with_tls_and_a_log_of_its_own(file: File, pair: Pair, tmp_path: 
     with gateway("--config", path, stdout=tmp_path / "stdout") as running:
         ready = running.wait_for("ready")
         assert ready["listeners"]["websecure"] == f"https://127.0.0.1:{secure}"
-        assert (ready["routes"], ready["services"], ready["offload"]["mode"]) == (1, 1, "none")
+        assert (ready["routes"], ready["services"], ready["offload"]["name"]) == (1, 1, "null")
         assert curl(f"http://127.0.0.1:{file.port}/plain") == "/plain"
         assert curl("--cacert", str(pair.cert), f"https://localhost:{secure}/secure") == "/secure"
         assert running.stop() == 0
@@ -278,7 +278,7 @@ def test_on_a_terminal_a_person_sees_a_banner(file: File) -> None:
     assert "is ready" in text
     assert f"web         http://127.0.0.1:{file.port}" in text
     assert "1 to 1 services" in text
-    assert "offload     none: " in text
+    assert "offload     no kernel offload: " in text
     assert "{" not in text
 
 
