@@ -17,7 +17,6 @@ RUNS = 7
 MODULES = (
     "asyncio",
     "uvloop",
-    "httptools",
     "regex",
     "re2",
     "yaml",

@@ -47,4 +47,4 @@ def client_hash(host: str, port: int, seed: int = BACKEND_SEED) -> int:
     high, low = address_bits(host)
     if high:
         return mix(mix(mix(high ^ seed) ^ low) ^ port)
-    return mix(((low << 16) | port) ^ seed)
+    return mix((((low << 16) | port) & _MASK) ^ seed)  # 64 bits in C, also for ::ffff:0:192.0.2.1

@@ -19,7 +19,7 @@ THIRD_PARTY = {
     # Reads the file and passes it on; HTTP and the fast loop are for workers.
     "rauta.runtime.supervisor": MODEL | {"yaml", "_yaml"},
     # Gets the configuration ready-made, and must not carry a parser of files.
-    "rauta.runtime.worker": MODEL | {"uvloop", "httptools"},
+    "rauta.runtime.worker": MODEL | {"uvloop"},
     "rauta.ctl.cli": MODEL | {"yaml", "_yaml"},
 }
 # Parts of the standard library that are big and that no process of the gateway has a use for.

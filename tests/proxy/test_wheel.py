@@ -96,12 +96,13 @@ def test_moving_on_costs_no_queueing() -> None:
 
 def test_outdated_places_are_given_up() -> None:
     loop, turning, item = wheel()
-    for _ in range(50):
+    for _ in range(200):  # as a keep-alive connection does whose heads come in pieces
         turning.arm(item, 5)
+        loop.advance(0.4)
         turning.arm(item, 1)
-        loop.advance(2)
-    assert len(item.expiries) == 50
-    assert sum(map(len, turning._slots.values())) < 5
+        loop.advance(0.4)
+    assert item.expiries == []
+    assert sum(map(len, turning._slots.values())) < 12
 
 
 def test_a_late_loop_catches_up() -> None:

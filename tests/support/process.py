@@ -76,6 +76,7 @@ class Gateway:
         self.lines: list[str] = []
         self._seen = threading.Condition()
         self._ended = False
+        self._held: list[int] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -122,6 +123,12 @@ class Gateway:
         self._reader.join(PATIENCE)
         return status
 
+    def hold_workers(self) -> None:
+        """Remember the present workers: `destroy` ends them, also if the supervisor is gone and they should be."""
+        for pid in children(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                self._held.append(os.pidfd_open(pid))
+
     def stop(self) -> int:
         """SIGTERM and wait."""
         self.signal(signal.SIGTERM)
@@ -129,13 +136,15 @@ class Gateway:
 
     def destroy(self) -> None:
         """Whatever state it is in: nothing of it remains."""
-        workers = children(self.process.pid)
+        self.hold_workers()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for pid in workers:
+        for fd in self._held:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            os.close(fd)
+        self._held.clear()
         self._reader.join(PATIENCE)
 
 
@@ -154,6 +163,7 @@ def gateway(*arguments: str, env: dict[str, str] | None = None, stdout: Path | N
     running = Gateway(*arguments, env=env, stdout=stdout)
     try:
         running.wait_for("ready")
+        running.hold_workers()
         yield running
     finally:
         running.destroy()
