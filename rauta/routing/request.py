@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from rauta.routing.errors import RequestError
 from rauta.routing.hosts import HostError, normalise_host
@@ -58,9 +57,11 @@ class RequestView:
         self.client = client
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A request target taken apart. `path` is `*` for OPTIONS *; `authority` is set by absolute-form only."""
+class Target(NamedTuple):
+    """A request target taken apart. `path` is `*` for OPTIONS *; `authority` is set by absolute-form only.
+
+    A tuple: one is built for every request, and a frozen dataclass takes three times as long.
+    """
 
     path: str
     query: str | None
