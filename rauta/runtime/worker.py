@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 # Told by the supervisor what to do: what a terminal sends to the whole foreground group is not for workers.
 TERMINAL_SIGNALS = frozenset({signal.SIGINT, signal.SIGHUP})
 
+BUILD_LIMIT: Final = 90  # seconds to build everything, if nobody is left to say stop; the supervisor does after 60
 LOG_TIMEOUT: Final = 3.0  # for the last lines, to a reader that may be slow; below the supervisor's KILL_GRACE
 LOG_TIMEOUT_IN_HURRY: Final = 0.5  # below its HURRY_GRACE
 LOG_CHECK_INTERVAL: Final = 10.0  # a log that cannot be written is told once, within that time
@@ -214,7 +215,11 @@ def serve(control: socket.socket, fds: Sequence[int], events: EventLog) -> int:
         setup = receive_setup(control)
         if setup is None:
             return EXIT_OK
+        # The loop that would see the supervisor's end does not run yet, and a plugin may hang while it is built: the
+        # kernel ends this process then. Beyond the supervisor's own time limit, so that it is the one to tell.
+        signal.alarm(BUILD_LIMIT)
         parts = build(setup, fds)
+        signal.alarm(0)
     except RautaError as error:
         with contextlib.suppress(OSError):  # the supervisor may be gone: then nobody waits for the reason
             control.sendall(encode(Failed(str(error))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -102,3 +103,17 @@ def test_started_by_hand_it_says_what_to_do() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
     assert done.stderr == "rauta: workers are started by the gateway: use `python -m rauta.proxy`\n"
+
+
+def test_a_build_that_hangs_ends_without_a_supervisor() -> None:
+    """A plugin that never returns holds the only thread: nothing in the process could see the supervisor's end."""
+    code = """
+import socket
+from rauta.runtime import worker
+def hang(setup, fds):
+    while True: pass
+worker.BUILD_LIMIT, worker.receive_setup, worker.build = 1, lambda control: object(), hang
+worker.serve(socket.socketpair()[0], [], None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30)
+    assert done.returncode == -signal.SIGALRM
