@@ -6,12 +6,12 @@
 * A pattern that re2 cannot take (look-around, back-references) raises RegexTimeoutError instead. For a second
   after that it gets a small budget, so that a flood of hostile requests costs others little.
 
-Patterns match in full, case-sensitive, ASCII.
+Patterns match in full, case-sensitive, ASCII. They are written in a dialect that both engines read alike: or a
+client could change what a route means by sending one slow path.
 """
 
 from __future__ import annotations
 
-import re
 from time import perf_counter
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import re2
 import regex
 
+from rauta.routing import dialect
 from rauta.routing.defaults import REGEX_BUDGET
 from rauta.routing.errors import ModelError
 
@@ -27,8 +28,6 @@ SUSPECT_BUDGET: Final = 0.00025  # 100 times what an honest path of 100 bytes ta
 SUSPECT_TIME: Final = 1.0
 
 _FLAGS: Final = regex.ASCII | regex.VERSION0
-# A flag group anywhere may change how the whole pattern reads (VERSION0): then nothing is known to be literal.
-_FLAG_GROUP: Final = re.compile(r"\(\?[a-zA-Z0-9-]+[:)]")
 _SPECIAL: Final = frozenset(".^$*+?{}[]\\|()")
 _OPTIONAL: Final = frozenset("*?{")
 
@@ -61,20 +60,21 @@ def is_linear(pattern: str) -> bool:
 
 
 def check_pattern(pattern: str, *, where: str) -> None:
-    """Raises ModelError if the pattern does not compile or is too long."""
+    """Raises ModelError if the pattern is too long, not in the dialect (see `dialect`), or does not compile."""
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise ModelError.at(where, f"the pattern has {len(pattern)} characters; {MAX_PATTERN_LENGTH} are allowed")
     if not pattern.isascii():
         raise ModelError.at(where, f"pattern {pattern[:80]!r} is not ASCII: paths are matched percent-encoded")
     try:
+        dialect.check(pattern)
         regex.compile(pattern, _FLAGS)
-    except regex.error as error:  # its text says what and where: "missing ) at position 5"
+    except (dialect.DialectError, regex.error) as error:  # both say what and where
         raise ModelError.at(where, f"pattern {pattern[:80]!r}: {error}") from None
 
 
 def literal_prefix(pattern: str) -> str:
-    """The longest text that this scan can prove every full match to start with; "" when in doubt."""
-    if "|" in pattern or _FLAG_GROUP.search(pattern):
+    """A text that every full match of a pattern in the dialect starts with; "" when in doubt."""
+    if "|" in pattern:
         return ""
     literal: list[str] = []
     position = 1 if pattern.startswith("^") else 0
