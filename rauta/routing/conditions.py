@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import re
 from typing import Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from rauta.routing.model import Match, PathKind, ValueKind, ValueMatch
 from rauta.routing.plugins import Matcher
@@ -19,7 +19,7 @@ class Condition(Protocol):
         """Raises RegexTimeoutError or PluginFailedError where it cannot be known."""
 
     def wanted(self) -> str:
-        """What was asked for, for a person: `method is GET or HEAD`."""
+        """What was asked for, for a person, as in "needs ...": `method GET or HEAD`."""
 
 
 class PluginFailedError(Exception):
@@ -42,7 +42,7 @@ class MethodIs:
         return request.method in self._methods
 
     def wanted(self) -> str:
-        return "method is " + " or ".join(sorted(self._methods))
+        return "method " + " or ".join(sorted(self._methods))
 
 
 class PathFits:
@@ -57,7 +57,7 @@ class PathFits:
         return self._pattern.matches(request.path, budget)
 
     def wanted(self) -> str:
-        return f"path matches {self._pattern.text}"
+        return f"a path that matches {self._pattern.text}"
 
 
 class _ValueFits:
@@ -94,24 +94,36 @@ class HeaderFits(_ValueFits):
         return self._fits(request.headers.get(self._condition.name), budget)
 
 
-@lru_cache(maxsize=16)  # several conditions look at one request; queries are up to 64 KiB, so few are kept
-def parameters_of(query: str) -> dict[str, str]:
-    """Query parameters, percent- and plus-decoded; the first of a name counts, as in Envoy."""
-    found: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        found.setdefault(name, value)
-    return found
+def _finder(name: str) -> re.Pattern[str]:
+    """Finds the first parameter of that name in a raw query, however its characters are encoded.
+
+    One linear search: decoding a hostile query of 60 KiB as a whole takes 120 ms.
+    """
+    parts: list[str] = []
+    for byte in name.encode():
+        char, encoded = chr(byte), f"(?i:%{byte:02x})"
+        if char == " ":
+            parts.append(rf"(?:\+|{encoded})")
+        elif byte >= 0x80 or char in "&=%+":
+            parts.append(encoded)
+        else:
+            parts.append(f"(?:{re.escape(char)}|{encoded})")
+    return re.compile(rf"(?:\A|&){''.join(parts)}(?:=([^&]*))?(?=&|\Z)")
 
 
 class ParameterFits(_ValueFits):
-    """A query parameter."""
+    """A query parameter, name and value percent- and plus-decoded; the first of a name counts, as in Envoy."""
 
-    __slots__ = ()
+    __slots__ = ("_find",)
     what = "query"
 
+    def __init__(self, condition: ValueMatch) -> None:
+        super().__init__(condition)
+        self._find = _finder(condition.name).search
+
     def holds(self, request: RequestView, budget: Budget) -> bool:
-        parameters = parameters_of(request.query) if request.query else {}
-        return self._fits(parameters.get(self._condition.name), budget)
+        found = self._find(request.query) if request.query else None
+        return self._fits(unquote_plus(found[1] or "") if found else None, budget)
 
 
 class PluginAccepts:
@@ -133,7 +145,7 @@ class PluginAccepts:
         return answer
 
     def wanted(self) -> str:
-        return f"plugin {self._name} accepts"
+        return f"plugin {self._name} to accept"
 
 
 def conditions_of(match: Match, matchers: tuple[tuple[str, Matcher], ...]) -> tuple[Condition, ...]:

@@ -38,6 +38,7 @@ _TOKEN: Final = re.compile(
 _CLASS_ESCAPE: Final = re.compile(r"\\[dDwW]")
 _CLASS_CHAR: Final = re.compile(rf"{_CHARACTER}|[ -,.-Z^-~]")
 MAX_REPEAT: Final = 1000  # re2's own limit
+MAX_SIZE: Final = 10_000  # (?:a{1000}){1000} takes 282 MB to compile
 MAX_DEPTH: Final = 50  # of groups; both compilers recurse
 
 _HINTS: Final = (
@@ -65,20 +66,43 @@ class DialectError(ValueError):
         super().__init__(f"{message} (character {position + 1})")
 
 
+class _Size:
+    """What the pattern would be written out, in characters and classes: compilers take memory in proportion to it."""
+
+    def __init__(self) -> None:
+        self._groups = [0]
+        self._last = 0  # the size of the element that a quantifier would repeat
+
+    def count(self, kind: str | None) -> None:
+        if kind == "open":
+            self._groups.append(0)
+            return
+        self._last = max(1, self._groups.pop()) if kind == "close" else 1
+        self._groups[-1] += self._last
+
+    def repeat(self, times: int, position: int) -> None:
+        self._groups[-1] += self._last * max(0, times - 1)
+        if self._groups[-1] > MAX_SIZE:
+            raise DialectError(position, f"with this repetition the pattern stands for more than {MAX_SIZE} characters")
+
+
 def check(pattern: str) -> None:
     """Raises DialectError if the pattern has anything that is not in the dialect. Takes linear time."""
     open_groups: list[int] = []
     position = 1 if pattern.startswith("^") else 0
     end = len(pattern) - 1 if _ends_in_anchor(pattern) else len(pattern)
     repeatable = False  # whether a quantifier may come next
+    size = _Size()
     while position < end:
         token = _TOKEN.match(pattern, position, end)
         kind = None if token is None else token.lastgroup
         if token is None or (kind == "close" and not open_groups):
             raise _refusal(pattern, position)
         if kind == "quantifier":
-            _check_quantifier(token, repeatable)
-        elif kind == "open":
+            size.repeat(_repetitions(token, repeatable), position)
+        else:
+            size.count(kind)
+        if kind == "open":
             open_groups.append(position)
             if len(open_groups) > MAX_DEPTH:
                 raise DialectError(position, f"more than {MAX_DEPTH} groups inside each other")
@@ -97,7 +121,8 @@ def _ends_in_anchor(pattern: str) -> bool:
     return backslashes % 2 == 0
 
 
-def _check_quantifier(token: re.Match[str], repeatable: bool) -> None:
+def _repetitions(token: re.Match[str], repeatable: bool) -> int:
+    """How often a quantifier writes its element out at the most; 1 for those without numbers."""
     if not repeatable:
         raise DialectError(token.start(), f"{token[0]!r} has nothing to repeat, or repeats twice")
     least, most = int(token["least"] or 0), int(token["most"] or 0)
@@ -105,6 +130,7 @@ def _check_quantifier(token: re.Match[str], repeatable: bool) -> None:
         raise DialectError(token.start(), f"{token[0]!r} repeats more than {MAX_REPEAT} times")
     if token["most"] and least > most:
         raise DialectError(token.start(), f"{token[0]!r} is at least more than at most")
+    return max(least, most, 1)
 
 
 def _class(pattern: str, start: int, end: int) -> int:

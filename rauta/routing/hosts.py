@@ -38,17 +38,25 @@ def _name_of(host: str) -> str | None:
     return host if len(host) <= MAX_HOST_LENGTH and _NAME.fullmatch(host) else None
 
 
-@lru_cache(maxsize=4096)  # one entry per name in use; normalising anew costs 1.5 us a request
 def normalise_host(value: str) -> str:
     """The host of an authority or Host field: lower case, without port and trailing dot.
 
     An empty value is the empty host, which only the "any" pattern matches (RFC 9110 7.2).
     Raises HostError (400) for anything that is not `name`, `IPv4` or `[IPv6]` with an optional port.
     """
+    if len(value) > MAX_HOST_LENGTH + len(".:65535"):  # also: what is remembered below stays small
+        raise HostError("bad_host", f"the host has {len(value)} characters; {MAX_HOST_LENGTH} are allowed")
+    return _normalise(value)
+
+
+@lru_cache(maxsize=4096)  # one entry per name in use; normalising anew costs 1.5 us a request
+def _normalise(value: str) -> str:
     if not value:
         return ""
     found = _AUTHORITY.fullmatch(value)
     if found is None:
+        if "@" in value:  # not quoted: this text is logged
+            raise HostError("bad_host", "the host has a user name, which HTTP does not allow (RFC 9110 4.2.4)")
         raise HostError("bad_host", f"invalid host {value[:80]!r}")
     port = found["port"]
     if port and not 0 < int(port) < 65536:

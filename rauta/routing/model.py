@@ -69,10 +69,14 @@ class BalancerKey(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancerSettings:
-    """How a service spreads requests: a built-in (`maglev`, `round_robin`, ...) or a plugin."""
+    """How a service spreads requests: a built-in (`maglev`, `round_robin`, ...) or a plugin.
+
+    `key=None` leaves the key to the protocol: the client's address and port for HTTP/1.1. It is not the same as
+    ADDRESS_PORT, which asks for that whatever the protocol.
+    """
 
     kind: Plugin = field(default_factory=lambda: Plugin(name="maglev"))
-    key: BalancerKey = BalancerKey.ADDRESS_PORT
+    key: BalancerKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

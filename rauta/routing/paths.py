@@ -6,7 +6,7 @@ The rules (RFC 3986 6.2.2, in a form that changes no resource):
 * Percent-encoded unreserved characters are decoded, other escapes keep their meaning and get upper-case
   digits, dot segments are removed. `//` is kept. `%2F` and `%5C` stay encoded and opaque.
 * Refused with 400: NUL and `%00`, control bytes, space, raw non-ASCII, backslash, `#`, the delimiters
-  `<>"{}` (RFC 3986 appendix C: never part of a URI), a bad escape, `..` above the root.
+  `<>"{}` (RFC 3986 appendix C: never part of a URI), a bad escape, `..` above the root, `..%2F` and the like.
 * Normalising is idempotent, and its result is always accepted.
 
 A *prefix* is element-wise: `/foo` matches `/foo` and `/foo/bar`, never `/foobar`; `/foo/` equals `/foo`.
@@ -26,6 +26,8 @@ _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\#?<>\"{}]")
 _FORBIDDEN_QUERY = re.compile(r"[\x00-\x20\x7f-\U0010ffff#<>\"{}]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _ENCODED_SLASH = re.compile(r"%(?:2F|5C)")
+# No honest path has these, and a server that decodes them leaves the prefix that was matched.
+_HIDDEN_DOTS = re.compile(r"(?:/|%2F|%5C)\.{1,2}%(?:2F|5C)|%(?:2F|5C)\.{1,2}(?:/|%2F|%5C|\Z)")
 
 
 class PathError(RequestError):
@@ -72,8 +74,11 @@ def normalise_path(path: str, *, reject_encoded_slash: bool = False) -> str:
         raise PathError("bad_path", f"the path contains {bad[0]!r}")
     if "%" in path:
         path = _ESCAPE.sub(_escape, path)
-        if reject_encoded_slash and _ENCODED_SLASH.search(path):
-            raise PathError("encoded_slash", "the path contains an encoded slash or backslash")
+        if _ENCODED_SLASH.search(path):
+            if reject_encoded_slash:
+                raise PathError("encoded_slash", "the path contains an encoded slash or backslash")
+            if _HIDDEN_DOTS.search(path):
+                raise PathError("bad_path", "the path has a dot segment beside an encoded slash or backslash")
     if "/." in path:
         path = _remove_dot_segments(path)
     return path

@@ -81,7 +81,8 @@ def parse_target(method: str, target: str, *, reject_encoded_slash: bool = False
             return Target("*", None, None)
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
-            raise PathError("bad_target", f"the target {target[:80]!r} is neither a path nor an http URL")
+            # Not quoted: it may be a URL with a password, and this text is logged.
+            raise PathError("bad_target", "the target is neither a path nor an http URL")
         authority, target = absolute[1], absolute[2]
         if not authority:
             raise HostError("bad_host", "the target is a URL without a host")

@@ -34,8 +34,6 @@ from rauta.routing.precedence import Rule, rules_by_host
 from rauta.routing.regexes import Budget, RegexTimeoutError
 from rauta.routing.request import RequestView
 
-NO_CLIENT: Final = ("", 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Consideration:
@@ -121,7 +119,7 @@ class Table:
             return None
         settings = service.balancer
         address, port = client
-        key = client_hash(address, port if settings.key is BalancerKey.ADDRESS_PORT else 0)
+        key = client_hash(address, 0 if settings.key is BalancerKey.ADDRESS else port)
         if settings.kind.name in BUILT_IN:
             return self._balancers[service.name].pick(candidates, key, load)
         return self._pick_by_plugin(service, candidates, key, load)
@@ -187,7 +185,7 @@ def _verdict(candidate: Candidate, fits: bool, request: RequestView, budget: Bud
         return True, "a regex used up its budget: the answer is 503"
     except PluginFailedError as error:
         return True, f"{error}: the answer is 500"
-    return (True, _CLAIMED) if refusing is None else (False, f"not so: {refusing.wanted()}")
+    return (True, _CLAIMED) if refusing is None else (False, f"needs {refusing.wanted()}")
 
 
 def _balancer_of(kind: Plugin) -> Balancer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import pytest
 import re2
 from hypothesis import example, given, settings
@@ -104,9 +102,7 @@ def test_a_hostile_path_is_decided_by_the_linear_engine() -> None:
     assert pattern.linear
     assert budget.left <= 0
     assert pattern.matches("a" * 60, Budget())
-    started = perf_counter()
-    assert not pattern.matches("a" * 60_000 + "!", Budget())
-    assert perf_counter() - started < 1, "backtracking would take longer than the universe has"
+    assert not pattern.matches("a" * 60_000 + "!", Budget()), "and this ends: backtracking would not in our time"
 
 
 def test_one_budget_serves_all_patterns_of_a_request() -> None:
@@ -191,6 +187,8 @@ def test_any_text_is_a_pattern_or_a_model_error(pattern: str) -> None:
         ("/a{3,2}", "at least more than at most"),
         ("/a^b", "first character"),
         ("/a$b", "last character"),
+        ("(?:(?:a{1000}){1000}){1000}", "more than 10000 characters"),
+        ("(?:abc[de]{100}){100}", "more than 10000 characters"),
         ("/(a", "group is not closed"),
         ("/a)", "no group to close"),
         ("/[a", "class is not closed"),
@@ -227,6 +225,7 @@ def test_what_is_refused(pattern: str, complaint: str) -> None:
         "a|",
         "()",
         "/a=b&c",
+        "(?:[0-9]{4}){100}",
     ],
 )
 def test_what_is_allowed(pattern: str) -> None:

@@ -33,7 +33,7 @@ from support.build import backend, configuration, route, service
 HOST_NAMES = st.sampled_from(["a.test", "b.a.test", "c.b.a.test", "test", "other"])
 HOSTS = st.lists(st.builds(HostPattern, HOST_NAMES, st.sampled_from(HostKind)), max_size=2, unique=True).map(tuple)
 PATHS = st.lists(st.sampled_from(["a", "b", "ab", "", "1"]), max_size=4).map(lambda parts: "/" + "/".join(parts))
-REGEXES = st.sampled_from(["/a/.*", "/.*", "/[ab]+", "/a|/b", "/a/?b*", "(?i)/A", r"/\d", "/a(?!b).*", "/ab?"])
+REGEXES = st.sampled_from(["/a/.*", "/.*", "/[ab]+", "/a|/b", "/a/?b*", "/[aA]", r"/\d", "/a(?!b).*", "/ab?"])
 PATH_MATCHES = st.one_of(
     PATHS.map(PathMatch.exact),
     PATHS.map(lambda path: PathMatch.prefix(path.rstrip("/") or "/")),

@@ -25,7 +25,7 @@ def service(
     name: str,
     *backends: Backend,
     balancer: str | Plugin = "maglev",
-    key: BalancerKey = BalancerKey.ADDRESS_PORT,
+    key: BalancerKey | None = None,
 ) -> Service:
     kind = Plugin(name=balancer) if isinstance(balancer, str) else balancer
     return Service(
