@@ -22,7 +22,17 @@ T = TypeVar("T")
 class PathIndex:
     """The candidates of one host."""
 
-    __slots__ = ("_depth", "_exact", "_final", "_flat", "_lengths", "_literals", "_prefixes", "candidates")
+    __slots__ = (
+        "_depth",
+        "_everything",
+        "_exact",
+        "_final",
+        "_flat",
+        "_lengths",
+        "_literals",
+        "_prefixes",
+        "candidates",
+    )
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.candidates: Group = tuple(candidates)
@@ -34,6 +44,9 @@ class PathIndex:
         self._depth = max((prefix.count("/") for prefix in self._prefixes), default=0)
         # With one priority the kinds come one after the other; otherwise what fits has to be sorted.
         self._flat = len({c.route.priority for c in self.candidates}) <= 1
+        # A host with nothing but one unconditional root prefix, as behind --to: its answer to every path.
+        only = self.candidates[0] if len(self.candidates) == 1 else None
+        self._everything: Hit | None = only.final if only is not None and "" in self._prefixes else None
         self._final: dict[str, Hit] = {}
         if self._flat:
             self._final = {path: group[0].final for path, group in self._exact.items() if group[0].final is not None}
@@ -43,6 +56,8 @@ class PathIndex:
 
     def match(self, request: RequestView) -> Outcome:
         """The outcome for a request of this host."""
+        if self._everything is not None:
+            return self._everything
         final = self._final.get(request.path)
         if final is not None:
             return final

@@ -118,6 +118,8 @@ class Table:
         if not candidates:
             return None
         settings = service.balancer
+        if len(candidates) == 1 and settings.kind.name in BUILT_IN:
+            return candidates[0]
         address, port = client
         key = client_hash(address, 0 if settings.key is BalancerKey.ADDRESS else port)
         if settings.kind.name in BUILT_IN:
