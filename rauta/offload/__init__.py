@@ -15,9 +15,20 @@ from rauta.offload.plans import (
     SuffixOwner,
     Verdicts,
 )
-from rauta.offload.protocol import Counters, Offload, OffloadError, Prepared, RequestKey, State, Traffic
+from rauta.offload.protocol import (
+    Attachment,
+    Counters,
+    Gauges,
+    MapUse,
+    Offload,
+    OffloadError,
+    Prepared,
+    RequestKey,
+    State,
+    Traffic,
+)
 from rauta.offload.reasons import Passed, Reason, Refusal
-from rauta.offload.selection import OFFLOADS, available, select, start
+from rauta.offload.selection import OFFLOADS, available, fall_back, select, told
 
 __all__ = [
     "plan",
@@ -43,9 +54,13 @@ __all__ = [
     "Counters",
     "RequestKey",
     "Traffic",
+    "Gauges",
+    "MapUse",
+    "Attachment",
     "State",
     "OFFLOADS",
     "available",
     "select",
-    "start",
+    "fall_back",
+    "told",
 ]

@@ -161,7 +161,9 @@ HONOURED: Final[AllowList] = {
     },
     BalancerSettings: {
         "key": Honoured(
-            "for `address` the port counts as 0 in the hash", _one_of(BalancerKey.ADDRESS, BalancerKey.ADDRESS_PORT)
+            # None: the kernel tiers serve HTTP/1.1 only, for which it is address and port.
+            "for `address` the port counts as 0 in the hash",
+            _one_of(None, BalancerKey.ADDRESS, BalancerKey.ADDRESS_PORT),
         ),
     },
     Route: {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Final
 
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.plans import Plan
 from rauta.offload.protocol import Counters, LifeCycle, OffloadError, Prepared
-from rauta.routing.settings import OffloadSettings
+from rauta.routing.settings import Address, OffloadSettings
 
 NOTHING_HERE: Final = "this version of rauta has no kernel offload"
 
@@ -16,12 +17,11 @@ class NullOffload:
     """Stands where a kernel offload would. `why` says why it does, as a clause for a person."""
 
     name: ClassVar[str] = "null"
-    __slots__ = ("_generation", "_life", "_pending", "why")
+    __slots__ = ("_life", "_pending", "why")
 
     def __init__(self, why: str = NOTHING_HERE) -> None:
         self.why = why
         self._life = LifeCycle()
-        self._generation = 0
         self._pending: Prepared | None = None
 
     def missing(self, settings: OffloadSettings) -> str | None:
@@ -37,11 +37,10 @@ class NullOffload:
         """The usual limits: the plan then tells what a kernel offload would answer."""
         return Capabilities()
 
-    def prepare(self, plan: Plan) -> Prepared:
+    def prepare(self, plan: Plan, settings: OffloadSettings, generation: int) -> Prepared:
         """A generation that nobody reads."""
         self._life.done("prepare")
-        self._generation += 1
-        self._pending = Prepared(self._generation, plan)
+        self._pending = Prepared(generation, plan, settings)
         return self._pending
 
     def commit(self, prepared: Prepared) -> None:
@@ -58,6 +57,10 @@ class NullOffload:
             raise OffloadError(f"{call} of generation {prepared.generation}, which is not the one that was prepared")
         self._life.done(call)
         self._pending = None
+
+    def usable(self, service: str, addresses: Collection[Address] | None) -> None:
+        """Nothing to do: tier 3 knows its backends."""
+        self._life.done("usable")
 
     def counters(self) -> Counters:
         """Always empty: nothing was answered."""

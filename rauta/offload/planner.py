@@ -38,7 +38,7 @@ Hosts = Mapping[HostPattern | None, Sequence[Rule]]
 
 
 def plan(configuration: Configuration, capabilities: Capabilities | None = None) -> Plan:
-    """What the kernel can answer of a configuration, and why not the rest. Pure; 10,000 routes take about a second."""
+    """What the kernel can answer of a configuration, and why not the rest. Pure; 10,000 routes take 0.6 to 1.0 s."""
     return _Planner(configuration, capabilities or Capabilities()).plan()
 
 

@@ -49,7 +49,8 @@ def _slot_table(backends: tuple[Backend, ...]) -> maglev.SlotTable:
 class PlannedService:
     """A service as the kernel sees it. `backends` are those with weight, in the order of the Maglev table's indices.
 
-    With `by_address` the client's port counts as 0.
+    `number` is its position in the maps, valid within this plan only: identity is the name, by which an
+    implementation keys what outlives the plan (flows, counters). With `by_address` the client's port counts as 0.
     """
 
     number: int
@@ -72,7 +73,8 @@ class PlannedService:
 class PlannedRoute:
     """A route that the kernel answers: its services and their cumulative weights, as `Answer` in tier 3 has them.
 
-    `number` is the route's id in the maps. `tiers` are the kernel tiers (1, 2) whose entries name it.
+    `number` is its position in the maps, valid within this plan only: identity is the name, as with services.
+    `tiers` are the kernel tiers (1, 2) whose entries name it.
     """
 
     number: int
@@ -176,7 +178,8 @@ class Size:
 class Plan:
     """What the kernel answers, and for every route that it does not (or not wholly) answer, why.
 
-    `routes` and `services` are by name, in the order of their numbers; `refusals` by route.
+    `routes` and `services` are by name, in the order of their numbers; `refusals` by route. The numbers are valid
+    within this plan only: the next one may give them to others, so identity is the name.
     """
 
     capabilities: Capabilities

@@ -1,10 +1,13 @@
-"""Which offload a configuration gets on this machine, and why, in one line for the banner."""
+"""Which offload a configuration gets on this machine, and why, in one line for the banner.
+
+The interface of what the entry point group `rauta.offloads` names is provisional, see `protocol`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import Final, cast
 
 from rauta.offload.null import NOTHING_HERE, NullOffload
 from rauta.offload.protocol import Offload, OffloadError
@@ -29,26 +32,24 @@ def select(settings: OffloadSettings | None) -> tuple[Offload, str]:
         return _null("offload.mode is none")
     problems: list[str] = []
     for offload in _kernel_offloads(problems):
-        missing = offload.missing(settings)
+        missing = _missing(offload, settings)
         if missing is None:
             return offload, f"kernel offload {offload.name!r}"
         problems.append(f"{offload.name}: {missing}")
     return _without(settings, "; ".join(problems) or NOTHING_HERE)
 
 
-def start(settings: OffloadSettings | None) -> tuple[Offload, str]:
-    """`select`, and start what it selected. In mode auto, one that does not start is replaced by the null one.
+def fall_back(settings: OffloadSettings, offload: Offload, call: str, error: Exception) -> tuple[Offload, str]:
+    """What stands in for an offload whose `call` failed, not started, and the reason in one line.
 
-    Raises OffloadError if `mode: require` cannot be met.
+    Raises OffloadError if `mode: require` does not allow it.
     """
-    offload, reason = select(settings)
-    settings = settings or OffloadSettings(mode=OffloadMode.NONE)
-    try:
-        offload.start(settings)
-    except OffloadError as error:
-        offload, reason = _without(settings, f"{offload.name}: {error}")
-        offload.start(settings)
-    return offload, reason
+    return _without(settings, f"{offload.name}: {call} failed: {told(error)}")
+
+
+def told(error: Exception) -> str:
+    """A failure of foreign code in one line: the text of an OffloadError, anything else with its type."""
+    return " ".join((str(error) if isinstance(error, OffloadError) else repr(error)).split())
 
 
 def _null(why: str) -> tuple[Offload, str]:
@@ -73,11 +74,22 @@ def _kernel_offloads(problems: list[str]) -> Iterator[Offload]:
             yield offload
 
 
+# Foreign code: whatever it raises is its failure, told as such, and the next one is tried.
+
+
+def _missing(offload: Offload, settings: OffloadSettings) -> str | None:
+    try:
+        return offload.missing(settings)
+    except Exception as error:  # noqa: BLE001 - see above
+        return f"missing failed: {told(error)}"
+
+
 def _build(point: EntryPoint) -> Offload:
     try:
         offload = point.load()()
-    except Exception as error:  # foreign code: whatever it raises is its failure, told as such
-        raise OffloadError(f"{point.name} ({point.value}) cannot be loaded: {error!r}") from error
-    if not isinstance(offload, Offload):
+        complete = isinstance(offload, Offload)  # which reads its properties
+    except Exception as error:
+        raise OffloadError(f"{point.name} ({point.value}) cannot be loaded: {told(error)}") from error
+    if not complete:
         raise OffloadError(f"{point.name} ({point.value}) is not an offload: it lacks a part of the protocol")
-    return offload
+    return cast(Offload, offload)

@@ -111,14 +111,9 @@ def _from_file(path: str, events: EventLog) -> Source:
     for warning in loaded.warnings:
         events.warning("config_warning", str(warning), file=str(warning.file), line=warning.line, key=warning.key)
 
-    def place(*keys: str) -> str:
-        from rauta.runtime.places import place_of
-
-        return place_of(loaded.files, *keys)
-
     from rauta.runtime.start import Source
 
-    return Source(configuration=loaded.configuration, name=path, place=place)
+    return Source(configuration=loaded.configuration, name=path, files=loaded.files)
 
 
 def _from_addresses(listen: str, to: str) -> Source:

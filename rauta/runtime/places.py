@@ -1,30 +1,65 @@
-"""Where in its files a configuration says something. Asked only when a start fails, so nothing is kept for it."""
+"""Where in its files a configuration says something. Asked only when something is wrong, so nothing is kept for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from rauta.config import nodes
 from rauta.config.compose import Composer
 from rauta.config.errors import ConfigError
-from rauta.config.nodes import Mapping
+from rauta.config.nodes import Node
 from rauta.config.source import Allowance, read_text
 
+Keys = tuple[str | int, ...]
+"""The way to a value: keys of objects and, from 0, positions in lists."""
 
-def place_of(files: Sequence[Path], *keys: str) -> str:
-    """`file:line` of the value that the keys lead to; the first file alone where they lead to none."""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of a file; the file alone (None) where it no longer says what it said when it was loaded."""
+
+    file: str
+    line: int | None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+def places_of(files: Sequence[Path], wanted: Sequence[Keys]) -> list[Place]:
+    """Where the values are that the keys lead to, in the first file that has them. Reads every file once at most, which
+    takes as long as loading it does: up to seconds."""
+    found: dict[Keys, Place] = {}
     for file in files:
+        missing = [keys for keys in wanted if keys not in found]
+        if not missing:
+            break
         allowance = Allowance()
         try:
-            node = Composer(str(file), allowance).compose(read_text(file, allowance))
+            root = Composer(str(file), allowance).compose(read_text(file, allowance))
         except ConfigError:
             continue  # it was good when it was loaded, and has been changed since
-        line = None
-        for key in keys:
-            if not isinstance(node, Mapping) or key not in node.items:
-                break
+        for keys in missing:
+            line = _line(root, keys)
+            if line is not None:
+                found[keys] = Place(str(file), line)
+    nowhere = Place(str(files[0]), None)
+    return [found.get(keys, nowhere) for keys in wanted]
+
+
+def _line(node: Node | None, keys: Keys) -> int | None:
+    """None: the keys lead to nothing."""
+    if node is None:
+        return None  # the file is empty by now
+    line = node.line
+    for key in keys:
+        if isinstance(node, nodes.Mapping) and isinstance(key, str) and key in node.items:
             line, _ = node.mark_of(key)
             node = node.items[key]
+        elif isinstance(node, nodes.Sequence) and isinstance(key, int) and key < len(node.items):
+            node = node.items[key]
+            line = node.line
         else:
-            return f"{file}:{line}"
-    return str(files[0])
+            return None
+    return line

@@ -23,9 +23,11 @@ TIMEOUT: Final = 5.0  # seconds for all; one try of the C library's resolver tak
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """A backend's host that has no address now, the first service that uses it, and the resolver's words."""
+    """A backend's host that has no address now, the resolver's words, and who uses it first: the service and the
+    position in its list of backends."""
 
     service: str
+    position: int
     host: str
     reason: str
 
@@ -38,16 +40,16 @@ class Unresolved:
 
 async def unresolved(services: Iterable[Service], *, within: float = TIMEOUT) -> list[Unresolved]:
     """Look all names up, side by side and within `within` seconds; what did not resolve."""
-    users: dict[str, str] = {}
+    users: dict[str, tuple[str, int]] = {}
     for service in services:
-        for backend in service.backends:
+        for position, backend in enumerate(service.backends):
             if backend.address.ip is None:
-                users.setdefault(backend.address.host, service.name)
+                users.setdefault(backend.address.host, (service.name, position))
     hosts = [*users][:MAX_NAMES]
     answers = await _look_up(hosts, within)
     silence = f"no answer within {within:g} s"
     reasons = ((host, answers.get(host, silence)) for host in hosts)
-    return [Unresolved(users[host], host, reason) for host, reason in reasons if reason]
+    return [Unresolved(*users[host], host, reason) for host, reason in reasons if reason]
 
 
 async def _look_up(hosts: list[str], within: float) -> dict[str, str]:

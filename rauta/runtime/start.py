@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rauta.routing.errors import RautaError
-from rauta.runtime import offloading as offload
+from rauta.runtime import offloading
 from rauta.runtime.banner import announce
 from rauta.runtime.errors import StartError
 from rauta.runtime.offloading import Offloading
@@ -19,42 +20,47 @@ from rauta.runtime.supervisor import Supervisor
 from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
-    from rauta.routing.model import Configuration, Service
+    from rauta.routing.model import Configuration
     from rauta.runtime.log import EventLog
+    from rauta.runtime.places import Keys, Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A configuration, where it comes from (for people), and where a value of it is written down (None: in no file)."""
+    """A configuration, where it comes from (for people), and the files that it was read from, if any."""
 
     configuration: Configuration
     name: str
-    place: Callable[..., str] | None = None
+    files: tuple[Path, ...] = ()
+
+    def places(self, wanted: Sequence[Keys]) -> list[Place | None]:
+        """Where values of it are written down; None: in no file. Blocks, since it reads the files."""
+        if not self.files or not wanted:
+            return [None] * len(wanted)
+        from rauta.runtime.places import places_of
+
+        return [*places_of(self.files, wanted)]
 
     def at(self, *keys: str) -> str:
         """The start of a message about a value: `file:line: `, or nothing."""
-        return "" if self.place is None else f"{self.place(*keys)}: "
+        (place,) = self.places([keys])
+        return "" if place is None else f"{place}: "
 
 
 def run(source: Source, events: EventLog) -> int:
     """Serve until a signal ends it; the exit status. Raises StartError."""
     configuration = source.configuration
     with ExitStack() as stack:
-        with _placed(source, "offload", "mode"):
-            offloading = stack.enter_context(Offloading(configuration))
-
-        def on_ready(pids: Sequence[int]) -> None:
-            offloading.commit()
-            announce(events, configuration, offloading, pids, source.name)
-
+        running = Offloading(configuration, events, place=lambda: source.at("offload", "mode"))
         supervisor = Supervisor(
             configuration,
             events=events,
             access_log=_open_access_log(source, stack),
             place=lambda listener: source.at("listeners", listener.name, "address"),
-            on_ready=on_ready,
+            offloading=running,
+            on_ready=lambda pids: announce(events, configuration, running, pids, source.name),
         )
-        return asyncio.run(_run(supervisor, configuration.services, events))
+        return asyncio.run(_run(supervisor, source, events))
 
 
 def check(source: Source) -> str:
@@ -62,8 +68,10 @@ def check(source: Source) -> str:
     from rauta.routing.table import Table
 
     configuration = source.configuration
-    with _placed(source, "offload", "mode"):
-        offload.check(configuration.offload)
+    try:
+        offloading.check(configuration.offload)
+    except StartError as error:
+        raise StartError(f"{source.at('offload', 'mode')}{error}", code=error.code) from None
     try:
         Table(configuration).close()
     except RautaError as error:
@@ -73,26 +81,24 @@ def check(source: Source) -> str:
     return f"{source.name} is good: {', '.join(counts)}"
 
 
-@contextmanager
-def _placed(source: Source, *keys: str) -> Iterator[None]:
-    try:
-        yield
-    except StartError as error:
-        raise StartError(f"{source.at(*keys)}{error}", code=error.code) from None
-
-
-async def _run(supervisor: Supervisor, services: Sequence[Service], events: EventLog) -> int:
+async def _run(supervisor: Supervisor, source: Source, events: EventLog) -> int:
     tasks = Tasks(asyncio.get_running_loop())
-    tasks.start(_check_names(services, events), name="check of the backends' names")
+    tasks.start(_check_names(source, events), name="check of the backends' names")
     try:
         return await supervisor.run()
     finally:
         await tasks.cancel()
 
 
-async def _check_names(services: Sequence[Service], events: EventLog) -> None:
-    for finding in await unresolved(services):
-        events.warning("backend_unresolved", str(finding), service=finding.service, host=finding.host)
+async def _check_names(source: Source, events: EventLog) -> None:
+    findings = await unresolved(source.configuration.services)
+    wanted = [("services", finding.service, "backends", finding.position, "address") for finding in findings]
+    # In a thread: the file may be long, and the supervisor has workers to look after.
+    places = await asyncio.to_thread(source.places, wanted) if findings else []
+    for finding, place in zip(findings, places, strict=True):
+        where = {} if place is None else {"file": place.file, "line": place.line}
+        text = f"{finding}" if place is None else f"{place}: {finding}"
+        events.warning("backend_unresolved", text, service=finding.service, host=finding.host, **where)
 
 
 def _open_access_log(source: Source, stack: ExitStack) -> int | None:

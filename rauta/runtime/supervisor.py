@@ -1,7 +1,8 @@
 """The supervisor: owns the listening sockets, starts the workers, replaces those that die, and stops them.
 
 A start has two phases, so that it happens as a whole or not at all: every worker builds what it needs and says
-so; then the sockets listen and all workers are told to serve. Before that, clients are refused.
+so, and the offload prepares its generation meanwhile; then the sockets listen, all workers are told to serve, and
+the offload goes live. Before that, clients are refused.
 
 Standard library only, and no parsing of anything that came over the network: this process keeps the privileges.
 """
@@ -13,7 +14,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rauta.routing.defaults import DRAIN_TIMEOUT
 from rauta.routing.model import Configuration
@@ -25,6 +26,9 @@ from rauta.runtime.log import EventLog
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
 from rauta.runtime.sockets import SlotSockets
 from rauta.runtime.tasks import Tasks
+
+if TYPE_CHECKING:
+    from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
 KILL_GRACE: Final = 5.0  # beyond the drain, until SIGKILL: closing tables and flushing logs takes milliseconds
@@ -72,8 +76,9 @@ def worker_count(configuration: Configuration) -> int:
 class Supervisor:
     """Runs one configuration until a signal ends it.
 
-    `access_log` is the descriptor that the workers write their lines to. `place`: see `sockets.bind`. `on_ready` is
-    called once, when all workers serve, and gets their pids.
+    `access_log` is the descriptor that the workers write their lines to. `place`: see `sockets.bind`. `offloading` is
+    stopped when `run` ends, and has served no other supervisor. `on_ready` is called once, when all workers serve and
+    the offload is live, and gets their pids.
     """
 
     def __init__(
@@ -83,8 +88,11 @@ class Supervisor:
         events: EventLog,
         access_log: int | None = None,
         place: Callable[[Listener], str] | None = None,
+        offloading: Offloading | None = None,
         on_ready: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
+        self._generation = 1  # of the configuration that is served; the offload is told the number
+        self._offloading = offloading
         self._events = events
         self._on_ready = on_ready
         self._inherited = () if access_log is None else (access_log,)
@@ -146,6 +154,8 @@ class Supervisor:
             except OSError as error:
                 raise StartError(f"cannot start a worker: {error}", code=EXIT_FAILURE) from error
             workers.append(slot.worker)
+        if self._offloading is not None:
+            await self._offloading.prepare(self._generation)
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 for worker in workers:
@@ -159,6 +169,8 @@ class Supervisor:
             raise StartError(str(error), code=EXIT_CONFIGURATION if error.told else EXIT_FAILURE) from error
         except TimeoutError:
             raise StartError(f"the workers were not ready within {START_TIMEOUT:g} s", code=EXIT_FAILURE) from None
+        if self._offloading is not None:
+            await self._offloading.commit()
         if self._on_ready is not None:
             self._on_ready([worker.pid for worker in workers])
 
@@ -271,10 +283,12 @@ class Supervisor:
             await worker.reach(Stage.GONE)
 
     async def _end(self) -> None:
-        """Whatever happened: no worker stays."""
+        """Whatever happened: no worker stays, and nothing in the kernel."""
         await self._keepers.cancel()
         for worker in self._workers:
             worker.kill()
         await self._all_gone()
         await self._watchers.cancel()
         sockets.close([slot.sockets for slot in self._slots])
+        if self._offloading is not None:
+            await self._offloading.stop()

@@ -1,4 +1,7 @@
-"""The one place where tasks start: they are named, kept, and a crash of one is never lost."""
+"""The tasks of the runtime: named, kept, and a crash of one ends its owner.
+
+(The data plane has `rauta.proxy.tasks`, for owners that outlive a task's failure; it must not import the runtime.)
+"""
 
 from __future__ import annotations
 

@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from rauta.offload import NullOffload, OffloadError, available, select, start
+from rauta.offload import NullOffload, OffloadError, available, fall_back, select
 from rauta.routing.settings import OffloadMode, OffloadSettings
 
 AUTO = OffloadSettings()
 REQUIRE = OffloadSettings(mode=OffloadMode.REQUIRE)
 
 CODE = """
-from rauta.offload import NullOffload as _Null, OffloadError
+from rauta.offload import NullOffload as _Null
 
 class Works:
     name = "works"
-    def __init__(self): self.started_with = None
     def missing(self, settings): return None
-    def start(self, settings): self.started_with = settings
+    def start(self, settings): raise NotImplementedError
     capabilities = _Null().capabilities
-    def prepare(self, plan): raise NotImplementedError
+    def prepare(self, plan, settings, generation): raise NotImplementedError
     def commit(self, prepared): raise NotImplementedError
     def abort(self, prepared): raise NotImplementedError
+    def usable(self, service, addresses): raise NotImplementedError
     def counters(self): raise NotImplementedError
     def stop(self, *, detach): pass
 
@@ -33,9 +33,13 @@ class Old(Works):
     name = "old"
     def missing(self, settings): return "the kernel is 6.1, 6.9 is needed"
 
-class Stuck(Works):
-    name = "stuck"
-    def start(self, settings): raise OffloadError("eth0 has a foreign program")
+class Confused(Works):
+    name = "confused"
+    def missing(self, settings): raise LookupError("no such\\nfile")
+
+class Timid(Works):
+    @property
+    def capabilities(self): raise RuntimeError("ask later")
 
 class Broken:
     def __init__(self): raise RuntimeError("no LLVM")
@@ -79,17 +83,13 @@ def test_what_ships_today(settings: OffloadSettings | None, reason: str) -> None
     assert isinstance(offload, NullOffload)
     assert told == reason
     assert offload.missing(AUTO) == reason.removeprefix("no kernel offload: ")
-    started, told = start(settings)
-    assert told == reason
-    started.counters()
 
 
 def test_require_fails_with_what_is_missing() -> None:
     expected = "offload.mode is require, but this version of rauta has no kernel offload; mode: auto starts without it"
-    for tried in (select, start):
-        with pytest.raises(OffloadError) as caught:
-            tried(REQUIRE)
-        assert str(caught.value) == expected
+    with pytest.raises(OffloadError) as caught:
+        select(REQUIRE)
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("settings", [AUTO, REQUIRE])
@@ -99,8 +99,6 @@ def test_the_first_that_lacks_nothing_is_used(install: Install, settings: Offloa
     offload, reason = select(settings)
     assert offload.name == "works"
     assert reason == "kernel offload 'works'"
-    started, _ = start(settings)
-    assert getattr(started, "started_with", None) == settings
 
 
 def test_one_that_is_not_asked_for_is_not_imported(install: Install) -> None:
@@ -110,23 +108,34 @@ def test_one_that_is_not_asked_for_is_not_imported(install: Install) -> None:
 
 
 def test_everything_that_is_missing_is_told(install: Install) -> None:
-    install("Broken", "Half", "Old")
+    install("Broken", "Confused", "Half", "Old", "Timid")
     offload, reason = select(AUTO)
     assert isinstance(offload, NullOffload)
     assert reason == (
         "no kernel offload: broken (offload_test_kernels:Broken) cannot be loaded: RuntimeError('no LLVM'); "
+        "confused: missing failed: LookupError('no such\\nfile'); "
         "half (offload_test_kernels:Half) is not an offload: it lacks a part of the protocol; "
-        "old: the kernel is 6.1, 6.9 is needed"
+        "old: the kernel is 6.1, 6.9 is needed; "
+        "timid (offload_test_kernels:Timid) cannot be loaded: RuntimeError('ask later')"
     )
-    with pytest.raises(OffloadError, match=r"6\.9 is needed; mode: auto"):
+    with pytest.raises(OffloadError, match=r"6\.9 is needed; .*; mode: auto"):
         select(REQUIRE)
 
 
-def test_one_that_does_not_start_is_replaced_or_fatal(install: Install) -> None:
-    install("Stuck")
-    offload, reason = start(AUTO)
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OffloadError("eth0 has a\n  foreign program"), "eth0 has a foreign program"),
+        (PermissionError(1, "Operation not permitted"), "PermissionError(1, 'Operation not permitted')"),
+    ],
+)
+def test_one_that_fails_is_replaced_or_fatal(install: Install, error: Exception, told: str) -> None:
+    install("Works")
+    failed, _ = select(AUTO)
+    offload, reason = fall_back(AUTO, failed, "start", error)
     assert isinstance(offload, NullOffload)
-    assert reason == "no kernel offload: stuck: eth0 has a foreign program"
-    offload.counters()
-    with pytest.raises(OffloadError, match="but stuck: eth0 has a foreign program; mode: auto"):
-        start(REQUIRE)
+    assert reason == f"no kernel offload: works: start failed: {told}"
+    with pytest.raises(OffloadError) as caught:
+        fall_back(REQUIRE, failed, "start", error)
+    expected = f"offload.mode is require, but works: start failed: {told}; mode: auto starts without it"
+    assert str(caught.value) == expected

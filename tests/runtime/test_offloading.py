@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rauta.offload import Capabilities, NullOffload, OffloadError, Plan, Prepared, selection
+from rauta.offload import Capabilities, Counters, NullOffload, Offload, OffloadError, Plan, Prepared, selection
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.settings import Address, Listener, OffloadMode, OffloadSettings
 from rauta.runtime import offloading
 from rauta.runtime.errors import StartError
+from rauta.runtime.log import EventLog, Level
 from rauta.runtime.offloading import Offloading
-from support.process import free_port, gateway, get
+from rauta.runtime.tasks import Tasks
+from support.process import PATIENCE, free_port, gateway, get, run_rauta
 
 CONFIGURATION = Configuration(
     listeners=(Listener(name="web", address=Address("127.0.0.1", 8080)),),
@@ -23,29 +29,44 @@ CONFIGURATION = Configuration(
 
 
 class Recording:
-    """Writes its calls down; fails where it is told to."""
+    """Writes its calls down, with the threads they came in; fails where it is told to."""
 
     name = "recording"
 
-    def __init__(self, fails: str = "") -> None:
+    def __init__(self, fails: Mapping[str, Exception] | None = None) -> None:
         self.calls: list[str] = []
-        self._fails = fails
+        self.threads: set[threading.Thread] = set()
+        self.given: list[tuple[Plan, OffloadSettings, int]] = []
+        self.tables: dict[str, Collection[Address] | None] = {}
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self._fails = fails or {}
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
-        if name == self._fails:
-            raise OffloadError(f"{name} does not work today")
+        self.threads.add(threading.current_thread())
+        if name in self._fails:
+            raise self._fails[name]
+
+    def missing(self, settings: OffloadSettings) -> str | None:
+        return None
 
     def start(self, settings: OffloadSettings) -> None:
         self._call("start")
 
     @property
     def capabilities(self) -> Capabilities:
+        if "capabilities" in self._fails:
+            raise self._fails["capabilities"]
         return Capabilities()
 
-    def prepare(self, plan: Plan) -> Prepared:
+    def prepare(self, plan: Plan, settings: OffloadSettings, generation: int) -> Prepared:
         self._call("prepare")
-        return Prepared(1, plan)
+        self.entered.set()
+        self.go_on.wait(PATIENCE)
+        self.given.append((plan, settings, generation))
+        return Prepared(generation, plan, settings)
 
     def commit(self, prepared: Prepared) -> None:
         self._call("commit")
@@ -53,76 +74,209 @@ class Recording:
     def abort(self, prepared: Prepared) -> None:
         self._call("abort")
 
+    def usable(self, service: str, addresses: Collection[Address] | None) -> None:
+        self._call("usable")
+        self.tables[service] = addresses
+
+    def counters(self) -> Counters:
+        return Counters()
+
     def stop(self, *, detach: bool) -> None:
-        self._call(f"stop {detach}")
+        self._call("stop")
 
 
-def install(offload: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(settings: OffloadSettings) -> tuple[Recording, str]:
-        offload.start(settings)
-        return offload, "as told"
+class Events(EventLog):
+    """Keeps what is told: name, message and fields."""
 
-    monkeypatch.setattr(offloading, "start", start)
+    __slots__ = ("told",)
 
+    def __init__(self) -> None:
+        super().__init__(terminal=False)
+        self.told: list[tuple[str, str, dict[str, object]]] = []
 
-def test_a_run_prepares_commits_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    offload = Recording()
-    install(offload, monkeypatch)
-    with Offloading(CONFIGURATION) as running:
-        assert (running.name, running.reason) == ("recording", "as told")
-        assert offload.calls == ["start", "prepare"]
-        running.commit()
-    assert offload.calls == ["start", "prepare", "commit", "stop True"]
+    def write(self, level: Level, event: str, message: str, **fields: object) -> None:
+        self.told.append((event, message, fields))
 
 
-def test_a_start_that_fails_elsewhere_takes_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    offload = Recording()
-    install(offload, monkeypatch)
-    with pytest.raises(StartError), Offloading(CONFIGURATION):
-        raise StartError("a worker cannot start")
-    assert offload.calls == ["start", "prepare", "abort", "stop True"]
+@pytest.fixture
+def events() -> Events:
+    return Events()
 
 
-def test_a_plan_that_cannot_be_taken_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    offload = Recording(fails="prepare")
-    install(offload, monkeypatch)
-    with (
-        pytest.raises(StartError, match=r"offload 'recording': prepare does not work") as caught,
-        Offloading(CONFIGURATION),
-    ):
-        pytest.fail("entered")
-    assert caught.value.code == 1
-    assert offload.calls == ["start", "prepare", "stop True"]
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recording]:
+    """An offload that every configuration gets; `fails` are its calls that raise."""
+
+    def installed(**fails: Exception) -> Recording:
+        offload = Recording(fails)
+        monkeypatch.setattr(offloading, "select", lambda settings: (offload, "as told"))
+        return offload
+
+    return installed
 
 
-def test_a_commit_that_fails_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    offload = Recording(fails="commit")
-    install(offload, monkeypatch)
-    with pytest.raises(StartError, match=r"commit does not work"), Offloading(CONFIGURATION) as running:
-        running.commit()
-    assert offload.calls == ["start", "prepare", "commit", "stop True"]
+Install = Callable[..., Recording]
+ABORTS = "before commit"
 
 
-def test_what_is_required_and_missing() -> None:
+async def life(running: Offloading, *, until: str = "") -> None:
+    """As the supervisor lives it."""
+    try:
+        await running.prepare(7)
+        if until != ABORTS:
+            await running.commit()
+    finally:
+        await running.stop()
+
+
+def test_the_fake_is_an_offload() -> None:
+    assert isinstance(Recording(), Offload)
+
+
+def test_a_run_prepares_commits_and_leaves_nothing(install: Install, events: Events) -> None:
+    offload = install()
+    running = Offloading(CONFIGURATION, events)
+    assert (running.name, running.reason, offload.calls) == ("recording", "as told", [])
+    asyncio.run(life(running))
+    assert offload.calls == ["start", "prepare", "commit", "stop"]
+    ((planned, settings, generation),) = offload.given
+    assert planned.refusals.keys() == {"r"}
+    assert (settings, generation) == (CONFIGURATION.offload, 7)
+    assert events.told == []
+
+
+def test_a_start_that_fails_elsewhere_takes_it_back(install: Install, events: Events) -> None:
+    offload = install()
+    asyncio.run(life(Offloading(CONFIGURATION, events), until=ABORTS))
+    assert offload.calls == ["start", "prepare", "abort", "stop"]
+
+
+def test_one_that_never_started_removes_nothing(install: Install, events: Events) -> None:
+    offload = install()
+    asyncio.run(Offloading(CONFIGURATION, events).stop())
+    assert offload.calls == []
+
+
+ERRORS = [
+    pytest.param(OffloadError("not\ntoday"), "not today", id="expected"),
+    pytest.param(OSError(1, "not permitted"), "PermissionError(1, 'not permitted')", id="foreign"),
+]
+
+
+def removed(call: str, error: Exception) -> bool:
+    """Whether stop is called: a start that fails as it should has left nothing."""
+    return call != "start" or not isinstance(error, OffloadError)
+
+
+@pytest.mark.parametrize("call", ["start", "capabilities", "prepare", "commit"])
+@pytest.mark.parametrize(("error", "told"), ERRORS)
+def test_in_mode_auto_a_failure_is_told_and_tier_3_serves(
+    call: str, error: Exception, told: str, install: Install, events: Events
+) -> None:
+    offload = install(**{call: error})
+    running = Offloading(CONFIGURATION, events)
+    asyncio.run(life(running))
+    assert running.name == NullOffload.name
+    assert running.reason == f"no kernel offload: recording: {call} failed: {told}"
+    assert events.told == [("offload_failed", running.reason, {"offload": "recording", "call": call})]
+    assert offload.calls.count("stop") == removed(call, error)
+
+
+@pytest.mark.parametrize("call", ["start", "capabilities", "prepare", "commit"])
+@pytest.mark.parametrize(("error", "told"), ERRORS)
+def test_in_mode_require_a_failure_ends_the_start(
+    call: str, error: Exception, told: str, install: Install, events: Events
+) -> None:
+    offload = install(**{call: error})
+    required = replace(CONFIGURATION, offload=OffloadSettings(mode=OffloadMode.REQUIRE))
+    with pytest.raises(StartError) as caught:
+        asyncio.run(life(Offloading(required, events, place=lambda: "rauta.yaml:3: ")))
+    assert str(caught.value).startswith(f"rauta.yaml:3: offload.mode is require, but recording: {call} failed: {told};")
+    assert caught.value.code == 2
+    assert offload.calls.count("stop") == removed(call, error)
+
+
+@pytest.mark.parametrize("until", [ABORTS, ""])
+def test_what_cannot_be_removed_is_told(until: str, install: Install, events: Events) -> None:
+    install(abort=OffloadError("a map is busy"), stop=OSError(16, "Device or resource busy"))
+    asyncio.run(life(Offloading(CONFIGURATION, events), until=until))
+    told = {str(fields["call"]): message for event, message, fields in events.told if event == "offload_not_removed"}
+    assert told.keys() == ({"abort", "stop"} if until else {"stop"})
+    assert told["stop"] == (
+        "offload 'recording': stop failed, and may have left something on this machine: "
+        "OSError(16, 'Device or resource busy')"
+    )
+
+
+def test_calls_do_not_block_the_loop_and_share_a_thread(install: Install, events: Events) -> None:
+    offload = install()
+    offload.go_on.clear()
+
+    async def run() -> None:
+        running = Offloading(CONFIGURATION, events)
+        asyncio.get_running_loop().call_soon(offload.go_on.set)  # reached only if prepare does not hold the loop
+        await life(running)
+
+    asyncio.run(run())
+    assert offload.go_on.is_set()
+    assert offload.calls == ["start", "prepare", "commit", "stop"]
+    assert len(offload.threads) == 1
+    assert threading.current_thread() not in offload.threads
+
+
+def test_a_stop_waits_for_a_call_that_nobody_awaits_any_more(install: Install, events: Events) -> None:
+    """A signal cancels the start while the offload is at work: calls come one at a time all the same."""
+    offload = install()
+    offload.go_on.clear()
+
+    async def run() -> None:
+        running = Offloading(CONFIGURATION, events)
+        tasks = Tasks(asyncio.get_running_loop())
+        tasks.start(running.prepare(1), name="prepare")
+        await asyncio.to_thread(offload.entered.wait, PATIENCE)
+        await tasks.cancel()
+        asyncio.get_running_loop().call_soon(offload.go_on.set)
+        await running.stop()
+
+    asyncio.run(run())
+    assert offload.calls == ["start", "prepare", "abort", "stop"]
+
+
+def test_what_is_required_and_missing(events: Events) -> None:
     settings = OffloadSettings(mode=OffloadMode.REQUIRE)
-    with pytest.raises(StartError, match=r"offload\.mode is require, but .*; mode: auto starts without it") as caught:
+    expected = r"offload\.mode is require, but .*; mode: auto starts without it"
+    with pytest.raises(StartError, match=expected) as caught:
         offloading.check(settings)
+    assert caught.value.code == 2
+    with pytest.raises(StartError, match=f"^rauta.yaml:3: {expected}") as caught:
+        Offloading(replace(CONFIGURATION, offload=settings), events, place=lambda: "rauta.yaml:3: ")
     assert caught.value.code == 2
 
 
-# An offload as an installed package, which says what it is asked to do.
+def test_without_one_nothing_is_planned(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offloading, "plan", lambda *_: pytest.fail("planned"))
+    running = Offloading(Configuration(listeners=CONFIGURATION.listeners), events)
+    asyncio.run(life(running))
+    assert running.name == NullOffload.name
+    assert "no offload section" in running.reason
+    assert events.told == []
+
+
+# An offload as an installed package, which says what it is asked to do and fails where it is told to.
 PACKAGE = """
 import os
-from rauta.offload import NullOffload, Prepared, Capabilities
+from rauta.offload import Counters, Prepared, Capabilities
 
 
 class Toy:
     name = "toy"
     capabilities = Capabilities()
 
-    def _say(self, what):
+    def _say(self, *what):
         with open(os.environ["TOY_LOG"], "a") as log:
-            log.write(what + chr(10))
+            print(*what, file=log)
+        if what[0] == os.environ["TOY_FAILS"]:
+            raise RuntimeError("no luck")
 
     def missing(self, settings):
         return None
@@ -130,51 +284,101 @@ class Toy:
     def start(self, settings):
         self._say("start")
 
-    def prepare(self, plan):
-        self._say("prepare")
-        return Prepared(1, plan)
+    def prepare(self, plan, settings, generation):
+        self._say("prepare", generation, *settings.interfaces)
+        return Prepared(generation, plan, settings)
 
     def commit(self, prepared):
-        self._say("commit")
+        self._say("commit", prepared.generation)
 
     def abort(self, prepared):
         self._say("abort")
 
+    def usable(self, service, addresses):
+        self._say("usable", service)
+
     def counters(self):
-        return None
+        return Counters()
 
     def stop(self, *, detach):
-        self._say("stop")
+        self._say("stop", detach)
 """
 
 
-def test_an_installed_offload_goes_live_with_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "site" / "toy-1.0.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "site" / "toy_offload.py").write_text(PACKAGE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{selection.OFFLOADS}]\ntoy = toy_offload:Toy\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    monkeypatch.setenv("TOY_LOG", str(tmp_path / "log"))
-    port = free_port()
-    document = {
-        "version": 1,
-        "workers": 1,
-        "offload": {"mode": "require"},
-        "listeners": {"web": {"address": f"127.0.0.1:{port}"}},
-        "routes": [{"name": "all", "respond": {"body": "here"}}],
-    }
-    (tmp_path / "rauta.yaml").write_text(json.dumps(document))
-    with gateway("--config", str(tmp_path / "rauta.yaml")) as running:
+class Installed:
+    """The toy, and a file that asks for an offload."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
+        self._monkeypatch = monkeypatch
+        self.port = free_port()
+        info = folder / "site" / "toy-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / "site" / "toy_offload.py").write_text(PACKAGE)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{selection.OFFLOADS}]\ntoy = toy_offload:Toy\n")
+        monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
+        monkeypatch.setenv("TOY_LOG", str(folder / "log"))
+
+    def file(self, mode: str, *, fails: str = "") -> str:
+        """Write the file; its path."""
+        self._monkeypatch.setenv("TOY_FAILS", fails)
+        document = {
+            "version": 1,
+            "workers": 1,
+            "offload": {"mode": mode, "interfaces": ["eth7"]},
+            "listeners": {"web": {"address": f"127.0.0.1:{self.port}"}},
+            "routes": [{"name": "all", "respond": {"body": "here"}}],
+        }
+        path = self._folder / "rauta.yaml"
+        path.write_text(json.dumps(document))
+        return str(path)
+
+    def said(self) -> list[str]:
+        """The calls so far."""
+        return (self._folder / "log").read_text().splitlines()
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
+    return Installed(tmp_path, monkeypatch)
+
+
+def test_an_installed_offload_goes_live_with_the_gateway(toy: Installed) -> None:
+    with gateway("--config", toy.file("require")) as running:
         assert running.wait_for("ready")["offload"] == {"name": "toy", "reason": "kernel offload 'toy'"}
-        assert get(port) == (200, b"here")
-        assert (tmp_path / "log").read_text().split() == ["start", "prepare", "commit"]
+        assert get(toy.port) == (200, b"here")
+        assert toy.said() == ["start", "prepare 1 eth7", "commit 1"]
         assert running.stop() == 0
-    assert (tmp_path / "log").read_text().split()[-1] == "stop"
+    assert toy.said()[3:] == ["stop True"]
 
 
-def test_without_one_nothing_is_planned() -> None:
-    with Offloading(Configuration(listeners=CONFIGURATION.listeners)) as running:
-        assert running.name == NullOffload.name
-        assert "no offload section" in running.reason
-        running.commit()
+@pytest.mark.parametrize("call", ["start", "prepare", "commit"])
+def test_a_gateway_serves_without_the_offload_that_fails(call: str, toy: Installed) -> None:
+    with gateway("--config", toy.file("auto", fails=call)) as running:
+        reason = f"no kernel offload: toy: {call} failed: RuntimeError('no luck')"
+        assert running.wait_for("ready")["offload"] == {"name": "null", "reason": reason}
+        assert running.events("offload_failed")[0]["message"] == reason
+        assert toy.said()[-1] == "stop True"
+        assert get(toy.port) == (200, b"here")
+        assert running.stop() == 0
+        assert "Traceback" not in "".join(running.lines)
+
+
+@pytest.mark.parametrize("call", ["start", "prepare", "commit"])
+def test_a_gateway_that_requires_it_does_not_start(call: str, toy: Installed) -> None:
+    path = toy.file("require", fails=call)
+    code, said = run_rauta("--config", path)
+    assert code == 2
+    assert said == (
+        f"rauta: {path}:1: offload.mode is require, but toy: {call} failed: RuntimeError('no luck'); "
+        "mode: auto starts without it\n"
+    )
+    assert toy.said()[-1] == "stop True"
+
+
+def test_a_gateway_ends_well_though_the_offload_does_not(toy: Installed) -> None:
+    with gateway("--config", toy.file("require", fails="stop")) as running:
+        assert running.stop() == 0
+        assert "RuntimeError('no luck')" in running.wait_for("offload_not_removed")["message"]
+        assert "Traceback" not in "".join(running.lines)

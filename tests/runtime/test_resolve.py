@@ -38,8 +38,13 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 def test_only_names_that_do_not_resolve_are_told(resolver: dict[str, object]) -> None:
     resolver["gone.test"] = socket.gaierror(-2, "Name or service not known")
-    services = [service("a", "127.0.0.1", "good.test"), service("b", "gone.test"), service("c", "gone.test")]
+    services = [
+        service("a", "127.0.0.1", "good.test"),
+        service("b", "127.0.0.1", "gone.test"),
+        service("c", "gone.test"),
+    ]
     (finding,) = asyncio.run(unresolved(services))
+    assert (finding.service, finding.position) == ("b", 1)
     assert str(finding) == (
         "service 'b': backend host 'gone.test' cannot be resolved: Name or service not known; "
         "its requests are answered 502 until it can"

@@ -185,6 +185,17 @@ def test_kernel_tiers_that_are_required_and_missing(check: bool, file: File) -> 
     assert said.startswith(f"rauta: {path}:7: offload.mode is require, but ")
 
 
+def test_a_backend_that_does_not_resolve_is_told_with_its_line(file: File) -> None:
+    backends = [{"address": "127.0.0.1:9"}, {"address": "no-such-host.invalid:80"}]
+    path = file.write(services={"app": {"backends": backends}})
+    with gateway("--config", path) as running:
+        event = running.wait_for("backend_unresolved")
+        assert (event["service"], event["host"]) == ("app", "no-such-host.invalid")
+        assert (event["file"], event["line"]) == (path, 5)
+        assert event["message"].startswith(f"{path}:5: service 'app': backend host 'no-such-host.invalid' cannot be ")
+        assert running.stop() == 0
+
+
 def with_plugin(file: File) -> str:
     return file.write(routes=[{"name": "all", "match": {"plugins": [{"name": "odd"}]}, "service": "app"}])
 
