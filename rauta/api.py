@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from rauta.routing.conditions import PluginFailedError
 from rauta.routing.errors import ModelError, Problem, RautaError, RequestError
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
@@ -39,6 +40,7 @@ from rauta.routing.model import (
 from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed, RegexTimeout
 from rauta.routing.paths import normalise_path
 from rauta.routing.plugins import BALANCERS, MATCHERS, Balancer, Load, Matcher, PluginError
+from rauta.routing.precedence import Rule
 from rauta.routing.request import FieldList, Headers, RequestView, Target, host_of, parse_target
 from rauta.routing.settings import (
     AccessLog,
@@ -57,7 +59,7 @@ from rauta.routing.settings import (
     Sysctls,
     TlsSettings,
 )
-from rauta.routing.table import Table
+from rauta.routing.table import Consideration, Explanation, Table
 
 if TYPE_CHECKING:
     from rauta.config import ConfigError, ConfigProblem, Loaded, load
@@ -83,6 +85,9 @@ __all__ = [
     "Miss",
     "RegexTimeout",
     "PluginFailed",
+    "Explanation",
+    "Consideration",
+    "Rule",
     # requests
     "RequestView",
     "Headers",
@@ -148,4 +153,5 @@ __all__ = [
     "RequestError",
     "ConfigError",
     "PluginError",
+    "PluginFailedError",
 ]

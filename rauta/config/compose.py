@@ -7,12 +7,13 @@ This one is a loop with limits on depth, on nodes and on what aliases stand for.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import yaml
 
 from rauta.config.errors import ConfigError, ConfigProblem, key_text
-from rauta.config.nodes import Mapping, Node, Scalar, Sequence, Value, resolve, shorten
+from rauta.config.nodes import Mapping, Mark, Node, Scalar, Sequence, Value, resolve, shorten
 from rauta.config.source import MAX_NODES, Allowance, fail
 
 MAX_DEPTH: Final = 50  # the format itself needs 8, settings of plugins a few more
@@ -34,10 +35,11 @@ class _Open:
     """A collection whose end has not come. `key` is the last key of a mapping; `pending`: its value has not come;
     `drop`: the value is a duplicate."""
 
-    __slots__ = ("anchor", "before", "drop", "key", "node", "pending")
+    __slots__ = ("anchor", "before", "drop", "is_mapping", "key", "node", "pending")
 
-    def __init__(self, node: Sequence | Mapping, anchor: _Anchor | None, before: int) -> None:
-        self.node = node
+    def __init__(self, node: Sequence | Mapping, is_mapping: bool, anchor: _Anchor | None, before: int) -> None:
+        self.node: Any = node  # either, as `is_mapping` says: a check for each of a file's nodes would cost more
+        self.is_mapping = is_mapping
         self.anchor = anchor
         self.before = before
         self.key = ""
@@ -48,36 +50,21 @@ class _Open:
 class Composer:
     """Composes one file. Problems that leave the structure intact are collected in the allowance."""
 
-    __slots__ = ("_allowance", "_anchors", "_file", "_opened", "_root")
+    __slots__ = ("_allowance", "_anchors", "_file", "_opened", "_root", "_top")
 
     def __init__(self, file: str, allowance: Allowance) -> None:
         self._file = file
         self._allowance = allowance
         self._anchors: dict[str, _Anchor] = {}
         self._opened: list[_Open] = []
+        self._top: _Open | None = None  # the last of them
         self._root: Node | None = None
 
     def compose(self, text: str, loader: Any = _LOADER) -> Node | None:
         """The file's single document; None if it is empty. Raises ConfigError where reading cannot go on."""
         parser = loader(text)
-        documents = 0
-        handlers = {
-            yaml.ScalarEvent: self._scalar,
-            yaml.MappingStartEvent: self._start,
-            yaml.SequenceStartEvent: self._start,
-            yaml.MappingEndEvent: self._end,
-            yaml.SequenceEndEvent: self._end,
-            yaml.AliasEvent: self._alias,
-        }
         try:
-            next_event = parser.get_event
-            while (event := next_event()) is not None:
-                handler = handlers.get(event.__class__)
-                if handler is not None:
-                    handler(event)
-                elif isinstance(event, yaml.DocumentStartEvent):
-                    documents += 1
-                    self._document(event, documents)
+            self._read(parser.get_event)
         except yaml.MarkedYAMLError as error:
             raise self._syntax(error, text) from None
         except yaml.YAMLError as error:
@@ -85,6 +72,26 @@ class Composer:
         finally:
             parser.dispose()
         return self._root
+
+    def _read(self, next_event: Callable[[], Any]) -> None:
+        documents = 0
+        handlers: dict[Any, Callable[[Any], None]] = {
+            yaml.MappingStartEvent: self._start_mapping,
+            yaml.SequenceStartEvent: self._start_sequence,
+            yaml.MappingEndEvent: self._end,
+            yaml.SequenceEndEvent: self._end,
+            yaml.AliasEvent: self._alias,
+        }
+        scalar_event, scalar = yaml.ScalarEvent, self._scalar  # more than half of all events
+        while (event := next_event()) is not None:
+            kind = event.__class__
+            if kind is scalar_event:
+                scalar(event)
+            elif kind in handlers:
+                handlers[kind](event)
+            elif kind is yaml.DocumentStartEvent:
+                documents += 1
+                self._document(event, documents)
 
     def _document(self, event: Any, number: int) -> None:
         if number > 1:
@@ -95,18 +102,19 @@ class Composer:
 
     def _scalar(self, event: Any) -> None:
         text = event.value
-        opened = self._opened[-1] if self._opened else None
-        self._count(event, 1)
+        top = self._top
+        self._allowance.nodes -= 1
+        if self._allowance.nodes < 0:
+            raise self._too_many(event)
         if event.tag is not None:
             self._refuse_tag(event)
         if not text.isascii():
             self._check_surrogates(event)
-        is_key = opened is not None and not opened.pending and opened.node.__class__ is Mapping
+        is_key = top is not None and top.is_mapping and not top.pending
         if is_key and event.anchor is None:  # the common case first: keys are half of all scalars
             self._key(event, text)
             return
-        mark = event.start_mark
-        node = Scalar(mark.line + 1, mark.column + 1, text, self._resolve(event) if event.implicit[0] else text)
+        node = Scalar(event.start_mark, text, self._resolve(event, text) if event.implicit[0] else text)
         if event.anchor is not None:
             self._anchors[event.anchor] = _Anchor(node, 1)
         if is_key:
@@ -114,36 +122,47 @@ class Composer:
         else:
             self._attach(node)
 
-    def _resolve(self, event: Any) -> Value:
+    def _resolve(self, event: Any, text: str) -> Value:
         try:
-            return resolve(event.value)
+            return resolve(text)
         except ValueError as error:
             self._problem(event, str(error))
             return None
 
-    def _start(self, event: Any) -> None:
-        self._count(event, 1)
+    def _start_mapping(self, event: Any) -> None:
+        self._open(event, Mapping(self._place(event)), True)
+
+    def _start_sequence(self, event: Any) -> None:
+        self._open(event, Sequence(self._place(event)), False)
+
+    def _place(self, event: Any) -> Mark:
+        """Where a collection that starts here is: at its key, if it has one."""
+        top = self._top
+        if top is None or not top.is_mapping:
+            return event.start_mark  # type: ignore[no-any-return]
+        if not top.pending:
+            hint = ": '{{ }}' of a template was not filled in?" if isinstance(event, yaml.MappingStartEvent) else ""
+            raise self._fatal(event, f"a key must be text, not {_kind(event)}{hint}")
+        return top.node.marks[-1]  # type: ignore[no-any-return]
+
+    def _open(self, event: Any, node: Mapping | Sequence, is_mapping: bool) -> None:
+        self._allowance.nodes -= 1
+        if self._allowance.nodes < 0:
+            raise self._too_many(event)
         if event.tag is not None:
             self._refuse_tag(event)
         if len(self._opened) >= MAX_DEPTH:
             raise self._fatal(event, f"nested more than {MAX_DEPTH} levels deep")
-        opened = self._opened[-1] if self._opened else None
-        line, column = event.start_mark.line + 1, event.start_mark.column + 1
-        if opened is not None and isinstance(opened.node, Mapping):
-            if not opened.pending:
-                hint = ": '{{ }}' of a template was not filled in?" if isinstance(event, yaml.MappingStartEvent) else ""
-                raise self._fatal(event, f"a key must be text, not {_kind(event)}{hint}")
-            line, column = opened.node.last_mark()
-        kind: type[Mapping | Sequence] = Mapping if isinstance(event, yaml.MappingStartEvent) else Sequence
-        node = kind(line, column)
         anchor = None
         if event.anchor is not None:
             anchor = self._anchors[event.anchor] = _Anchor(node, None)
         self._attach(node)
-        self._opened.append(_Open(node, anchor, self._allowance.nodes))
+        self._top = _Open(node, is_mapping, anchor, self._allowance.nodes)
+        self._opened.append(self._top)
 
-    def _end(self, event: Any) -> None:
+    def _end(self, _event: Any) -> None:
         opened = self._opened.pop()
+        self._top = self._opened[-1] if self._opened else None
         if opened.anchor is not None:
             opened.anchor.size = opened.before - self._allowance.nodes + 1
 
@@ -155,9 +174,11 @@ class Composer:
             raise self._fatal(event, f"'*{event.anchor}' refers to no anchor '&{event.anchor}' before it{hint}")
         if anchor.size is None:
             raise self._fatal(event, f"'*{event.anchor}' stands inside what it refers to")
-        self._count(event, anchor.size)
+        self._allowance.nodes -= anchor.size
+        if self._allowance.nodes < 0:
+            raise self._too_many(event)
         opened = self._opened[-1]  # an alias cannot be a document: nothing was anchored before
-        if isinstance(opened.node, Mapping) and not opened.pending:
+        if opened.is_mapping and not opened.pending:
             if not isinstance(anchor.node, Scalar):
                 raise self._fatal(event, f"a key must be text, and '*{event.anchor}' is not")
             self._key(event, anchor.node.text)
@@ -167,34 +188,30 @@ class Composer:
     def _key(self, event: Any, text: str) -> None:
         opened = self._opened[-1]
         mapping = opened.node
-        if isinstance(mapping, Mapping):  # always: the callers looked
-            opened.key = text = sys.intern(text)
-            opened.pending = True
-            opened.drop = text in mapping.items
-            if opened.drop and self._allowance.problems.full:
-                self._allowance.problems.more += 1
-            elif opened.drop:
-                line, _ = mapping.mark_of(text)
-                self._problem(event, f"the key {shorten(text)} is there twice, first in line {line}")
-            else:
-                mapping.add_mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        opened.key = text = sys.intern(text)
+        opened.pending = True
+        opened.drop = text in mapping.items
+        if not opened.drop:
+            mapping.marks.append(event.start_mark)
+        elif self._allowance.problems.full:
+            self._allowance.problems.more += 1
+        else:
+            line, _ = mapping.mark_of(text)
+            self._problem(event, f"the key {shorten(text)} is there twice, first in line {line}")
 
     def _attach(self, node: Node) -> None:
-        if not self._opened:
+        top = self._top
+        if top is None:
             self._root = node
-            return
-        opened = self._opened[-1]
-        if isinstance(opened.node, Sequence):
-            opened.node.items.append(node)
+        elif not top.is_mapping:
+            top.node.items.append(node)
         else:
-            if not opened.drop:
-                opened.node.items[opened.key] = node
-            opened.pending = False
+            if not top.drop:
+                top.node.items[top.key] = node
+            top.pending = False
 
-    def _count(self, event: Any, nodes: int) -> None:
-        self._allowance.nodes -= nodes
-        if self._allowance.nodes < 0:
-            raise self._fatal(event, f"more than {MAX_NODES} values, those that aliases stand for included")
+    def _too_many(self, event: Any) -> ConfigError:
+        return self._fatal(event, f"more than {MAX_NODES} values, those that aliases stand for included")
 
     def _refuse_tag(self, event: Any) -> None:
         written = event.tag.replace("tag:yaml.org,2002:", "!!", 1)

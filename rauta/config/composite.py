@@ -13,7 +13,8 @@ from rauta.config.schema import Json, Object, Type
 class ListOf(Type):
     """A list. `collect` makes the value of the items; `empty` says what to do instead of writing an empty list.
 
-    With `unique`, equal items are a problem. With `keep`, invalid items stay in their places as INVALID.
+    With `unique`, equal items are a problem. With `keep`, invalid items stay in their places as INVALID. With `share`,
+    lists of the same texts are one value, which is decoded once: the items must depend on nothing but their text.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class ListOf(Type):
         empty: str | None = None,
         unique: bool = False,
         keep: bool = False,
+        share: bool = False,
         instead: str | None = "[%s]",
     ) -> None:
         self.item = item
@@ -32,6 +34,7 @@ class ListOf(Type):
         self._empty = empty
         self._unique = unique
         self._keep = keep
+        self._share = share
         self._instead = instead
 
     def accepts(self, node: Node) -> bool:
@@ -46,6 +49,18 @@ class ListOf(Type):
         if self._empty is not None and not node.items:
             reader.problem(node, f"the list is empty: {self._empty}")
             return INVALID
+        if not self._share:
+            return self._decode_items(node, reader)
+        same = (self, *[child.value for child in node.items if child.__class__ is Scalar])
+        found = reader.memo.get(same)
+        if found is not None and len(same) == len(node.items) + 1:
+            return found
+        found = self._decode_items(node, reader)
+        if found is not INVALID:
+            reader.memo[same] = found
+        return found
+
+    def _decode_items(self, node: Sequence, reader: Reader) -> Any:
         values = []
         seen: set[Any] = set()
         valid = True

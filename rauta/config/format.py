@@ -1,7 +1,7 @@
 """The file format, version 1: every key once, with its type, default, meaning and example.
 
 Decoder, JSON Schema (`docs/rauta.schema.json`) and reference (`docs/config.md`) all come from here and the other
-`format_` modules. Optional keys may be added; anything else is a new version.
+`format_` modules. Keys may be added, and errors may be given a meaning; anything else is a new version.
 """
 
 from __future__ import annotations

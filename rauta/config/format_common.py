@@ -10,4 +10,4 @@ from rauta.routing import defaults, settings
 
 NAME: Final = Text("a name", pattern="^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$")
 WEIGHT: Final = Integer(least=0, most=defaults.MAX_WEIGHT)
-FORWARDED: Final = ListOf(Choice(settings.Forwarded), collect=frozenset, unique=True)
+FORWARDED: Final = ListOf(Choice(settings.Forwarded), collect=frozenset, unique=True, share=True)

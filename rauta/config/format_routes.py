@@ -19,13 +19,17 @@ from rauta.routing.plugins import MATCHERS
 
 _path: Final = Text("a path", pattern="^/")
 _port: Final = Integer("a port", least=1, most=65535)
+_REGEX: Final = "[regular expressions](routing.md#regular-expressions)"
 
 # --- matches --------------------------------------------------------------------------------------------
 
 
+_PATH_KINDS: Final = {kind.value: kind for kind in model.PathKind}  # a look-up by value costs three times this one
+
+
 def _build_path(**values: str) -> model.PathMatch:
     [(kind, value)] = values.items()
-    return model.PathMatch(model.PathKind(kind), value)
+    return model.PathMatch(_PATH_KINDS[kind], value)
 
 
 _path_match = Object(
@@ -42,7 +46,7 @@ _path_match = Object(
         Field(
             key="regex",
             type=Text("a regular expression"),
-            doc="The whole path, case-sensitive, ASCII.",
+            doc=f"The whole path, case-sensitive, ASCII; see {_REGEX}.",
             example='"/users/[0-9]+"',
         ),
     ),
@@ -79,7 +83,7 @@ def _value_fields(what: str) -> tuple[Field, ...]:
         Field(
             key="regex",
             type=Text("a regular expression"),
-            doc="The whole value, case-sensitive, ASCII.",
+            doc=f"The whole value, case-sensitive, ASCII; see {_REGEX}.",
             example='"v[0-9]+"',
         ),
         Field(key="present", type=Boolean(), doc="Whether it is there at all, whatever its value.", example="false"),
@@ -130,7 +134,9 @@ _match = Object(
     fields=(
         Field(
             key="hosts",
-            type=ListOf(Parsed("a host", HostPattern.parse), unique=True, empty="leave it out for any host"),
+            type=ListOf(
+                Parsed("a host", HostPattern.parse), unique=True, share=True, empty="leave it out for any host"
+            ),
             doc="Any of these. `*.example.com` matches any depth below `example.com`, and not itself.",
             example='[api.example.com, "*.example.org"]',
             absent="any host",
@@ -142,6 +148,7 @@ _match = Object(
                 Text("a method", pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"),
                 collect=frozenset,
                 unique=True,
+                share=True,
                 empty="leave it out for any method",
             ),
             doc="Any of these, in upper case.",
@@ -293,7 +300,7 @@ ROUTE: Final = Object(
         Field(key="name", type=NAME, doc="Unique; in logs and metrics.", example="orders"),
         Field(
             key="listeners",
-            type=ListOf(NAME, unique=True, empty="leave it out for all listeners"),
+            type=ListOf(NAME, unique=True, share=True, empty="leave it out for all listeners"),
             doc="Names of the listeners it serves.",
             example="[web]",
             absent="all listeners",

@@ -51,8 +51,7 @@ class _BalancerType(PluginType):
     """A balancer: its name, or an object with its name, settings and what it hashes."""
 
     def build(self, plugin: model.Plugin, values: dict[str, Any]) -> model.BalancerSettings:
-        key = values.get("key", model.BalancerKey.ADDRESS_PORT)
-        return model.BalancerSettings(kind=plugin, key=key)
+        return model.BalancerSettings(kind=plugin, key=values.get("key"))
 
     def show(self, value: Any) -> str:
         return str(value.kind.name)
@@ -70,6 +69,7 @@ _balancer = _BalancerType(
                 type=Choice(model.BalancerKey),
                 doc="What of the client is hashed. `address` keeps a client on one backend.",
                 example="address",
+                absent="address and port of the connection; with HTTP/2 (later) least requests, per stream",
             ),
         ),
         model=model.BalancerSettings,

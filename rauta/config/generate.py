@@ -44,7 +44,9 @@ routes:
   matches in the order of the names; each is read once, where it comes first. A glob may match nothing, a path without
   wildcards must exist.
 * **Unknown keys** are errors that name the nearest known one. A file is checked as a whole, and every problem has its
-  line. Optional keys may be added to version {VERSION}; anything else is version {VERSION + 1}.
+  line.
+* **Within version {VERSION}**, keys may be added, and values that are errors today may be given a meaning; no file
+  that is good today changes its meaning or becomes an error. Anything else is version {VERSION + 1}.
 * **Limits**: {MAX_FILE_SIZE >> 20} MiB a file, {MAX_TOTAL_SIZE >> 20} MiB and {MAX_FILES} files together,
   {MAX_DEPTH} levels, {MAX_NODES:,} values (what aliases stand for included).
 

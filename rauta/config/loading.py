@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,8 +40,23 @@ def load(path: str | os.PathLike[str], *, check_files: bool = True, warn: bool =
 
     With `check_files`, certificates and keys are read, too; with `warn`, what is allowed and most likely a mistake is
     looked for (which compiles every regex a second time). Raises ConfigError with every problem that was found.
+    The garbage collector stands still meanwhile.
     """
-    return _Load().run(Path(path), check_files=check_files, warn=warn)
+    with _collector_paused():
+        return _Load().run(Path(path), check_files=check_files, warn=warn)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Nodes are many, none is in a cycle, and all go by themselves at the end. Looking through them again and again
+    takes 0.6 of 1.8 s for 10,000 routes."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Load:

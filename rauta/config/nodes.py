@@ -6,62 +6,77 @@ Scalars follow the core schema of YAML 1.2.2 (10.3.2): `off`, `no`, `12:30` and 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 MAX_DIGITS: Final = 40  # of an integer; more than any field takes, less than int() needs quadratic time for
 
 Value = str | int | float | bool | None
 
 
-class Scalar:
-    """A value without parts. `text` is as written, `value` what it means. Lines and columns count from 1."""
+class Mark(Protocol):
+    """A place as the parser gives it: counted from 0. Kept as it is: few of a file's thousands are ever looked at."""
 
-    __slots__ = ("column", "line", "text", "value")
+    @property
+    def line(self) -> int:
+        """The line, from 0."""
 
-    def __init__(self, line: int, column: int, text: str, value: Value) -> None:
-        self.line = line
-        self.column = column
+    @property
+    def column(self) -> int:
+        """The column, from 0."""
+
+
+class _Placed:
+    __slots__ = ("mark",)
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+
+    @property
+    def line(self) -> int:
+        """The line, from 1."""
+        return self.mark.line + 1
+
+    @property
+    def column(self) -> int:
+        """The column, from 1."""
+        return self.mark.column + 1
+
+
+class Scalar(_Placed):
+    """A value without parts. `text` is as written, `value` what it means."""
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, mark: Mark, text: str, value: Value) -> None:
+        self.mark = mark
         self.text = text
         self.value = value
 
 
-class Sequence:
+class Sequence(_Placed):
     """A list. Where it is the value of a key, its place is the key's."""
 
-    __slots__ = ("column", "items", "line")
+    __slots__ = ("items",)
 
-    def __init__(self, line: int, column: int) -> None:
-        self.line = line
-        self.column = column
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
         self.items: list[Node] = []
 
 
-class Mapping:
-    """Keys, in order, with their values."""
+class Mapping(_Placed):
+    """Keys, in order, with their values. `marks` are the places of the keys, in the same order."""
 
-    __slots__ = ("_marks", "column", "items", "line")
+    __slots__ = ("items", "marks")
 
-    def __init__(self, line: int, column: int) -> None:
-        self.line = line
-        self.column = column
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
         self.items: dict[str, Node] = {}
-        self._marks: list[int] = []  # of the keys, in order; one integer each, as most nodes of a file are keys
-
-    def add_mark(self, line: int, column: int) -> None:
-        """The place of the key that comes next."""
-        self._marks.append(line << 24 | column)
-
-    def last_mark(self) -> tuple[int, int]:
-        """The (line, column) of the key that came last, also while its value has not come."""
-        return _unpack(self._marks[-1])
+        self.marks: list[Mark] = []
 
     def mark_of(self, key: str) -> tuple[int, int]:
         """The (line, column) of a key; linear in the number of keys."""
-        return _unpack(self._marks[list(self.items).index(key)])
-
-
-def _unpack(mark: int) -> tuple[int, int]:
-    return mark >> 24, mark & 0xFFFFFF  # a file is too small for longer lines
+        mark = self.marks[list(self.items).index(key)]
+        return mark.line + 1, mark.column + 1
 
 
 Node = Scalar | Sequence | Mapping

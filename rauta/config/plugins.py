@@ -174,7 +174,7 @@ class PluginType(Type):
                 reader.problem(written or node, f"{name!r} takes no settings: remove the key")
                 return INVALID
             # Without the key, the settings' own defaults hold, and what has none is missing.
-            settings = settings_of.decode(Mapping(place.line, place.column) if written is None else written, reader)
+            settings = settings_of.decode(Mapping(place.mark) if written is None else written, reader)
         finally:
             if last:
                 steps[-1:] = last

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final
@@ -45,8 +44,8 @@ class Text(_ScalarType):
     def decode(self, node: Node, reader: Reader) -> Any:
         if isinstance(node, Scalar):
             value = node.value
-            if isinstance(value, str):
-                return sys.intern(value)
+            if value.__class__ is str:
+                return reader.memo.setdefault(value, value)  # not sys.intern: its table would grow with every path
             if value is not None:
                 hint = f'write "{node.text}" in quotes if text is meant' if self._any_text else None
                 reader.wrong_kind(node, self.label, hint)

@@ -107,16 +107,23 @@ class Object(Type):
 
     def decode_as(self, node: Node, reader: Reader, given: dict[str, Any]) -> Any:
         """Decode, and build with `given` in addition (a name that is the key of the object)."""
-        values = self.values_of(node, reader)
-        if values is INVALID:
+        values, valid = self.partial_values(node, reader)
+        if not valid:
             return INVALID
-        values.update(given)
+        if given:
+            values.update(given)
+        # The same values make an equal object: it is looked up before it would be built.
+        same = (self, *values.items()) if self.share else None
+        if same is not None and (found := reader.memo.get(same)) is not None:
+            return found
         try:
             built = self._build(**values)
         except ModelError as error:
             reader.model_error(node, error)
             return INVALID
-        return reader.memo.setdefault(built, built) if self.share else built
+        if same is not None:
+            reader.memo[same] = built
+        return built
 
     def values_of(self, node: Node, reader: Reader) -> Any:
         """The decoded values by attribute, or INVALID."""
@@ -135,19 +142,22 @@ class Object(Type):
         valid = True
         path = reader.path
         by_key = self._by_key
+        path.append("")
         for key, child in node.items.items():
             known = by_key.get(key)
             if known is None:
+                path.pop()
                 self._unknown(node, key, reader)
+                path.append("")
                 valid = False
                 continue
-            path.append(key)
+            path[-1] = key
             value = known[0](child, reader)
-            path.pop()
             if value is INVALID:
                 valid = False
             else:
                 values[known[1]] = value
+        path.pop()
         return values, self._complete(node, reader) and valid
 
     def _unknown(self, node: Mapping, key: str, reader: Reader) -> None:
@@ -162,12 +172,13 @@ class Object(Type):
 
     def _complete(self, node: Mapping, reader: Reader) -> bool:
         complete = True
+        items = node.items
         for key in self.required:
-            if key not in node.items:
+            if key not in items:
                 reader.problem(node, f"the key {key!r} is missing in {self.label}")
                 complete = False
         if self.one_of:
-            there = [key for key in self.one_of if key in node.items]
+            there = [key for key in self.one_of if key in items]
             if len(there) != 1:
                 seen = f"it has {_listed(there, 'and')}" if there else "it has none"
                 reader.problem(node, f"exactly one of {_listed(self.one_of, 'and')} is needed here; {seen}")

@@ -26,7 +26,7 @@ NOT_ASKED: Final = "not asked: the request is settled"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What rauta itself answers, without a backend. `reason` is the name that the access log has."""
+    """What rauta itself answers, without a backend. `reason` is one of `codes.ANSWERS`."""
 
     status: int
     reason: str

@@ -205,7 +205,7 @@ def _service(decision: Decision, service: Service) -> dict[str, Any]:
     return {
         "name": service.name,
         "balancer": service.balancer.kind.name,
-        "key": service.balancer.key.value,
+        "key": None if service.balancer.key is None else service.balancer.key.value,
         "backend": None if decision.backend is None else str(decision.backend.address),
         "backend_fixed": decision.fixed,
         "backends": [{"address": str(one.address), "weight": one.weight} for one in service.backends],

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
+from rauta.ctl import codes
 from rauta.offload import Capabilities, Decision, Passed, Plan, Refusal, plan
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import Configuration, Match, Route
 from rauta.routing.request import RequestView
 
-NOT_TIER_1: Final = "tier 1 answers GET and HEAD of exact paths only"
-# What a client's request is passed up for, in words; the names are those of `Passed`.
-_PASSED: Final = {
-    Passed.LISTENER: "none of the listener's routes is in the plan",
-    Passed.METHOD: "the kernel tiers do not know this method",
-    Passed.PATH: "requests with '%', '//' or dot segments in their path, or a very long one, always go to tier 3",
-    Passed.HOST: "requests for an IPv6 literal, without a host or with a very long one always go to tier 3",
-    Passed.UNKNOWN_HOST: "no route has this host",
-    Passed.ROUTE: "the plan leaves these requests to tier 3",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """One reason for not being in a lower tier: a stable code and a sentence."""
+    """One reason for not being in a lower tier: a stable code (see `codes.WHY`) and a sentence."""
 
     code: str
     message: str
+
+
+_BEYOND_TIER_1 = Why(codes.BEYOND_TIER_1, codes.WHY[codes.BEYOND_TIER_1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +45,7 @@ class Tiers:
         if planned is None or not planned.tiers:
             return Tier(3, why)
         lowest = min(planned.tiers)
-        return Tier(lowest, why if lowest == 1 else (*why, Why("not_exact", NOT_TIER_1)))
+        return Tier(lowest, why if lowest == 1 else (*why, _BEYOND_TIER_1))
 
     def of_request(
         self,
@@ -67,11 +59,11 @@ class Tiers:
         claims it in tier 3."""
         found = self._plan.look(listener, request.host, request.method, path)
         if isinstance(found, Decision):
-            return Tier(found.tier, () if found.tier == 1 else (Why("not_exact", NOT_TIER_1),))
+            return Tier(found.tier, () if found.tier == 1 else (_BEYOND_TIER_1,))
         why = () if claim is None else self._why_not(listener, owner, *claim)
         if found in (Passed.ROUTE, Passed.LISTENER, Passed.UNKNOWN_HOST) and why:
             return Tier(3, why)
-        return Tier(3, (Why(found.value, _PASSED[found]), *why))
+        return Tier(3, (Why(codes.of_request(found), codes.REQUEST_CODES[found]), *why))
 
     def _why_not(self, listener: str, owner: HostPattern | None, route: Route, match: Match) -> tuple[Why, ...]:
         """The refusals of a route that concern one of its matches on one listener and host."""

@@ -6,6 +6,7 @@ import re
 from typing import Protocol
 from urllib.parse import unquote_plus
 
+from rauta.routing.errors import RautaError
 from rauta.routing.model import Match, PathKind, ValueKind, ValueMatch
 from rauta.routing.plugins import Matcher
 from rauta.routing.regexes import Budget, Pattern, pattern_of
@@ -22,7 +23,7 @@ class Condition(Protocol):
         """What was asked for, for a person, as in "needs ...": `method GET or HEAD`."""
 
 
-class PluginFailedError(Exception):
+class PluginFailedError(RautaError):
     """A plugin raised, or answered what it may not. `__cause__` is what it raised, if it did."""
 
     def __init__(self, plugin: str, message: str) -> None:

@@ -66,8 +66,58 @@ def golden(plugins: None) -> Configuration:
     return load(GOLDEN / "v1.yaml", check_files=False).configuration
 
 
-def test_golden_file_means_what_it_always_meant(golden: Configuration) -> None:
+def test_golden_file_means_what_is_written_beside_it(golden: Configuration) -> None:
     assert dump(golden) == json.loads((GOLDEN / "v1.json").read_text())
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def changed(value: Any, frozen: Any, place: str) -> Iterator[str]:
+    """Where a model is not what it was: fields that are new since then must have their defaults."""
+    if dataclasses.is_dataclass(value) and isinstance(frozen, dict):
+        if frozen[""] != type(value).__name__:
+            yield f"{place}: {frozen['']} became {type(value).__name__}"
+            return
+        fields = {field.name: field for field in dataclasses.fields(value)}
+        yield from (f"{place}.{name} is gone" for name in frozen.keys() - {"", *fields})
+        for name, field in fields.items():
+            inner = getattr(value, name)
+            if name in frozen:
+                yield from changed(inner, frozen[name], f"{place}.{name}")
+            elif inner != default_of(field):
+                yield f"{place}.{name} is new, and {inner!r} instead of its default"
+    elif isinstance(value, tuple) and isinstance(frozen, list) and len(value) == len(frozen):
+        for position, (inner, old) in enumerate(zip(value, frozen, strict=True)):
+            yield from changed(inner, old, f"{place}[{position}]")
+    elif dump(value) != frozen:
+        yield f"{place}: {frozen!r} became {dump(value)!r}"
+
+
+# Never edit these files, nor what is beside them under their name: they stand for the files that people have. A test
+# that fails here says that rauta would break those.
+@pytest.mark.parametrize("name", ["frozen-0.1"])
+def test_files_of_released_versions_mean_what_they_always_meant(plugins: None, name: str) -> None:
+    loaded = load(GOLDEN / f"{name}.yaml", check_files=False)
+    assert [*changed(loaded.configuration, json.loads((GOLDEN / f"{name}.json").read_text()), name)] == []
+
+
+def test_a_change_of_meaning_is_seen(golden: Configuration) -> None:
+    frozen = dump(golden)
+    assert [*changed(golden, frozen, "v1")] == []
+    del frozen["access_log"]  # as if it were new: what the file says of it is not the default
+    frozen["services"][0]["backends"][1]["weight"] = 3
+    frozen["routes"][0]["colour"] = "blue"
+    frozen["routes"][4]["action"][""] = "Redirect"
+    frozen["listeners"][1]["forwarded"] = ["FORWARDED"]
+    assert {problem.split()[0].rstrip(":") for problem in changed(golden, frozen, "v1")} == {
+        "v1.access_log",
+        "v1.services[0].backends[1].weight",
+        "v1.routes[0].colour",
+        "v1.routes[4].action",
+        "v1.listeners[1].forwarded",
+    }
 
 
 def used_keys(kind: Type, node: Node) -> Iterator[tuple[str, str]]:
@@ -122,8 +172,7 @@ def reached(value: Any, found: set[Any]) -> None:
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             inner = getattr(value, field.name)
-            default = field.default_factory() if callable(field.default_factory) else field.default
-            if inner != default:
+            if inner != default_of(field):
                 found.add((type(value), field.name))
             reached(inner, found)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -283,11 +284,48 @@ def test_what_is_loaded_is_small_and_its_text_is_gone(write: Any) -> None:
     assert nodes == []
 
 
+def test_equal_values_are_one_object(good: Good) -> None:
+    first, second = good(
+        BASE
+        + """
+  - {name: a, listeners: [web], match: {hosts: [a.test, b.test], path: {prefix: /x}, methods: [GET, PUT]}, service: users}
+  - {name: b, listeners: [web], match: {hosts: [a.test, b.test], path: {prefix: /x/}, methods: [GET, PUT]}, service: users}
+""".replace("\n  -", "\nroutes:\n  -", 1)
+    ).configuration.routes
+    (a,), (b,) = first.matches, second.matches
+    assert a.hosts is b.hosts
+    assert a.methods is b.methods
+    assert a.path == b.path
+    assert first.listeners is second.listeners
+    assert first.action is second.action
+
+
+def test_a_wrong_list_is_reported_wherever_it_is(bad: Bad) -> None:
+    match = "match: {hosts: [a.test, a.test], methods: [GET, 1]}, service: users}"
+    problems = bad(f"{BASE}\nroutes:\n  - {{name: a, {match}\n  - {{name: b, {match}\n")
+    assert [problem.split(": ")[1] for problem in problems] == [
+        f"routes[{route}].match.{key}" for route in (0, 1) for key in ("hosts[1]", "methods[1]")
+    ]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("text", [BASE, "version: 1"])
+def test_the_collector_goes_on_as_before(write: Any, enabled: bool, text: str) -> None:
+    before = gc.isenabled()
+    try:
+        gc.enable() if enabled else gc.disable()
+        with contextlib.suppress(ConfigError):
+            load(write(text), check_files=False)
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable() if before else gc.disable()
+
+
 def test_ten_thousand_routes_load_in_seconds(write: Any) -> None:
     path = write(many(10_000))
     started = time.process_time()
     assert len(load(path).configuration.routes) == 10_000
-    assert time.process_time() - started < 4  # the aim is 2; a busy machine counts more
+    assert time.process_time() - started < 3  # 1.0 s; a busy machine counts more
 
 
 # --- properties -----------------------------------------------------------------------------------------

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rauta import routing
+from rauta.ctl import codes
+from rauta.offload import Passed, Reason
+from rauta.proxy.reasons import REASONS
+
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rautactl.md").read_text()
 COLUMNS = 118
 BLOCKS = [block.splitlines() for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)]
+REFUSALS = {"RequestError", "PathError", "HostError"}
 SED = re.compile(r"sed -i '([^']*)' rauta.yaml && ")
 
 
@@ -67,3 +74,48 @@ def test_the_page_shows_what_it_writes(
 def test_the_page_shows_every_command_that_has_a_text_form() -> None:
     shown = {command.rpartition("rautactl ")[2].split()[0] for command, _ in sessions()}
     assert shown == {"check", "explain", "routes", "plugins"}
+
+
+# --- codes ----------------------------------------------------------------------------------------------
+
+
+def rows(*header: str) -> list[tuple[str, ...]]:
+    """The rows of the page's table with these columns."""
+    lines = PAGE.splitlines()
+    found: list[tuple[str, ...]] = []
+    for line in lines[lines.index(f"| {' | '.join(header)} |", lines.index("### Codes")) + 2 :]:
+        if not line.startswith("| "):
+            break
+        found.append(
+            tuple(cell.strip("`") if number == 0 else cell for number, cell in enumerate(line[2:-2].split(" | ")))
+        )
+    return found
+
+
+def test_the_codes_are_those_of_the_program() -> None:
+    assert rows("code", "meaning") == [*codes.WHY.items()]
+    assert rows("reason", "status", "meaning") == [
+        (name, str(status), text) for name, (status, text) in codes.ANSWERS.items()
+    ]
+
+
+def test_every_reason_of_the_planner_has_a_code_of_its_own() -> None:
+    members = [*(reason.value for reason in Reason), *map(codes.of_request, Passed), codes.BEYOND_TIER_1]
+    assert sorted(members) == sorted(codes.WHY)
+
+
+def test_answers_have_the_names_and_statuses_of_the_access_log() -> None:
+    logged = {name: REASONS[name].status for name in codes.ANSWERS if name in REASONS}
+    assert logged == {name: status for name, (status, _) in codes.ANSWERS.items() if name != "options"}
+
+
+def test_every_reason_to_refuse_a_request_is_an_answer() -> None:
+    raised = {
+        node.args[0].value
+        for path in Path(routing.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in REFUSALS
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert "bad_path" in raised
+    assert raised <= codes.ANSWERS.keys()

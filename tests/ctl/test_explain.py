@@ -43,8 +43,8 @@ def test_every_rule_before_the_claim_says_why_not(rautactl: Callable[..., Any], 
     assert ended.code == 3
     rules = ended.document["rules"]
     assert [(rule["route"], rule["claimed"], rule["verdict"]) for rule in rules] == [
-        ("shared", False, "not so: method is POST or PUT"),
-        ("beta", False, "not so: header x-beta exact 1"),
+        ("shared", False, "needs method POST or PUT"),
+        ("beta", False, "needs header x-beta exact 1"),
     ]
     assert ended.document["answer"] == {
         "status": 404,
@@ -90,9 +90,9 @@ def test_a_weighted_client_gets_the_service_that_the_table_gives(rautactl: Calla
     ("arguments", "tier", "code"),
     [
         (("GET", "/users", "-H", API), 1, None),
-        (("POST", "/users", "-H", API), 2, "not_exact"),
-        (("GET", "/%75sers", "-H", API), 3, "path"),
-        (("PURGE", "/users", "-H", API), 3, "method"),
+        (("POST", "/users", "-H", API), 2, "beyond_tier_1"),
+        (("GET", "/%75sers", "-H", API), 3, "request_path"),
+        (("PURGE", "/users", "-H", API), 3, "request_method"),
         (("GET", "/users/7", "-H", API), 3, "regex"),
         (("GET", "/x", "-H", API, "-H", "x-beta: 1"), 3, "headers"),
         (("GET", "/old", "-H", API), 3, "action"),

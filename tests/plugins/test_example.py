@@ -108,7 +108,7 @@ def test_the_matcher_decides(rautactl: Rautactl, example: Path, client: str, rou
     assert document["rules"][0]["route"] == "admin"
     assert document["tier"] == 3
     if route != "admin":
-        assert document["rules"][0]["verdict"] == "not so: plugin client-network accepts"
+        assert document["rules"][0]["verdict"] == "needs plugin client-network to accept"
 
 
 SPREAD = """
