@@ -6,6 +6,8 @@
 * The query is logged, for it is what people search logs for; values of parameters whose names speak of secrets are
   replaced by `***`. Header fields, so also Authorization and Cookie, are never logged.
 * Nothing from a request can break a line or a quotation: all but printable ASCII is escaped.
+* No line is longer than what a pipe takes in one piece: whatever a client sends, lines of several workers do not mix.
+  What was too long ends in `[...]`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote
 
 from rauta.proxy.clock import Clock
 from rauta.routing.settings import LogFormat
@@ -32,13 +35,22 @@ _PIPE_BUF: Final = 4096  # pipe(7): writes of up to this size do not mix with th
 
 _UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')
 _SECRET = re.compile(
-    r"(?i)((?:\A|&)[^=&]*(?:token|secret|passw|pwd|api_?-?key|signature|credential|session|jwt)[^=&]*=|(?:\A|&)(?:code|sig|key|auth)=)"
-    r"[^&]*"
-)
+    r"(?i)token|secret|passw|pwd|api_?-?key|signature|credential|session|jwt|\A(?:code|sig|key|auth)\Z"
+)  # no repetition: linear in the name
+
+# A target is cut to this many characters before anything looks at it: longer ones tell a reader nothing more.
+MAX_TARGET: Final = 2048
+_CUT: Final = "[...]"
+# What the other fields may take of a line that is too long, in bytes as written; `target` may take MAX_TARGET. With
+# the fixed parts, some 400 bytes, the sum stays below PIPE_BUF.
+_MAX_WRITTEN: Final = {
+    "method": 32, "target": MAX_TARGET, "host": 256, "listener": 128, "route": 128, "service": 128, "backend": 256,
+    "detail": 512,
+}  # fmt: skip
 
 
 class Entry(NamedTuple):
-    """What is logged of one request. Times are seconds; None is shown as `-` (JSON: null)."""
+    """What is logged of one request. Times are seconds; None, and no client, is shown as `-` (JSON: null)."""
 
     client: str
     status: int
@@ -62,17 +74,49 @@ def _escape(text: str) -> str:
 
 
 def redact(query: str) -> str:
-    """The query, with the values of parameters that look like secrets replaced."""
-    return _SECRET.sub(r"\1***", query)
+    """The query, with the values of parameters whose names (percent-decoded) speak of secrets replaced."""
+    return "&".join(map(_redacted, query.split("&")))
+
+
+def _redacted(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    if not equals:
+        return pair
+    return f"{name}=***" if _SECRET.search(unquote(name) if "%" in name else name) else pair
+
+
+def logged_target(path: str, query: str | None) -> str:
+    """A target as it is logged: secrets replaced, and cut to MAX_TARGET before that work is done."""
+    room = MAX_TARGET - len(path)
+    if room < 0:
+        return path[:MAX_TARGET] + _CUT
+    if query is None:
+        return path
+    if len(query) > room:
+        return f"{path}?{redact(query[:room])}{_CUT}"
+    return f"{path}?{redact(query)}"
+
+
+def _shortened(entry: Entry, written: Callable[[str], str]) -> Entry:
+    """The entry with each text cut so that, as `written`, it takes no more than its share of a line."""
+    for name, most in _MAX_WRITTEN.items():
+        text = getattr(entry, name)
+        if text is None or len(written(text)) <= most:
+            continue
+        text = text[:most]
+        while (size := len(written(text)) + len(_CUT)) > most:
+            text = text[: len(text) * most // size]
+        entry = Entry(**{**entry._asdict(), name: text + _CUT})
+    return entry
 
 
 def _common(entry: Entry, stamp: str) -> str:
     """Common Log Format, and behind it `key=value` for what it has no room for."""
-    line = "-" if entry.method is None else _escape(f"{entry.method} {entry.target} HTTP/{entry.version}")
+    line = "-" if entry.method is None else _escape(f"{entry.method} {entry.target or '-'} HTTP/{entry.version or '-'}")
     upstream = "-" if entry.upstream is None else f"{entry.upstream:.6f}"
     text = (
         f'{entry.client or "-"} - - [{stamp}] "{line}" {entry.status} {entry.bytes_sent} listener={entry.listener}'
-        f" host={entry.host or '-'} route={entry.route or '-'} service={entry.service or '-'}"
+        f" host={_escape(entry.host or '-')} route={entry.route or '-'} service={entry.service or '-'}"
         f" backend={entry.backend or '-'} tier=3 time={entry.duration:.6f} upstream={upstream}"
         f" reason={entry.reason or '-'}"
     )
@@ -82,7 +126,7 @@ def _common(entry: Entry, stamp: str) -> str:
 def _json(entry: Entry, stamp: str) -> str:
     fields = {
         "time": stamp,
-        "client": entry.client,
+        "client": entry.client or None,
         "method": entry.method,
         "target": entry.target,
         "protocol": None if entry.version is None else f"HTTP/{entry.version}",
@@ -104,6 +148,7 @@ def _json(entry: Entry, stamp: str) -> str:
 
 
 _FORMATS: Final[dict[LogFormat, Callable[[Entry, str], str]]] = {LogFormat.COMMON: _common, LogFormat.JSON: _json}
+_WRITTEN: Final[dict[LogFormat, Callable[[str], str]]] = {LogFormat.COMMON: _escape, LogFormat.JSON: json.dumps}
 
 _GAPS: Final = {
     LogFormat.COMMON: "# %d lines dropped: the log's reader is too slow\n",
@@ -118,7 +163,8 @@ class AccessLogWriter:
         self._fd = fd
         self._form = form
         self._format = _FORMATS[form]
-        self._clock = Clock()
+        clock = Clock()
+        self._stamp = clock.utc_stamp if form is LogFormat.JSON else clock.log_stamp
         self._lines: list[str] = []
         self._size = 0
         self._ticks = 0
@@ -136,14 +182,13 @@ class AccessLogWriter:
     def exchange(self, exchange: Exchange, duration: float) -> None:
         """Log an exchange that has ended after `duration` seconds."""
         head = exchange.head
-        query = head.query
         self.write(
             Entry(
                 client=exchange.downstream.client[0],
                 status=exchange.status,
                 listener=exchange.dispatcher.listener.name,
                 method=head.method,
-                target=head.path if query is None else f"{head.path}?{redact(query)}",
+                target=logged_target(head.path, head.query),
                 version=head.version,
                 bytes_sent=exchange.bytes_sent,
                 host=head.host,
@@ -158,8 +203,11 @@ class AccessLogWriter:
         )
 
     def write(self, entry: Entry) -> None:
-        """Log one line."""
-        line = self._format(entry, self._clock.log_stamp())
+        """Log one line. `target` is as `logged_target` makes it."""
+        stamp = self._stamp()
+        line = self._format(entry, stamp)
+        if len(line) > _PIPE_BUF:
+            line = self._format(_shortened(entry, _WRITTEN[self._form]), stamp)
         self._lines.append(line)
         self._size += len(line)
         if self._size >= FLUSH_SIZE:

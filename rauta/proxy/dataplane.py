@@ -10,6 +10,7 @@ from typing import Final
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.clock import Clock
 from rauta.proxy.dispatch import Dispatcher
+from rauta.proxy.handshake import PLAIN_HTTP, observe
 from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.pool import Pools
 from rauta.proxy.tasks import Tasks
@@ -19,6 +20,9 @@ from rauta.routing.table import Table
 
 # Connections that wait to be accepted. The kernel bounds it by net.core.somaxconn (4096 by default).
 BACKLOG: Final = 4096
+# While draining, idle connections are kept for that long: a request that its client has sent already arrives within
+# a round trip and is answered. Costs this much of a restart, if there are idle connections at all.
+DRAIN_GRACE: Final = 0.5
 
 
 class DataPlane:
@@ -56,6 +60,8 @@ class DataPlane:
         )
         scheme = "http" if ssl is None else "https"
         handshake = None if ssl is None else listener.timeouts.head
+        if ssl is not None:
+            observe(ssl, lambda why: _handshake_failed(dispatcher, why))
         server = await self._loop.create_server(
             lambda: ServerConnection(dispatcher, self._connections, scheme),
             sock=sock,
@@ -67,14 +73,16 @@ class DataPlane:
         self._wheel.start()
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - what is left at its end is cut, not cancelled
-        """Stop accepting, close idle connections, let exchanges end for up to `timeout` seconds, then cut them.
+        """Stop accepting, close idle connections after a grace for what is on its way, let exchanges end for up to
+        `timeout` seconds, then cut them.
 
         True if all ended in time. The access log is flushed, not closed.
         """
         for server in self._servers:
             server.close()
+        grace = DRAIN_GRACE if timeout >= 2 * DRAIN_GRACE else 0.0
         for connection in list(self._connections):
-            connection.drain()
+            connection.drain(grace)
         in_time = await self._all_gone(timeout)
         if not in_time:
             for connection in list(self._connections):
@@ -107,3 +115,10 @@ class DataPlane:
                 return False
             await asyncio.sleep(min(0.02, left))
         return True
+
+
+def _handshake_failed(dispatcher: Dispatcher, why: str) -> None:
+    """Log the one failure that is a mistake of people and not a probe. Nobody knows the client here, nor is it
+    answered: the loop closes the connection."""
+    if why == PLAIN_HTTP:
+        dispatcher.refused(("", 0), "plain_on_tls", "the TLS handshake began with an HTTP request")

@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from rauta.proxy.accesslog import AccessLogWriter, Entry
+from rauta.proxy.accesslog import AccessLogWriter, Entry, logged_target
 from rauta.proxy.clock import Clock
 from rauta.proxy.exchange import Downstream, Exchange
 from rauta.proxy.forwarded import Builder, builder_of
-from rauta.proxy.messages import RequestHead
+from rauta.proxy.messages import Glimpse, RequestHead
 from rauta.proxy.pool import Pools
 from rauta.proxy.reasons import REASONS
 from rauta.proxy.wheel import Wheel
 from rauta.routing.errors import RautaError
-from rauta.routing.model import Forward, Redirect, Respond, Route, Service
+from rauta.routing.model import Forward, Redirect, Respond, Service
 from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed
 from rauta.routing.request import RequestView
 from rauta.routing.settings import EncodedSlash, Listener
@@ -25,22 +25,25 @@ from rauta.routing.table import Table
 ALLOW: Final = ("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_UNSEEN: Final = Glimpse()
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardPlan:
     """What a route says about forwarding to one service, put together once. Times are seconds."""
 
+    hit: Hit
     connect_timeout: float
     response_timeout: float
     idle_timeout: float
     forwarded: Builder | None
 
     @classmethod
-    def of(cls, route: Route, service: Service, forwarded: Builder | None) -> ForwardPlan:
+    def of(cls, hit: Hit, service: Service, forwarded: Builder | None) -> ForwardPlan:
         """The service's time-outs, overridden by the route's."""
-        own, base = route.timeouts, service.timeouts
+        own, base = hit.route.timeouts, service.timeouts
         return cls(
+            hit,
             base.connect if own.connect is None else own.connect,
             base.response if own.response is None else own.response,
             base.idle if own.idle is None else own.idle,
@@ -51,7 +54,7 @@ class ForwardPlan:
 class Dispatcher:
     """Decides for one listener. Everything that exchanges share hangs on it."""
 
-    __slots__ = ("_loop", "_plans", "_pools", "clock", "listener", "log", "reject_encoded_slash", "table", "wheel")
+    __slots__ = ("_plans", "_pools", "clock", "listener", "log", "loop", "reject_encoded_slash", "table", "wheel")
 
     def __init__(
         self,
@@ -70,10 +73,11 @@ class Dispatcher:
         self.wheel = wheel
         self.log = log
         self.reject_encoded_slash = listener.encoded_slash is EncodedSlash.REJECT
-        self._loop = loop
+        self.loop = loop
         self._pools = pools
-        # Keyed by identity: the table keeps both objects alive, and hashing a route would cost more than the rest.
-        self._plans: dict[tuple[int, int], ForwardPlan] = {}
+        # By the identity of the table's answer: it gives the same one each time, the plan keeps it alive, and hashing a
+        # route would cost more than all the rest.
+        self._plans: dict[int, ForwardPlan] = {}
 
     def begin(self, downstream: Downstream, head: RequestHead) -> Exchange:
         """Take a request. It may have been answered completely when this returns."""
@@ -81,23 +85,28 @@ class Dispatcher:
         try:
             self._decide(exchange, head)
         except Exception as error:  # noqa: BLE001 - a defect of ours or of a plugin: this request fails, and no other
-            self._loop.call_exception_handler({"message": "a request could not be dispatched", "exception": error})
+            self.loop.call_exception_handler({"message": "a request could not be dispatched", "exception": error})
             exchange.fail("internal_error", repr(error))
         return exchange
 
-    def forwarded_lines(self, exchange: Exchange, plan: ForwardPlan) -> str:
-        """The field lines that tell the backend about the client."""
-        downstream = exchange.downstream
-        if plan.forwarded is None:
-            return ""
-        return plan.forwarded(downstream.client[0], downstream.scheme, exchange.head.authority or "")
-
-    def refused(self, client: tuple[str, int], reason: str, detail: str) -> None:
-        """Log a request that never became an exchange."""
+    def refused(
+        self, client: tuple[str, int], reason: str, detail: str, *, seen: Glimpse = _UNSEEN, bytes_sent: int = 0
+    ) -> None:
+        """Log a request that never became an exchange; `seen` is what could be read of it."""
         if self.log is not None:
-            status = REASONS[reason].status
             self.log.write(
-                Entry(client=client[0], status=status, listener=self.listener.name, reason=reason, detail=detail)
+                Entry(
+                    client=client[0],
+                    status=REASONS[reason].status,
+                    listener=self.listener.name,
+                    method=seen.method,
+                    target=None if seen.path is None else logged_target(seen.path, seen.query),
+                    version=seen.version,
+                    bytes_sent=bytes_sent,
+                    host=seen.host,
+                    reason=reason,
+                    detail=detail,
+                )
             )
 
     def _decide(self, exchange: Exchange, head: RequestHead) -> None:
@@ -119,7 +128,7 @@ class Dispatcher:
             exchange.route = outcome.route.name
             action = outcome.route.action
             if type(action) is Forward and outcome.service is not None:
-                self._forward(exchange, outcome.route, outcome.service)
+                self._forward(exchange, outcome, outcome.service)
             elif type(action) is Redirect:
                 self._redirect(exchange, action, outcome)
             elif type(action) is Respond:
@@ -139,7 +148,7 @@ class Dispatcher:
             exchange.route = outcome.route.name
             exchange.fail(outcome.reason)
 
-    def _forward(self, exchange: Exchange, route: Route, service: Service) -> None:
+    def _forward(self, exchange: Exchange, hit: Hit, service: Service) -> None:
         exchange.service = service.name
         try:
             backend = self.table.pick(service, exchange.downstream.client, self._pools.load)
@@ -149,10 +158,10 @@ class Dispatcher:
         if backend is None:
             exchange.fail("no_backend")
             return
-        plan = self._plans.get((id(route), id(service)))
+        plan = self._plans.get(id(hit))
         if plan is None:
-            forwarded = builder_of(self.table.configuration.forwarded_of(self.listener, route))
-            plan = self._plans[id(route), id(service)] = ForwardPlan.of(route, service, forwarded)
+            forwarded = builder_of(self.table.configuration.forwarded_of(self.listener, hit.route))
+            plan = self._plans[id(hit)] = ForwardPlan.of(hit, service, forwarded)
         exchange.forward(self._pools.of(backend), plan)
 
     def _redirect(self, exchange: Exchange, action: Redirect, hit: Hit) -> None:

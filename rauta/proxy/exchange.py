@@ -154,7 +154,6 @@ class Exchange:
 
     def answer(self, status: int, fields: list[Field], body: bytes) -> None:
         """Answer the request without a backend."""
-        fields = [("Date", self.dispatcher.clock.http_date()), *fields]
         bodiless = status in (204, 304)
         if bodiless or self.head.method == "HEAD":
             declared = None if bodiless else len(body)
@@ -228,8 +227,12 @@ class Exchange:
         if self.plan is None:
             raise RuntimeError("connected() before forward()")
         self._upstream = upstream
-        upstream.send_request(self, self.head, self.dispatcher.forwarded_lines(self, self.plan), self.plan)
-        if not self.head.has_body:
+        plan, head = self.plan, self.head
+        added = ""
+        if plan.forwarded is not None:
+            added = plan.forwarded(self.downstream.client[0], self.downstream.scheme, head.authority or "")
+        upstream.send_request(self, head, added, plan)
+        if not head.has_body:
             return
         early, self._early = self._early, []
         for data in early:
@@ -268,6 +271,11 @@ class Exchange:
     def response_head(self, head: ResponseHead) -> None:
         """The head of the final response."""
         self.status = head.status
+        if not head.dated:
+            # RFC 9110 6.6.1: "A recipient with a clock that receives a response message without a Date header field
+            # MUST record the time it was received and append a corresponding Date header field to the message's
+            # header section if it is cached or forwarded downstream."
+            head.fields.append(("Date", self.dispatcher.clock.http_date()))
         self.downstream.send_head(head)
 
     def response_body(self, data: bytes) -> None:

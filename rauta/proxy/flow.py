@@ -18,28 +18,23 @@ HELD_FULL: Final = 2  # enough is held for later (pipelined requests)
 class ReadGate:
     """Reading of one transport: it goes on while nobody objects."""
 
-    __slots__ = ("_objections", "_transport")
+    __slots__ = ("_transport", "objections")
 
     def __init__(self, transport: asyncio.ReadTransport) -> None:
         self._transport = transport
-        self._objections = 0
-
-    @property
-    def closed(self) -> bool:
-        """Whether reading is paused."""
-        return self._objections != 0
+        self.objections = 0  # reading is paused unless it is 0
 
     def close(self, why: int) -> None:
         """Pause reading for one more reason."""
-        if not self._objections and not self._transport.is_closing():
+        if not self.objections and not self._transport.is_closing():
             self._transport.pause_reading()
-        self._objections |= why
+        self.objections |= why
 
     def open(self, why: int) -> None:
         """That reason is gone; resume if it was the last."""
-        if self._objections & why:
-            self._objections &= ~why
-            if not self._objections and not self._transport.is_closing():
+        if self.objections & why:
+            self.objections &= ~why
+            if not self.objections and not self._transport.is_closing():
                 self._transport.resume_reading()
 
 

@@ -83,7 +83,10 @@ class BackendPool:
             if not exchange.finished:
                 exchange.connect_failed(error.reason, str(error))
             return
-        if exchange.finished:  # the client has left meanwhile; the next request may have the connection
+        if not connection.usable:  # lost before this task's turn came; it will tell nobody any more
+            if not exchange.finished:
+                exchange.connect_failed("upstream_reset", f"{self.name}: connection closed as soon as it was made")
+        elif exchange.finished:  # the client has left meanwhile; the next request may have the connection
             self.put(connection)
         else:
             exchange.connected(connection)

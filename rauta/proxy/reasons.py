@@ -34,6 +34,7 @@ REASONS: Final = _table(
     ("bad_framing", 400, "the length of the body is not clear"),
     ("bad_chunk", 400, "the chunked body is malformed"),
     ("tls_on_plain", 400, "received TLS on a plain HTTP port"),
+    ("plain_on_tls", 400, "received plain HTTP on a TLS port"),
     ("method_not_allowed", 405, "this method is not served"),
     ("head_timeout", 408, "the request head did not arrive in time"),
     ("client_timeout", 408, "the client sent or took nothing for too long"),

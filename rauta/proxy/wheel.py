@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 TICK: Final = 0.1  # seconds; a time-out of seconds may end a tenth late, and ten wake-ups a second cost nothing
+TICKS_PER_SECOND: Final = 1 / TICK
 NEVER: Final = 0
 
 
 class Expiring(Protocol):
     """What the wheel holds. `deadline` and `queued` are ticks and belong to the wheel; NEVER means not armed."""
 
-    deadline: int
+    deadline: float
     queued: int
 
     def expired(self) -> None:
@@ -34,7 +35,7 @@ class Wheel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._slots: dict[int, list[Expiring]] = {}
+        self._slots: dict[int, dict[Expiring, None]] = {}  # tick -> what is looked at then
         self._start = loop.time()
         self._handle: asyncio.TimerHandle | None = None
         self.now = 1  # ticks; the clock of all deadlines
@@ -54,20 +55,32 @@ class Wheel:
 
     def arm(self, item: Expiring, seconds: float) -> None:
         """Let the item expire in that time, instead of when it would have before."""
-        # One tick more, since the present one has begun already; and round up.
-        deadline = self.now + 2 + int(seconds / TICK)
-        item.deadline = deadline
+        # One tick more, since the present one has begun already; and round up. The fraction goes when it is queued:
+        # int() takes longer than all the rest here.
+        deadline = item.deadline = self.now + 2 + seconds * TICKS_PER_SECOND
         queued = item.queued
         if not queued or deadline < queued:
-            self._queue(item, deadline)
+            self._queue(item, int(deadline))
+
+    def forget(self, item: Expiring) -> None:
+        """The item is of no more use. Without this the wheel would keep it, and all that hangs on it, until the tick
+        for which it is queued: a minute's worth of connections that have been closed."""
+        item.deadline = NEVER
+        slot = self._slots.get(item.queued)
+        if slot is not None:
+            slot.pop(item, None)
+        item.queued = NEVER
 
     def _queue(self, item: Expiring, tick: int) -> None:
+        slots = self._slots
+        if item.queued in slots:
+            slots[item.queued].pop(item, None)
         item.queued = tick
-        slot = self._slots.get(tick)
+        slot = slots.get(tick)
         if slot is None:
-            self._slots[tick] = [item]
+            slots[tick] = {item: None}
         else:
-            slot.append(item)
+            slot[item] = None
 
     def _tick(self) -> None:
         self._handle = self._loop.call_later(TICK, self._tick)
@@ -82,12 +95,12 @@ class Wheel:
 
     def _look(self, item: Expiring) -> None:
         if item.queued != self.now:
-            return  # it was queued again, for an earlier tick
+            return  # forgotten or armed anew by another one of this tick
         item.queued = NEVER
         if item.deadline == NEVER:
             return
-        if item.deadline > self.now:
-            self._queue(item, item.deadline)
+        if item.deadline >= self.now + 1:
+            self._queue(item, int(item.deadline))
             return
         item.deadline = NEVER
         item.expired()

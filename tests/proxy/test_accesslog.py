@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import time
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rauta.proxy.accesslog import AccessLogWriter, Entry, redact
+from rauta.proxy.accesslog import MAX_TARGET, AccessLogWriter, Entry, logged_target, redact
 from rauta.routing.settings import LogFormat
 
 FULL = Entry(
@@ -57,7 +58,7 @@ def test_common() -> None:
 def test_json() -> None:
     (line,) = written(LogFormat.JSON, FULL)
     fields = json.loads(line)
-    assert fields.pop("time")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", fields.pop("time"))
     assert fields == {
         "client": "192.0.2.7", "method": "GET", "target": "/a?b=c", "protocol": "HTTP/1.1", "status": 200, "bytes": 5,
         "listener": "web", "host": "test", "route": "users", "service": "s", "backend": "127.0.0.1:9000", "tier": 3,
@@ -88,11 +89,55 @@ def test_nothing_breaks_a_line(text: str) -> None:
         ("X-Amz-Signature=x&X-Amz-Credential=y", "X-Amz-Signature=***&X-Amz-Credential=***"),
         ("code=x&monkey=y&state=z", "code=***&monkey=y&state=z"),
         ("client_secret=a=b=c", "client_secret=***"),
+        ("%74oken=x&c%6fde=y&a%zz=1", "%74oken=***&c%6fde=***&a%zz=1"),
+        ("token&a=token", "token&a=token"),
+        ("=x&&token=", "=x&&token=***"),
         ("", ""),
     ],
 )
 def test_redacted(query: str, expected: str) -> None:
     assert redact(query) == expected
+
+
+def test_a_long_hostile_query_costs_little() -> None:
+    started = time.process_time()
+    for query in ("pwd" * 20_000, "pwd&" * 15_000, "%70wd" * 12_000, "a=pwd" * 12_000):
+        assert len(logged_target("/", query)) < MAX_TARGET + 10
+    redact("pwd" * 20_000)
+    assert time.process_time() - started < 1  # it was 7 s
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "expected"),
+    [
+        ("/a", None, "/a"),
+        ("/a", "", "/a?"),
+        ("/a", "token=x", "/a?token=***"),
+        ("/" + "a" * 3000, "token=x", "/" + "a" * (MAX_TARGET - 1) + "[...]"),
+        ("/a", "token=" + "x" * 3000, "/a?token=***[...]"),
+        ("/a", "a=" + "x" * 3000, "/a?a=" + "x" * (MAX_TARGET - 4) + "[...]"),
+    ],
+)
+def test_targets_are_cut_before_secrets_are_looked_for(path: str, query: str | None, expected: str) -> None:
+    assert logged_target(path, query) == expected
+
+
+LONG = st.text(st.characters(max_codepoint=255), min_size=1, max_size=6).map(lambda text: text * 2000)
+TEXTS = st.fixed_dictionaries({}, optional=dict.fromkeys(["method", "target", "host", "detail"], LONG))
+NAMES = {"listener": "l" * 128, "route": "r" * 128, "service": "s" * 128, "backend": "b" * 259}
+
+
+@given(TEXTS, st.sampled_from(LogFormat))
+def test_no_line_is_longer_than_what_a_pipe_takes_whole(texts: dict[str, str], form: LogFormat) -> None:
+    entry = FULL._replace(client="f" * 45, **NAMES, **texts)
+    (line,) = written(form, entry)
+    assert len(line) + 1 <= 4096
+    assert line.isprintable()
+    if form is LogFormat.JSON:
+        fields = json.loads(line)
+        for name, text in texts.items():
+            shown = fields[name]
+            assert shown == text or (shown.endswith("[...]") and text.startswith(shown[:-5]))
 
 
 def test_a_pipe_that_nobody_reads_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from rauta.proxy.dataplane import DataPlane
 from rauta.routing.model import Configuration, Redirect, Respond, Route
 from rauta.routing.settings import Address, Listener, LogFormat
 from rauta.routing.table import Table
-from support.http import always, backend, client, gateway, ok, request, run
+from support.http import always, backend, client, gateway, ok, once, request, run
 from support.tls import make_pair
 
 
@@ -93,6 +93,22 @@ def test_counts_return_to_zero() -> None:
                 await asyncio.sleep(0.005)
 
     run(main())
+
+
+def test_closed_connections_are_not_kept_by_the_wheel() -> None:
+    """Their time-outs would hold them for a minute, with their buffers and transports."""
+
+    async def main() -> None:
+        async with backend(once(ok())) as server, gateway(server.port) as rauta:
+            for _ in range(20):
+                async with client(rauta.port) as peer:
+                    peer.send(request())
+                    await peer.response()
+            wheel = rauta.plane._wheel
+            while any(slot for slot in wheel._slots.values()):
+                await asyncio.sleep(0.005)
+
+    run(main(), 2)
 
 
 def test_listeners_have_their_own_routes() -> None:

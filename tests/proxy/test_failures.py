@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from rauta.proxy.http1.client import ClientConnection
 from rauta.proxy.pool import BackendPool
 from rauta.routing.model import Backend, Match, PathMatch, Service, Timeouts
 from rauta.routing.settings import Address, LogFormat
@@ -328,6 +329,30 @@ def test_what_may_have_been_done_is_not_repeated(again: bytes) -> None:
             assert len(server.peers) == 1
 
     run(main())
+
+
+def test_a_connection_that_is_lost_as_soon_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more is heard of it, so nobody may wait for it."""
+    opened = BackendPool._open
+
+    async def late(self: BackendPool, seconds: float) -> ClientConnection:
+        connection = await opened(self, seconds)
+        while connection.usable:
+            await asyncio.sleep(0.005)
+        return connection
+
+    async def closes(peer: Peer) -> None:
+        pass
+
+    async def main() -> None:
+        monkeypatch.setattr(BackendPool, "_open", late)
+        async with backend(closes) as server, gateway(server.port) as rauta, client(rauta.port) as peer:
+            peer.send(request())
+            head, body = await peer.response()
+            assert head.startswith(b"HTTP/1.1 502 ")
+            assert b"\nupstream_reset: " in body
+
+    run(main(), 5)
 
 
 def test_a_fresh_connection_is_not_retried() -> None:

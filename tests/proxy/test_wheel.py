@@ -119,3 +119,26 @@ def test_calls_at_each_tick() -> None:
     turning.each_tick.append(lambda: calls.append(1))
     loop.advance(1)
     assert len(calls) == 10
+
+
+def test_what_is_forgotten_is_not_kept() -> None:
+    loop, turning, item = wheel()
+    turning.arm(item, 5)
+    turning.arm(item, 1)  # earlier: it moves, and leaves nothing where it was
+    turning.forget(item)
+    assert not any(turning._slots.values())
+    loop.advance(10)
+    assert item.expiries == []
+    turning.arm(item, 1)
+    loop.advance(2)
+    assert len(item.expiries) == 1
+
+
+def test_one_that_is_forgotten_by_another_of_the_same_tick() -> None:
+    loop, turning, item = wheel()
+    other = Item(loop)
+    item.expired = lambda: turning.forget(other)  # type: ignore[method-assign]
+    turning.arm(item, 1)
+    turning.arm(other, 1)
+    loop.advance(5)
+    assert other.expiries == []

@@ -27,9 +27,10 @@ _SIZE_LINE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
 class ChunkDecoder:
     """Bytes of a chunked body in, its content out. `done` once the last line was seen; then `trailers` is set."""
 
-    __slots__ = ("_extensions", "_left", "_line", "_state", "done", "trailers")
+    __slots__ = ("_extensions", "_left", "_line", "_named", "_state", "done", "trailers")
 
-    def __init__(self) -> None:
+    def __init__(self, named: frozenset[str] = frozenset()) -> None:
+        self._named = named  # connection options: RFC 9110 7.6.1 removes trailers of these names too
         self._state = _SIZE_LINE
         self._left = 0
         self._line = b""  # the beginning of a size line, line end or trailer section that has not ended yet
@@ -37,9 +38,12 @@ class ChunkDecoder:
         self.done = False
         self.trailers: list[Field] = []
 
-    def feed(self, data: bytes, at: int = 0) -> tuple[bytes, int]:
-        """Decode from position `at`: the content found, and the position behind what was taken. That is the end of
-        `data` unless `done`. Raises MalformedError (bad_chunk)."""
+    def feed(self, data: bytes, at: int = 0, most: int | None = None) -> tuple[bytes, int]:
+        """Decode from position `at`, no more than `most` chunks: the content found, and the position behind what was
+        taken. That is the end of `data` unless `done` or there were `most` chunks.
+
+        Raises MalformedError (bad_chunk).
+        """
         if self._line:
             data, skipped = self._line + data[at:], len(self._line) - at
             self._line, at = b"", 0
@@ -47,7 +51,7 @@ class ChunkDecoder:
             skipped = 0
         parts: list[bytes] = []
         size = len(data)
-        while at < size and not self.done:
+        while at < size and not self.done and len(parts) != most:
             if self._state == _DATA:
                 piece = data[at : at + self._left]
                 parts.append(piece)
@@ -69,7 +73,8 @@ class ChunkDecoder:
             return self._keep(data, at, _MAX_SIZE_LINE, "chunk size line")
         found = _SIZE.fullmatch(data, at, end)
         if found is None:
-            raise MalformedError("bad_chunk", f"malformed chunk size line {data[at : at + 40]!r}")
+            # Not quoted, here and below: it may be anything from the body, and this text is logged.
+            raise MalformedError("bad_chunk", "malformed chunk size line")
         if found.end(2) != found.start(2):
             self._extensions += found.end(2) - found.start(2)
             if self._extensions > _MAX_EXTENSIONS:
@@ -85,7 +90,7 @@ class ChunkDecoder:
         elif mark == b"\r":
             self._line = mark
         else:
-            raise MalformedError("bad_chunk", f"{mark!r} instead of CR LF behind a chunk")
+            raise MalformedError("bad_chunk", "no CR LF behind a chunk")
         return at + len(mark)
 
     def _trailers(self, data: bytes, at: int) -> int:
@@ -96,9 +101,11 @@ class ChunkDecoder:
         if end < 0:
             return self._keep(data, at, _MAX_TRAILERS, "trailer section")
         try:
-            self.trailers = parse_trailers(data[at : end + 2])
+            trailers = parse_trailers(data[at : end + 2])
         except MalformedError as error:
-            raise MalformedError("bad_chunk", f"trailers: {error}") from None
+            what = "too many fields" if error.reason == "head_too_large" else "malformed"
+            raise MalformedError("bad_chunk", f"trailer section: {what}") from None
+        self.trailers = [field for field in trailers if field[0].lower() not in self._named]
         self.done = True
         return end + 4
 

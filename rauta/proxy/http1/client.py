@@ -54,6 +54,7 @@ class ClientConnection(asyncio.Protocol):
         "_sent",
         "_transport",
         "_used",
+        "_write_blocked",
         "deadline",
         "queued",
     )
@@ -70,6 +71,7 @@ class ClientConnection(asyncio.Protocol):
         self._decoder: ChunkDecoder | None = None
         self._left = 0
         self._interim = 0
+        self._write_blocked = False
         self._used = False  # it has answered a request before
         self._keep_alive = True
         self._sent = True  # the request is complete
@@ -77,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
         self._method = ""
         self._response_timeout = 0.0
         self._idle_timeout = 0.0
-        self.deadline = NEVER
+        self.deadline: float = NEVER
         self.queued = NEVER
 
     @property
@@ -93,8 +95,15 @@ class ClientConnection(asyncio.Protocol):
         self._gate = ReadGate(self._transport)
 
     def data_received(self, data: bytes) -> None:
+        phase = self._phase
         try:
-            self._take(data)
+            if phase == HEAD:
+                self._take_head(data)
+            elif phase == IDLE:
+                self._pool.forget(self)
+                self._drop()
+            elif phase != CLOSED:
+                self._take_body(data, 0)
         except MalformedError as error:
             self._fail("upstream_malformed", str(error))
 
@@ -105,8 +114,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         phase, self._phase = self._phase, CLOSED
         self._pool.forget(self)
+        self._pool.wheel.forget(self)
         exchange, self._exchange = self._exchange, None
-        self.deadline = NEVER
         if exchange is None:
             return
         if phase == CLOSE and exc is None:
@@ -118,10 +127,12 @@ class ClientConnection(asyncio.Protocol):
         exchange.upstream_failed("upstream_reset", f"{self._pool.name}: connection {what} {part}", stale=stale)
 
     def pause_writing(self) -> None:
+        self._write_blocked = True
         if self._exchange is not None:
             self._exchange.upstream_blocked()
 
     def resume_writing(self) -> None:
+        self._write_blocked = False
         if self._exchange is not None:
             self._exchange.upstream_ready()
 
@@ -193,22 +204,12 @@ class ClientConnection(asyncio.Protocol):
         elif self._phase == HEAD:
             waited = self._response_timeout if self._sent else self._idle_timeout
             self._fail("upstream_timeout", f"{self._pool.name}: no response within {waited:g} s")
-        elif self._gate.closed:
+        elif self._gate.objections:
             self._fail("client_timeout", f"the client took nothing for {self._idle_timeout:g} s")
         else:
             self._fail("upstream_timeout", f"{self._pool.name}: no byte of the response for {self._idle_timeout:g} s")
 
     # --- the response ---
-
-    def _take(self, data: bytes) -> None:
-        phase = self._phase
-        if phase == HEAD:
-            self._take_head(data)
-        elif LENGTH <= phase <= CLOSE:
-            self._take_body(data, 0)
-        elif phase == IDLE:
-            self._pool.forget(self)
-            self._drop()
 
     def _take_head(self, data: bytes) -> None:
         checked = len(self._buffer)
@@ -257,7 +258,7 @@ class ClientConnection(asyncio.Protocol):
             self._left = length
         elif length == CHUNKED:
             self._phase = CHUNKS
-            self._decoder = ChunkDecoder()
+            self._decoder = ChunkDecoder(head.named)
         elif length == UNTIL_CLOSE:
             self._phase = CLOSE
         elif length == NO_BODY:
@@ -310,10 +311,12 @@ class ClientConnection(asyncio.Protocol):
         self._decoder = None
         if exchange is None:  # the client left while the last piece was handed over
             return
-        if self._keep_alive and self._sent and not extra and not self._transport.is_closing():
+        whole = self._sent and not self._write_blocked  # else the next request would wait for the rest of this one
+        if self._keep_alive and whole and not extra and not self._transport.is_closing():
             self._phase = IDLE
             self._used = True
-            self._gate.open(PEER_BLOCKED)
+            if self._gate.objections:
+                self._gate.open(PEER_BLOCKED)
             self._pool.put(self)
         else:
             self._drop()

@@ -1,13 +1,15 @@
 """What a gateway does with a header field, by its name.
 
-Names are compared without case, and with `_` read as `-`: many servers hand `X_Forwarded_For` to applications
-under the same variable as `X-Forwarded-For` (CGI, RFC 3875 4.1.18), so a look-alike would bypass every rule here.
+Names are compared without case, and with all that is neither letter nor digit read as `-`: many servers hand
+`X_Forwarded_For`, some also `X.Forwarded.For`, to applications under the same variable as `X-Forwarded-For` (CGI, RFC
+3875 4.1.18), so a look-alike would bypass every rule here.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+DATE: Final = -1  # end to end too, but it is asked for whether it is there
 KEEP: Final = 0  # end to end: passed on as it is
 HOST: Final = 1
 CONNECTION: Final = 2
@@ -16,7 +18,9 @@ TRANSFER_ENCODING: Final = 4
 EXPECT: Final = 5
 HOP: Final = 6  # hop by hop: never passed on
 FORWARDED: Final = 7  # says who the client is: never believed from a client
-LOOK_ALIKE: Final = 8  # one of the above, spelled with "_"
+LOOK_ALIKE: Final = 8  # one of the above, spelled with other signs than "-"
+
+_TO_DASH: Final = str.maketrans(dict.fromkeys("!#$%&'*+.^_`|~", "-"))  # RFC 9110 5.6.2: all else that a name may hold
 
 _NAMED: Final = {
     "host": HOST,
@@ -24,6 +28,7 @@ _NAMED: Final = {
     "content-length": CONTENT_LENGTH,
     "transfer-encoding": TRANSFER_ENCODING,
     "expect": EXPECT,
+    "date": DATE,
     # RFC 9110 7.6.1: "Intermediaries SHOULD remove or replace fields that are known to require removal before
     # forwarding, whether or not they appear as a connection-option": Proxy-Connection, Keep-Alive, TE,
     # Transfer-Encoding, Upgrade.
@@ -52,11 +57,12 @@ NOT_IN_TRAILERS: Final = frozenset(
 
 def kind_of(name: str) -> int:
     """The kind of a field by its name, as spelled."""
-    plain = name.lower().replace("_", "-")
+    lower = name.lower()
+    plain = lower.translate(_TO_DASH)
     kind = FORWARDED if plain.startswith("x-forwarded-") else _NAMED.get(plain, KEEP)
-    return LOOK_ALIKE if kind and "_" in name else kind
+    return LOOK_ALIKE if kind and plain != lower else kind
 
 
 def may_trail(name: str) -> bool:
     """Whether a trailer field is passed on (RFC 9110 6.5.1)."""
-    return kind_of(name) == KEEP and name.lower() not in NOT_IN_TRAILERS
+    return kind_of(name) == KEEP and name.lower().translate(_TO_DASH) not in NOT_IN_TRAILERS

@@ -22,6 +22,7 @@ from typing import Final
 from rauta.proxy.http1.fields import (
     CONNECTION,
     CONTENT_LENGTH,
+    DATE,
     EXPECT,
     FORWARDED,
     HOST,
@@ -30,10 +31,19 @@ from rauta.proxy.http1.fields import (
     kind_of,
     may_trail,
 )
-from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
+from rauta.proxy.messages import (
+    CHUNKED,
+    NO_BODY,
+    NONE_NAMED,
+    UNTIL_CLOSE,
+    Field,
+    Glimpse,
+    RequestHead,
+    ResponseHead,
+)
 from rauta.routing.defaults import MAX_HEADER_FIELDS
 from rauta.routing.errors import RequestError
-from rauta.routing.request import host_of, parse_target
+from rauta.routing.request import Target, host_of, parse_target
 
 HEAD_END: Final = b"\r\n\r\n"
 
@@ -104,7 +114,7 @@ class _Lines:
         return entry
 
 
-_REQUESTS: Final = _Lines({})
+_REQUESTS: Final = _Lines({DATE: KEEP})
 _RESPONSES: Final = _Lines({HOST: KEEP, EXPECT: KEEP, FORWARDED: KEEP})  # no meaning there: not ours to change
 
 
@@ -149,10 +159,20 @@ def parse_trailers(block: bytes) -> list[Field]:
 _PERSISTENCE: Final = frozenset({"close", "keep-alive", ""})
 
 
-@lru_cache(maxsize=256)  # nearly all are "keep-alive" or "close"
-def _options(value: str) -> frozenset[str]:
-    """The connection options, in lower case (RFC 9110 7.6.1)."""
-    return frozenset(option.strip(" \t").lower() for option in value.split(","))
+def _split_options(values: _Values) -> tuple[bool, bool, frozenset[str]]:
+    """The connection options (RFC 9110 7.6.1): whether `close` and `keep-alive` are among them, and the others, in
+    lower case."""
+    options = frozenset(option.strip(" \t").lower() for value in values for option in value.split(","))
+    return "close" in options, "keep-alive" in options, options - _PERSISTENCE
+
+
+# Nearly all are "keep-alive" or "close". Long ones are not remembered: 256 times a head's worth of options is 0.4 GB.
+_known_options: Final = lru_cache(maxsize=256)(_split_options)
+
+
+def _options(values: _Values) -> tuple[bool, bool, frozenset[str]]:
+    short = len(values) == 1 and len(values[0]) <= _MAX_KNOWN_LENGTH
+    return _known_options(values) if short else _split_options(values)
 
 
 def _without(fields: list[Field], named: frozenset[str]) -> list[Field]:
@@ -162,29 +182,25 @@ def _without(fields: list[Field], named: frozenset[str]) -> list[Field]:
     return [field for field in fields if field[0].lower() not in named]
 
 
+@lru_cache(maxsize=1024)
 def _content_length(values: _Values) -> int:
     # RFC 9112 6.3: "If a message is received without Transfer-Encoding and with an invalid Content-Length header
     # field, then the message framing is invalid and the recipient MUST treat it as an unrecoverable error". Equal
     # repeated values could be folded into one; other parsers take the first or the last, so they are refused too.
     if len(values) > 1:
         raise MalformedError("bad_framing", "more than one Content-Length")
-    return _number(values[0])
+    if not _DIGITS.fullmatch(values[0]):
+        raise MalformedError("bad_framing", f"invalid Content-Length {_cut(values[0])}")
+    return int(values[0])
 
 
-@lru_cache(maxsize=1024)
-def _number(digits: str) -> int:
-    if not _DIGITS.fullmatch(digits):
-        raise MalformedError("bad_framing", f"invalid Content-Length {_cut(digits)}")
-    return int(digits)
-
-
-def _check_coding(values: _Values, lengths: _Values, version: str) -> None:
+def _check_coding(values: _Values, has_length: bool, version: str) -> None:
     """Transfer-Encoding is there: it must be the one thing that all parsers agree upon."""
     if version != "1.1":
         # RFC 9112 6.1: "A server or client that receives an HTTP/1.0 message containing a Transfer-Encoding header
         # field MUST treat the message as if the framing is faulty"
         raise MalformedError("bad_framing", "Transfer-Encoding in an HTTP/1.0 message")
-    if lengths:
+    if has_length:
         # RFC 9112 6.3: "Such a message might indicate an attempt to perform request smuggling ... and ought to be
         # handled as an error"
         raise MalformedError("bad_framing", "both Transfer-Encoding and Content-Length")
@@ -218,6 +234,18 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return method, target, version
 
 
+def _first_line(line: str, reject_encoded_slash: bool) -> tuple[str, str, Target]:
+    """Method, version, and the target taken apart."""
+    method, target, version = _request_line(line)
+    if method in _NEVER_SERVED:
+        raise MalformedError("method_not_allowed", f"{method} is not served")
+    return method, version, parse_target(method, target, reject_encoded_slash=reject_encoded_slash)
+
+
+# Remembered as field lines are, with the same bounds; without those that have a query, which may hold secrets.
+_known_first_line: Final = lru_cache(maxsize=_MAX_KNOWN)(_first_line)
+
+
 def check_line_ends(data: bytes | bytearray, new: int) -> None:
     """Refuse a head that has not ended and has a bad line end already. `new`: the position of the bytes not yet
     checked. Raises MalformedError."""
@@ -239,32 +267,20 @@ def check_partial(data: bytes | bytearray, new: int) -> None:
         _request_line(data[start:line_end].decode("latin-1"))
 
 
-def _sort(lines: list[str], of: _Lines) -> tuple[list[Field], _Values, _Values, _Values, _Values, _Values]:
-    """What the lines behind the first one hold: the fields that are passed on, and the values of Host,
-    Connection, Content-Length, Transfer-Encoding and Expect. Raises MalformedError."""
+def _sort(lines: list[str], of: _Lines) -> tuple[list[Field], dict[int, _Values]]:
+    """What the lines behind the first one hold: the fields that are passed on, and the values of those that mean
+    something here, by kind. Raises MalformedError."""
     kept: list[Field] = []
-    hosts: _Values = ()
-    connection: _Values = ()
-    lengths: _Values = ()
-    codings: _Values = ()
-    expect: _Values = ()
+    ours: dict[int, _Values] = {}
     known = of.known
     for line in lines:
-        field, kind = known[line] if line in known else of.parse(line)
-        if not kind:
-            kept.append(field)
-            continue
-        if kind == HOST:
-            hosts += (field[1],)
-        elif kind == CONTENT_LENGTH:
-            lengths += (field[1],)
-        elif kind == CONNECTION:
-            connection += (field[1],)
-        elif kind == TRANSFER_ENCODING:
-            codings += (field[1],)
-        elif kind == EXPECT:
-            expect += (field[1],)
-    return kept, hosts, connection, lengths, codings, expect
+        field, kind = known.get(line) or of.parse(line)
+        if kind:
+            ours[kind] = (*ours[kind], field[1]) if kind in ours else (field[1],)
+            if kind != DATE:
+                continue
+        kept.append(field)
+    return kept, ours
 
 
 def _seen_by_routes(lines: list[str]) -> list[Field]:
@@ -279,35 +295,35 @@ def parse_request(data: bytes, *, reject_encoded_slash: bool = False) -> Request
     Raises RequestError (mostly MalformedError) with a reason of `rauta.proxy.reasons`.
     """
     lines = _split(data)
-    method, raw_target, version = _request_line(lines.pop(0))
-    kept, hosts, connection, lengths, codings, expect = _sort(lines, _REQUESTS)
+    first = lines.pop(0)
+    take_apart = _first_line if "?" in first or len(first) > _MAX_KNOWN_LENGTH else _known_first_line
+    method, version, (path, query, authority) = take_apart(first, reject_encoded_slash)
+    kept, ours = _sort(lines, _REQUESTS)
     length = NO_BODY
-    if codings:
-        _check_coding(codings, lengths, version)
+    if TRANSFER_ENCODING in ours:
+        _check_coding(ours[TRANSFER_ENCODING], CONTENT_LENGTH in ours, version)
         length = CHUNKED
-    elif lengths:
-        length = _content_length(lengths)
-    if method in _NEVER_SERVED:
-        raise MalformedError("method_not_allowed", f"{method} is not served")
-    target = parse_target(method, raw_target, reject_encoded_slash=reject_encoded_slash)
-    authority = target.authority
+    elif CONTENT_LENGTH in ours:
+        length = _content_length(ours[CONTENT_LENGTH])
+    hosts = ours.get(HOST, ())
     host = host_of(authority, hosts, http10=version == "1.0")
     if authority is None and hosts:
         authority = hosts[0]
     keep_alive = version == "1.1"
-    if connection:
-        options = _options(", ".join(connection))
+    named = NONE_NAMED
+    if CONNECTION in ours:
+        close, keep, named = _options(ours[CONNECTION])
         # RFC 9112 9.3: "If the close connection option is present, the connection will not persist"; in HTTP/1.0 it
         # persists only if keep-alive is.
-        keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
-        if not options <= _PERSISTENCE:
-            kept = _without(kept, options)
-    expects = bool(expect) and _expects(expect, version, length)
-    head = RequestHead(method, target.path, target.query, host, authority, version, length)
+        keep_alive = not close and (keep_alive or keep)
+    head = RequestHead(method, path, query, host, authority, version, length)
     head.fields = kept
     head.received = partial(_seen_by_routes, lines)
     head.keep_alive = keep_alive
-    head.expects = expects
+    if named:
+        head.fields, head.named = _without(kept, named), named
+    if EXPECT in ours:
+        head.expects = _expects(ours[EXPECT], version, length)
     return head
 
 
@@ -323,10 +339,46 @@ def _expects(values: _Values, version: str, length: int) -> bool:
     return version == "1.1" and length not in (0, NO_BODY)
 
 
+# --- refused requests -----------------------------------------------------------------------------------
+
+_REQUEST_START: Final = re.compile(rf"({_TCHAR}++) ([\x21-\x7e\x80-\xff]++)")
+
+
+def glimpse(data: bytes) -> Glimpse:
+    """What can be read of a request that was refused, for the log. `data` is its head, whole or the beginning of it;
+    what follows does not matter."""
+    text = data.removeprefix(b"\r\n").decode("latin-1")
+    whole, end, _ = text.partition("\r\n\r\n")
+    *lines, rest = (whole if end else text).split("\r\n")
+    if end:
+        lines.append(rest)  # else it is a line that has not ended
+    found = _REQUEST_LINE.fullmatch(lines[0]) if lines else _REQUEST_START.fullmatch(rest)
+    if found is None:
+        return Glimpse()
+    method, target = found[1], found[2]
+    path: str | None = None
+    query = authority = None
+    try:
+        path, query, authority = parse_target(method, target)
+    except RequestError:
+        if target[:1] == "/":  # any other form may hold a password (RFC 3986 3.2.1)
+            path, mark, query = target.partition("#")[0].partition("?")
+            query = query if mark else None
+    return Glimpse(method, path, query, found[3] if lines else None, _glimpsed_host(authority, lines[1:]))
+
+
+def _glimpsed_host(authority: str | None, lines: list[str]) -> str | None:
+    fields = [line.partition(":") for line in lines]
+    hosts = [value.strip(" \t") for name, _, value in fields if name.lower() == "host"]
+    try:
+        return host_of(authority, hosts, http10=True) or None
+    except RequestError:
+        return None
+
+
 # --- responses ------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
 def _status_line(line: str) -> tuple[str, int, str]:
     """Version, status and reason phrase."""
     found = _STATUS_LINE.fullmatch(line)
@@ -335,29 +387,40 @@ def _status_line(line: str) -> tuple[str, int, str]:
     return found[1], int(found[2]), found[3] or ""
 
 
+_known_status_line: Final = lru_cache(maxsize=64)(_status_line)
+
+
 def parse_response(data: bytes, method: str) -> ResponseHead:
     """A response head, like `parse_request`; `method` is that of the request that it answers.
 
     Raises MalformedError; whatever its reason, the answer to the client is 502 `upstream_malformed`.
     """
     lines = _split(data)
-    version, status, phrase = _status_line(lines.pop(0))
-    kept, _, connection, lengths, codings, _ = _sort(lines, _RESPONSES)
+    first = lines.pop(0)
+    take_apart = _known_status_line if len(first) <= _MAX_KNOWN_LENGTH else _status_line
+    version, status, phrase = take_apart(first)
+    kept, ours = _sort(lines, _RESPONSES)
     declared = None
-    if codings:
-        _check_coding(codings, lengths, version)
-    elif lengths:
-        declared = _content_length(lengths)
+    coded = TRANSFER_ENCODING in ours
+    if coded:
+        _check_coding(ours[TRANSFER_ENCODING], CONTENT_LENGTH in ours, version)
+    elif CONTENT_LENGTH in ours:
+        declared = _content_length(ours[CONTENT_LENGTH])
     keep_alive = version == "1.1"
-    if connection:
-        options = _options(", ".join(connection))
-        keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
-        if not options <= _PERSISTENCE:
-            kept = _without(kept, options)
-    length = _response_length(status, method, bool(codings), declared)
+    named = NONE_NAMED
+    if CONNECTION in ours:
+        close, keep, named = _options(ours[CONNECTION])
+        keep_alive = not close and (keep_alive or keep)
+    length = _response_length(status, method, coded, declared)
     if length == UNTIL_CLOSE:
         keep_alive = False
-    return ResponseHead(status, phrase, kept, length, declared=declared, keep_alive=keep_alive)
+    elif status == 204:
+        declared = None  # RFC 9110 8.6: "A server MUST NOT send a Content-Length ... status code of ... 204"
+    head = ResponseHead(status, phrase, kept, length, declared, keep_alive, DATE in ours)
+    if named:
+        head.fields, head.named = _without(kept, named), named
+        head.dated = head.dated and "date" not in named
+    return head
 
 
 def _response_length(status: int, method: str, coded: bool, declared: int | None) -> int:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
 from rauta.proxy.http1.chunked import ChunkDecoder, encode_chunk, encode_last_chunk
-from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, parse_request
+from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
 from rauta.proxy.http1.serialise import response_bytes
-from rauta.proxy.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
+from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
 from rauta.proxy.wheel import NEVER
 from rauta.routing.errors import RequestError
@@ -41,6 +41,13 @@ DISCARD_LIMIT: Final = 64 * 1024
 LINGER_TIME: Final = 2.0
 LINGER_LIMIT: Final = 4 * 1024 * 1024
 
+# What one connection may have done in a turn of the loop, before the others have theirs: requests that are answered at
+# once (some 0.2 ms each), and chunks of a body (1.5 us each). Reads bring up to 256 KiB, which would be thousands.
+HEADS_PER_TURN: Final = 16
+CHUNKS_PER_TURN: Final = 256
+
+_CR: Final = 13
+_NOT_BEGUN: Final = (b"", b"\r", b"\r\n")  # what may stand before a request
 _CLOSE: Final = "Connection: close\r\n"
 _KEEP_ALIVE: Final = "Connection: keep-alive\r\n"  # only HTTP/1.0 clients need to be told
 _ALLOW: Final = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
@@ -56,10 +63,10 @@ class ServerConnection(asyncio.Protocol):
         "_connections",
         "_decoder",
         "_dispatcher",
-        "_draining",
         "_exchange",
         "_expects",
         "_gate",
+        "_grace",
         "_http10",
         "_keep_alive",
         "_out",
@@ -69,6 +76,7 @@ class ServerConnection(asyncio.Protocol):
         "_transport",
         "_until_close",
         "_write_blocked",
+        "_yielded",
         "client",
         "deadline",
         "queued",
@@ -90,15 +98,16 @@ class ServerConnection(asyncio.Protocol):
         self._decoder: ChunkDecoder | None = None
         self._body_left = 0
         self._taking = False  # `_take` is on the stack
+        self._yielded = False  # `_go_on` takes what is held, in the next turn of the loop
         self._thrown_away = 0
         self._write_blocked = False
-        self._draining = False
+        self._grace: float | None = None  # draining: how long an idle connection is still kept
         self._keep_alive = True
         self._http10 = False
         self._expects = False
         self._chunked_out = False
         self._until_close = False
-        self.deadline = NEVER
+        self.deadline: float = NEVER
         self.queued = NEVER
 
     # --- asyncio.Protocol ---
@@ -116,7 +125,7 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase == WAIT or (phase == HEAD and self._write_blocked):
+        if phase == WAIT or self._yielded or (phase == HEAD and self._write_blocked):
             self._hold(data)
         elif phase == HEAD and self._buffer:
             self._continue_head(data)
@@ -132,7 +141,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = CLOSED
-        self.deadline = NEVER
+        self._dispatcher.wheel.forget(self)
         self._connections.discard(self)
         self._client_gone()
 
@@ -145,15 +154,17 @@ class ServerConnection(asyncio.Protocol):
         self._write_blocked = False
         if self._exchange is not None:
             self._exchange.client_ready()
-        elif self._phase == HEAD:
+        elif self._phase == HEAD and not self._yielded:
             self._take_held()
 
     # --- wheel.Expiring ---
 
     def expired(self) -> None:
-        if self._phase == HEAD and self._buffer and not self._write_blocked:
-            self._refuse("head_timeout", f"no complete head within {self._dispatcher.listener.timeouts.head:g} s")
-        elif self._transport.get_write_buffer_size():
+        begun = b"" if self._phase != HEAD or self._write_blocked else bytes(self._buffer)
+        if begun not in _NOT_BEGUN:
+            seconds = self._dispatcher.listener.timeouts.head
+            self._refuse("head_timeout", f"no complete head within {seconds:g} s", begun)
+        elif self._transport.get_write_buffer_size() and self._grace is None:
             self._transport.abort()  # the client does not take the response; an orderly close would wait for it
         else:
             self._phase = CLOSED
@@ -161,11 +172,15 @@ class ServerConnection(asyncio.Protocol):
 
     # --- draining ---
 
-    def drain(self) -> None:
-        """Close now if idle, else after the present exchange."""
-        self._draining = True
-        self._keep_alive = False
-        if self._phase == HEAD and not self._buffer:
+    def drain(self, grace: float) -> None:
+        """Tell the client with the next response that the connection ends there. One that is idle is closed after
+        `grace` seconds: a request that is on its way when it is closed would be lost (RFC 9112 9.5)."""
+        self._grace = grace
+        if self._phase != HEAD or self._buffer:
+            return
+        if grace:
+            self._dispatcher.wheel.arm(self, grace)
+        else:
             self._phase = CLOSED
             self._transport.close()
 
@@ -198,7 +213,8 @@ class ServerConnection(asyncio.Protocol):
         else:
             framing = "Transfer-Encoding: chunked\r\n"
             self._chunked_out = True
-        if not self._keep_alive or not self._may_keep():
+        may_keep = self._keep_alive and self._grace is None
+        if not may_keep or (self._phase != WAIT and not self._may_discard()):
             framing += _CLOSE
             self._keep_alive = False
         elif self._http10:
@@ -284,10 +300,10 @@ class ServerConnection(asyncio.Protocol):
     def _take(self, data: bytes) -> None:
         """Take all that may be taken of `data` now, and keep the rest."""
         self._taking = True
-        at = 0
+        at = heads = 0
         size = len(data)
         try:
-            while at < size:
+            while at < size and not self._yielded:
                 phase = self._phase
                 if phase == HEAD:
                     if self._write_blocked:
@@ -296,6 +312,8 @@ class ServerConnection(asyncio.Protocol):
                     if taken < 0:
                         return
                     at = taken
+                    heads += 1
+                    self._yielded = heads == HEADS_PER_TURN and at < size
                 elif phase == LENGTH:
                     at = self._take_counted(data, at)
                 elif phase == CHUNKS:
@@ -306,18 +324,33 @@ class ServerConnection(asyncio.Protocol):
                     self._throw_away(size - at)
                     return
         except RequestError as error:
-            self._malformed(error)
+            self._malformed(error, data[at:] if self._phase == HEAD else b"")
             return
         finally:
             self._taking = False
-        if at < size:
+        if self._yielded:
+            self._yield(data[at:])
+        elif at < size:
             self._hold(data[at:])
-        elif self._exchange is not None and self._phase != WAIT:
+        if self._exchange is not None and self._phase != WAIT:
             self._exchange.request_flush()
+
+    def _yield(self, rest: bytes) -> None:
+        """Let other connections have their turn; nothing is read meanwhile."""
+        self._buffer += rest
+        self._gate.close(HELD_FULL)
+        self._dispatcher.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._yielded:
+            self._yielded = False
+            if self._phase in (LENGTH, CHUNKS) or (self._phase == HEAD and not self._write_blocked):
+                self._take_held()
 
     def _take_head(self, data: bytes, at: int) -> int:
         """The position behind the head at `at`; -1 if it has not ended, and is kept."""
-        if data.startswith(b"\r\n", at):
+        start = at
+        if data[at] == _CR and data.startswith(b"\r\n", at):
             # RFC 9112 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
             # empty line (CRLF) received prior to the request-line". One is ignored.
             at += 2
@@ -326,7 +359,8 @@ class ServerConnection(asyncio.Protocol):
         dispatcher = self._dispatcher
         end = data.find(HEAD_END, at)
         if end < 0:
-            self._buffer += data[at:]
+            # With the empty line: what follows is judged, and timed, as if it had come at once.
+            self._buffer += data[start:]
             self._dispatcher.wheel.arm(self, dispatcher.listener.timeouts.head)
             self._check_unfinished(0)
             return -1
@@ -342,7 +376,7 @@ class ServerConnection(asyncio.Protocol):
                 raise self._too_large(self._buffer)
             check_partial(self._buffer, known)
         except RequestError as error:
-            self._malformed(error)
+            self._malformed(error, bytes(self._buffer))
 
     def _too_large(self, data: bytes | bytearray) -> MalformedError:
         limit = self._dispatcher.listener.limits.head
@@ -352,7 +386,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         self.deadline = NEVER  # from here on the exchange has the time-outs
-        self._keep_alive = head.keep_alive and not self._draining
+        self._keep_alive = head.keep_alive
         self._http10 = head.version == "1.0"
         self._expects = head.expects
         self._until_close = False
@@ -360,7 +394,7 @@ class ServerConnection(asyncio.Protocol):
             self._phase = WAIT
         elif head.length == CHUNKED:
             self._phase = CHUNKS
-            self._decoder = ChunkDecoder()
+            self._decoder = ChunkDecoder(head.named)
         else:
             self._phase = LENGTH
             self._body_left = head.length
@@ -382,12 +416,14 @@ class ServerConnection(asyncio.Protocol):
         decoder = self._decoder
         if decoder is None:
             raise RuntimeError("a chunked body without a decoder")
-        piece, at = decoder.feed(data, at)
+        piece, at = decoder.feed(data, at, CHUNKS_PER_TURN)
         if piece:
             self._body(piece)
         if decoder.done and self._phase == CHUNKS:
             self._decoder = None
             self._body_end(decoder.trailers)
+        else:
+            self._yielded = at < len(data) and self._phase == CHUNKS
         return at
 
     def _body(self, piece: bytes) -> None:
@@ -404,31 +440,28 @@ class ServerConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """The exchange is over on both sides; wait for the next request."""
-        if self._draining:  # since the response's head went out
-            self._close_gently()
-            return
         self._phase = HEAD
-        self._gate.open(PEER_BLOCKED)
-        self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.idle)
+        if self._gate.objections:
+            self._gate.open(PEER_BLOCKED)
+        grace = self._grace  # draining since the response's head went out, which did not tell
+        self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.idle if grace is None else grace)
         if self._buffer and not self._taking and not self._write_blocked:
             self._take_held()
 
     # --- the end ---
 
-    def _may_keep(self) -> bool:
-        """Whether the connection can be kept, given what is still to come of the request's body."""
-        if self._phase == WAIT:
-            return True
+    def _may_discard(self) -> bool:
+        """Whether what is still to come of the request's body may be thrown away, so that the connection is kept."""
         if self._expects:
             return False  # RFC 9110 10.1.1: whether its body comes, only the client knows
         return self._phase == LENGTH and self._body_left <= DISCARD_LIMIT
 
-    def _malformed(self, error: RequestError) -> None:
-        """What the client sends cannot be understood: say so, and take nothing more from it."""
+    def _malformed(self, error: RequestError, head: bytes) -> None:
+        """What the client sends cannot be understood: say so, and take nothing more from it. `head`: see `_refuse`."""
         exchange, self._exchange = self._exchange, None
         self._buffer.clear()
         if exchange is None:
-            self._refuse(error.reason, str(error))
+            self._refuse(error.reason, str(error), head)
             return
         # A broken body. Its exchange ends; the client is answered if no response has begun.
         self._exchange = exchange
@@ -436,13 +469,15 @@ class ServerConnection(asyncio.Protocol):
         self._phase = LINGER
         exchange.fail(error.reason, str(error))
 
-    def _refuse(self, reason: str, detail: str) -> None:
-        """Answer a request that never became an exchange, and close."""
-        self._dispatcher.refused(self.client, reason, detail)
+    def _refuse(self, reason: str, detail: str, head: bytes) -> None:
+        """Answer a request that never became an exchange, and close. `head` is what has come of its head."""
+        seen = glimpse(head) if self._dispatcher.log is not None else Glimpse()
         if self._phase in (LENGTH, CHUNKS):  # its response is out already
+            self._dispatcher.refused(self.client, reason, detail, seen=seen)
             self._close_gently()
             return
         status, body = REASONS[reason].status, BODIES[reason]
+        self._dispatcher.refused(self.client, reason, detail, seen=seen, bytes_sent=len(body))
         self._transport.write(
             (
                 f"HTTP/1.1 {status} {phrase_of(status)}\r\nDate: {self._dispatcher.clock.http_date()}\r\n"
@@ -458,6 +493,7 @@ class ServerConnection(asyncio.Protocol):
         done = self._phase == WAIT and not self._buffer
         self._phase = LINGER
         self._buffer.clear()
+        self._yielded = False
         self._thrown_away = 0
         if self._transport.is_closing():
             return

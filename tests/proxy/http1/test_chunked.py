@@ -94,3 +94,30 @@ def test_an_endless_line_is_refused_early() -> None:
         decoder.feed(b"0")
     with pytest.raises(MalformedError):
         decoder.feed(b"000")
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=8), st.integers(1, 5))
+def test_no_more_chunks_than_asked_for(cuts: list[int], most: int) -> None:
+    chunks = [b"%d" % number for number in range(20)]
+    data = b"".join(b"".join(encode_chunk(chunk)) for chunk in chunks) + b"0\r\n\r\n"
+    decoder = ChunkDecoder()
+    content, at = b"", 0
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for start, end in itertools.pairwise(edges):
+        at = start
+        while at < end:
+            piece, at = decoder.feed(data[:end], at, most)
+            assert len(piece) <= 2 * most
+            content += piece
+    assert decoder.done
+    assert content == b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"password=hunter2\r\n", b"1\r\nxhunter2\r\n", b"0\r\nhunter2\r\n\r\n", b"0\r\nx hunter2: 1\r\n\r\n"],
+)
+def test_what_is_malformed_is_not_quoted(data: bytes) -> None:
+    with pytest.raises(MalformedError) as caught:
+        ChunkDecoder().feed(data)
+    assert "hunter" not in str(caught.value)

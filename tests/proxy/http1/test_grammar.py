@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import h11
 import pytest
 from hypothesis import example, given
@@ -223,3 +225,29 @@ def test_trailers() -> None:
     assert parse_trailers(b"X-Sum: 1\r\nContent-Length: 5\r\nAuthorization: x\r\nX-Forwarded-For: y\r\n") == [
         ("X-Sum", "1")
     ]
+
+
+@pytest.mark.parametrize("sign", [*"!#$%&'*+.^_`|~"])
+def test_look_alikes(sign: str) -> None:
+    assert kind_of(f"X{sign}Forwarded{sign}For") != KEEP
+    assert kind_of(f"x-real{sign}ip") != KEEP
+    assert kind_of(f"Content{sign}Length") != KEEP
+    assert kind_of(f"X{sign}Other") == KEEP
+    assert parse_trailers(f"Content{sign}Type: t\r\nSet{sign}Cookie: a\r\nX{sign}B: 1\r\n".encode()) == [
+        (f"X{sign}B", "1")
+    ]
+
+
+def test_nothing_large_is_remembered() -> None:
+    """A client that sends ever new options, and a backend with ever new phrases, must not fill the memory."""
+    long = ",".join(f"a{number}" for number in range(2000))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(300):
+            parse_request(f"GET / HTTP/1.1\r\nHost: a\r\nConnection: c{number},{long}\r\n".encode())
+            parse_response(f"HTTP/1.1 200 {number}{long}\r\n".encode(), "GET")
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 500_000
