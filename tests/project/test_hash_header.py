@@ -91,12 +91,3 @@ def test_ipv6_is_equal(library: ctypes.CDLL, number: int, port: int, seed: int) 
     if address.ipv4_mapped is not None:
         return  # counts as IPv4, tested above
     assert library.v6(number >> 64, number & (2**64 - 1), port, seed) == hashing.client_hash(str(address), port, seed)
-
-
-def test_compiles_for_the_kernel(checkout: Path, wrapper: Path, tmp_path: Path) -> None:
-    clang = _compiler("clang")
-    # The multiarch folder holds asm/types.h, which the BPF target does not look for by itself.
-    folders = [f"-I{checkout / 'bpf'}", *(f"-I{path.parent}" for path in Path("/usr/include").glob("*-linux-gnu/asm"))]
-    command = [clang, "-target", "bpf", *WARNINGS, *folders, "-c", wrapper, "-o", tmp_path / "wrapper.o"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
