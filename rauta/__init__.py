@@ -1,4 +1,4 @@
-"""rauta: an HTTP gateway whose plain routes the Linux kernel can serve. The public surface is `rauta.api`."""
+"""rauta: an HTTP gateway whose plain routes the Linux kernel is to serve. The public surface is `rauta.api`."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _lines(configuration: Configuration, offloading: Offloading, workers: int, s
     for listener in configuration.listeners:
         fields = ", ".join(_forwarded(configuration, listener)) or "none"
         yield f"  {listener.name:<{width}}  {_url(listener)}  (adds to requests: {fields})"
-    yield f"  {'routes':<{width}}  {len(configuration.routes)} to {len(configuration.services)} services"
+    yield f"  {'routes':<{width}}  {len(configuration.routes)}, services {len(configuration.services)}"
     yield f"  {'offload':<{width}}  {offloading.reason}"
     yield f"  {'workers':<{width}}  {workers}"
     log = configuration.access_log

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rauta",
-        description="An HTTP gateway whose plain routes the Linux kernel can serve.",
+        description="An HTTP gateway whose plain routes the Linux kernel is to serve.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

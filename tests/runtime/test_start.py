@@ -288,7 +288,7 @@ def test_on_a_terminal_a_person_sees_a_banner(file: File) -> None:
     text = said.decode()
     assert "is ready" in text
     assert f"web         http://127.0.0.1:{file.port}" in text
-    assert "1 to 1 services" in text
+    assert "1, services 1" in text
     assert "offload     no kernel offload: " in text
     assert "{" not in text
 
