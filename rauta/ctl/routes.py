@@ -24,7 +24,12 @@ def run(output: Output, *, file: str | None) -> int:
         routes = [_document(route, tiers.of_route(route)) for route in configuration.routes]
         output.document({"offload": offload.document(), "routes": routes})
         return EXIT_OK
-    output.table(_HEADER, [row for route in configuration.routes for row in _rows(configuration, route, tiers)])
+    shared = _shared([tiers.of_route(route) for route in configuration.routes])
+    rows = [row for route in configuration.routes for row in _rows(configuration, route, tiers.of_route(route), shared)]
+    output.table(_HEADER, rows)
+    for message in shared:
+        output.line()
+        output.line(f"Of all routes: {message}.", Style.FAINT)
     if not configuration.routes:
         output.line("there is no route: every request is answered 404")
     elif not offload.available and any(tiers.of_route(route).number < 3 for route in configuration.routes):
@@ -33,9 +38,17 @@ def run(output: Output, *, file: str | None) -> int:
     return EXIT_OK
 
 
-def _rows(configuration: Configuration, route: Route, tiers: Tiers) -> list[Row]:
-    tier = tiers.of_route(route)
-    why = _short(tier)
+def _shared(tiers: list[Tier]) -> list[str]:
+    """What holds for every route, of several, is told once."""
+    if len(tiers) < 2:
+        return []
+    others = [{reason.message for reason in tier.why} for tier in tiers[1:]]
+    messages = dict.fromkeys(reason.message for reason in tiers[0].why)
+    return [message for message in messages if all(message in other for other in others)]
+
+
+def _rows(configuration: Configuration, route: Route, tier: Tier, shared: list[str]) -> list[Row]:
+    why = _short(tier, shared)
     rows: list[Row] = []
     for number, match in enumerate(route.matches):
         first = number == 0
@@ -54,8 +67,8 @@ def _rows(configuration: Configuration, route: Route, tiers: Tiers) -> list[Row]
     return rows
 
 
-def _short(tier: Tier) -> str:
-    reasons = list(dict.fromkeys(reason.message for reason in tier.why))
+def _short(tier: Tier, shared: list[str]) -> str:
+    reasons = [message for message in dict.fromkeys(reason.message for reason in tier.why) if message not in shared]
     more = len(reasons) - MAX_REASONS
     return "; ".join(reasons[:MAX_REASONS]) + (f"; and {more} more (--json has all)" if more > 0 else "")
 

@@ -56,3 +56,17 @@ def test_a_bad_file(rautactl: Callable[..., Any], example: Path) -> None:
     example.write_text("version: 1\n")
     assert rautactl("routes").code == 2
     assert rautactl("routes", "--json").document["error"]["problems"]
+
+
+def test_what_holds_for_every_route_is_told_once(rautactl: Callable[..., Any], example: Path) -> None:
+    text = example.read_text()
+    start = text.index("offload:")
+    end = text.find("\n", start) + 1
+    while text[end : end + 1] == " ":
+        end = text.find("\n", end) + 1
+    example.write_text(text[:start] + text[end:])
+    out = rautactl("routes").out
+    assert out.count("the configuration has no offload section") == 1
+    assert out.splitlines()[-1] == "Of all routes: the configuration has no offload section."
+    why = rautactl("routes", "--json").document["routes"][0]["why_no_lower"]
+    assert "the configuration has no offload section" in [reason["message"] for reason in why]
