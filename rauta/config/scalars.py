@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final
@@ -240,9 +241,9 @@ class _Quantity(_ScalarType):
     def accepts(self, node: Node) -> bool:
         return isinstance(node, Scalar)
 
+    @abstractmethod
     def parse(self, text: str) -> float | int | None:
         """The value, or None if the text is none."""
-        raise NotImplementedError
 
     def decode(self, node: Node, reader: Reader) -> Any:
         if not isinstance(node, Scalar) or node.value is None or isinstance(node.value, bool):

@@ -83,7 +83,7 @@ def test_user_without_root_gets_the_line_to_type(copy: Path, programs: Path) -> 
         (programs / name).chmod(0o755)
     done = _script(copy, "test.sh", programs)
     assert done.returncode == 1
-    line = "apt-get update && apt-get install --no-install-recommends curl gcc libc6-dev python3 python3-venv"
+    line = "apt-get update && apt-get install --no-install-recommends curl gcc libc6-dev openssl python3 python3-venv"
     assert line in done.stderr
 
 
