@@ -17,19 +17,18 @@ from time import perf_counter
 from rauta.routing import maglev
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import (
-    Backend,
     Configuration,
     Forward,
     Match,
     PathMatch,
     Route,
-    Service,
     ValueKind,
     WeightedService,
     header_match,
 )
 from rauta.routing.outcome import Hit, RegexTimeout
 from rauta.routing.request import FieldList, RequestView
+from rauta.routing.services import Backend, Service
 from rauta.routing.settings import Address, Listener
 from rauta.routing.table import Table
 

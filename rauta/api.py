@@ -17,21 +17,14 @@ from rauta.routing.errors import ModelError, Problem, RautaError, RequestError
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
     Action,
-    Backend,
-    BalancerKey,
-    BalancerSettings,
     Configuration,
     Forward,
     Match,
     PathKind,
     PathMatch,
-    Plugin,
     Redirect,
     Respond,
     Route,
-    Service,
-    TimeoutOverrides,
-    Timeouts,
     ValueKind,
     ValueMatch,
     WeightedService,
@@ -42,6 +35,7 @@ from rauta.routing.paths import normalise_path
 from rauta.routing.plugins import BALANCERS, MATCHERS, Balancer, Load, Matcher, PluginError
 from rauta.routing.precedence import Rule
 from rauta.routing.request import FieldList, Headers, RequestView, Target, host_of, parse_target
+from rauta.routing.services import Backend, BalancerKey, BalancerSettings, Plugin, Service, TimeoutOverrides, Timeouts
 from rauta.routing.settings import (
     AccessLog,
     Address,

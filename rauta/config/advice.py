@@ -8,7 +8,14 @@ from typing import Any, Final
 from rauta.config.errors import ConfigProblem
 from rauta.config.nodes import shorten
 from rauta.config.origins import Origins
-from rauta.routing.model import Configuration, Forward, Match, PathKind, Route, ValueKind
+from rauta.routing.model import (
+    Configuration,
+    Forward,
+    Match,
+    PathKind,
+    Route,
+    ValueKind,
+)
 from rauta.routing.regexes import is_linear
 
 MAX_CLAIMS: Final = 10_000  # of one match; hosts times methods would no longer be linear

@@ -12,7 +12,7 @@ from rauta.config.format_services import TIMEOUT_DOCS
 from rauta.config.plugins import PluginType, plugin_fields
 from rauta.config.scalars import Boolean, Choice, Duration, Integer, Parsed, Text
 from rauta.config.schema import Field, Object
-from rauta.routing import model
+from rauta.routing import model, services
 from rauta.routing.errors import ModelError
 from rauta.routing.hosts import HostPattern
 from rauta.routing.plugins import MATCHERS
@@ -116,7 +116,7 @@ _matcher = PluginType(
         name="matcher",
         doc="A condition of a plugin; it counts as one header match.",
         fields=plugin_fields("matcher", example="internal"),
-        model=model.Plugin,
+        model=services.Plugin,
     ),
 )
 
@@ -190,7 +190,7 @@ _timeout_overrides = Object(
         Field(key=key, type=Duration(), doc=doc, example=example, absent="the service's")
         for key, (doc, example) in TIMEOUT_DOCS.items()
     ),
-    model=model.TimeoutOverrides,
+    model=services.TimeoutOverrides,
     share=True,
 )
 
@@ -291,7 +291,7 @@ def _build_route(
     return model.Route(action=action, **values)
 
 
-_NO_OVERRIDES: Final = model.TimeoutOverrides()
+_NO_OVERRIDES: Final = services.TimeoutOverrides()
 
 ROUTE: Final = Object(
     name="route",

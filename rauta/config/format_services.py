@@ -9,7 +9,7 @@ from rauta.config.format_common import WEIGHT
 from rauta.config.plugins import PluginType, plugin_fields
 from rauta.config.scalars import Choice, Duration, Parsed
 from rauta.config.schema import Field, Object
-from rauta.routing import model, settings
+from rauta.routing import services, settings
 from rauta.routing.balancers import BUILT_IN
 from rauta.routing.plugins import BALANCERS
 
@@ -41,7 +41,7 @@ _backend = Object(
         ),
         Field(key="weight", type=WEIGHT, doc="Its share of the requests; 0 gets none.", example="2"),
     ),
-    model=model.Backend,
+    model=services.Backend,
     instead="{address: '%s'}",
     share=True,
 )
@@ -50,8 +50,8 @@ _backend = Object(
 class _BalancerType(PluginType):
     """A balancer: its name, or an object with its name, settings and what it hashes."""
 
-    def build(self, plugin: model.Plugin, values: dict[str, Any]) -> model.BalancerSettings:
-        return model.BalancerSettings(kind=plugin, key=values.get("key"))
+    def build(self, plugin: services.Plugin, values: dict[str, Any]) -> services.BalancerSettings:
+        return services.BalancerSettings(kind=plugin, key=values.get("key"))
 
     def show(self, value: Any) -> str:
         return str(value.kind.name)
@@ -66,13 +66,13 @@ _balancer = _BalancerType(
             *plugin_fields("balancer", example="least_requests"),
             Field(
                 key="key",
-                type=Choice(model.BalancerKey),
+                type=Choice(services.BalancerKey),
                 doc="What of the client is hashed. `address` keeps a client on one backend.",
                 example="address",
                 absent="address and port of the connection; with HTTP/2 (later) least requests, per stream",
             ),
         ),
-        model=model.BalancerSettings,
+        model=services.BalancerSettings,
     ),
     built_in=BUILT_IN,
     bare=True,
@@ -90,19 +90,19 @@ _timeouts = Object(
     fields=tuple(
         Field(key=key, type=Duration(), doc=doc, example=example) for key, (doc, example) in TIMEOUT_DOCS.items()
     ),
-    model=model.Timeouts,
+    model=services.Timeouts,
     share=True,
 )
 
 # One object for the many services that leave a key out.
-_DEFAULT_BALANCER: Final = model.BalancerSettings()
-_DEFAULT_TIMEOUTS: Final = model.Timeouts()
+_DEFAULT_BALANCER: Final = services.BalancerSettings()
+_DEFAULT_TIMEOUTS: Final = services.Timeouts()
 
 
-def _build_service(**values: Any) -> model.Service:
+def _build_service(**values: Any) -> services.Service:
     values.setdefault("balancer", _DEFAULT_BALANCER)
     values.setdefault("timeouts", _DEFAULT_TIMEOUTS)
-    return model.Service(**values)
+    return services.Service(**values)
 
 
 SERVICE: Final = Object(
@@ -123,6 +123,6 @@ SERVICE: Final = Object(
         ),
         Field(key="timeouts", type=_timeouts, doc="Time-outs towards backends.", example="{connect: 2s}"),
     ),
-    model=model.Service,
+    model=services.Service,
     build=_build_service,
 )

@@ -19,8 +19,8 @@ from rauta.config.reader import INVALID, Reader
 from rauta.config.scalars import Boolean, Choice, Integer, Number, Text
 from rauta.config.schema import Field, Json, Object, Type
 from rauta.routing.errors import ModelError, RautaError
-from rauta.routing.model import Plugin
 from rauta.routing.plugins import PluginError, available, load_class
+from rauta.routing.services import Plugin
 
 _SIMPLE: Final[dict[Any, Callable[[], Type]]] = {str: Text, int: Integer, float: Number, bool: Boolean}
 

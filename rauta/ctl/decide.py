@@ -12,12 +12,19 @@ from rauta.offload import Capabilities
 from rauta.routing.conditions import PluginFailedError
 from rauta.routing.errors import RequestError
 from rauta.routing.hosts import HostPattern
-from rauta.routing.model import Backend, Configuration, Match, PathKind, Route, Service, nearest
+from rauta.routing.model import (
+    Configuration,
+    Match,
+    PathKind,
+    Route,
+    nearest,
+)
 from rauta.routing.outcome import Hit, Miss, PluginFailed, RegexTimeout
 from rauta.routing.paths import prefix_matches
 from rauta.routing.precedence import Rule, rules_by_host
 from rauta.routing.regexes import literal_prefix
 from rauta.routing.request import RequestView
+from rauta.routing.services import Backend, Service
 from rauta.routing.settings import Listener
 from rauta.routing.table import Consideration, Explanation, Table
 

@@ -10,14 +10,13 @@ from rauta.routing.model import (
     Forward,
     Match,
     PathKind,
-    Plugin,
     Redirect,
     Respond,
     Route,
-    Service,
     ValueKind,
     ValueMatch,
 )
+from rauta.routing.services import Plugin, Service
 
 if TYPE_CHECKING:
     from rauta.config import ConfigProblem

@@ -11,7 +11,8 @@ from rauta.ctl.errors import EXIT_OK, EXIT_UNCLAIMED
 from rauta.ctl.output import Output
 from rauta.ctl.probe import Probe
 from rauta.ctl.tables import Cell, Style
-from rauta.routing.model import BalancerKey, Configuration, Forward, Service
+from rauta.routing.model import Configuration, Forward
+from rauta.routing.services import BalancerKey, Service
 
 Facts = list[tuple[str, Cell | str]]
 

@@ -16,9 +16,6 @@ from rauta.offload.lookup import is_plain
 from rauta.offload.reasons import Reason
 from rauta.routing.hosts import HostKind, HostPattern
 from rauta.routing.model import (
-    Backend,
-    BalancerKey,
-    BalancerSettings,
     Configuration,
     Forward,
     Match,
@@ -27,9 +24,9 @@ from rauta.routing.model import (
     Redirect,
     Respond,
     Route,
-    Service,
     WeightedService,
 )
+from rauta.routing.services import Backend, BalancerKey, BalancerSettings, Service
 from rauta.routing.settings import AccessLog, Address, EncodedSlash, Listener, OffloadMode, OffloadSettings
 
 # --- checks ---------------------------------------------------------------------------------------------

@@ -9,7 +9,13 @@ from rauta.offload.allow import Finding, Scope, findings
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.honoured import HONOURED, WORDINGS
 from rauta.offload.reasons import Reason
-from rauta.routing.model import Configuration, Forward, Match, Route, Service
+from rauta.routing.model import (
+    Configuration,
+    Forward,
+    Match,
+    Route,
+)
+from rauta.routing.services import Service
 from rauta.routing.settings import Listener
 
 

@@ -30,8 +30,14 @@ from rauta.offload.plans import (
 )
 from rauta.offload.reasons import Reason, Refusal
 from rauta.routing.hosts import HostKind, HostPattern
-from rauta.routing.model import BalancerKey, Configuration, Forward, Route, Service, WeightedService
+from rauta.routing.model import (
+    Configuration,
+    Forward,
+    Route,
+    WeightedService,
+)
 from rauta.routing.precedence import Rule, rules_by_host
+from rauta.routing.services import BalancerKey, Service
 from rauta.routing.settings import Listener
 
 Hosts = Mapping[HostPattern | None, Sequence[Rule]]

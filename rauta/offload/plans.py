@@ -24,7 +24,7 @@ from rauta.offload.reasons import Passed, Refusal
 from rauta.routing import maglev
 from rauta.routing.hashing import SERVICE_SEED, client_hash
 from rauta.routing.hosts import HostPattern
-from rauta.routing.model import Backend
+from rauta.routing.services import Backend
 from rauta.routing.settings import Address
 
 Verdicts = tuple[str | None, ...]

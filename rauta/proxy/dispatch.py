@@ -15,9 +15,10 @@ from rauta.proxy.pool import Pools
 from rauta.proxy.reasons import REASONS
 from rauta.proxy.wheel import Wheel
 from rauta.routing.errors import RautaError
-from rauta.routing.model import Forward, Redirect, Respond, Service
+from rauta.routing.model import Forward, Redirect, Respond
 from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed
 from rauta.routing.request import RequestView
+from rauta.routing.services import Service
 from rauta.routing.settings import EncodedSlash, Listener
 from rauta.routing.table import Table
 

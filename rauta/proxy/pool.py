@@ -18,7 +18,7 @@ from rauta.routing.settings import Address
 
 if TYPE_CHECKING:
     from rauta.proxy.exchange import Exchange
-    from rauta.routing.model import Backend
+    from rauta.routing.services import Backend
 
 
 class ConnectError(Exception):

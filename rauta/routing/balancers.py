@@ -12,8 +12,8 @@ from random import randrange
 from typing import Any, ClassVar, Final
 
 from rauta.routing import maglev
-from rauta.routing.model import Backend
 from rauta.routing.plugins import Load
+from rauta.routing.services import Backend
 
 
 class _BuiltIn:

@@ -7,11 +7,12 @@ from itertools import accumulate
 
 from rauta.routing.conditions import Condition, PluginFailedError
 from rauta.routing.hashing import SERVICE_SEED, client_hash
-from rauta.routing.model import BalancerKey, Forward, Route, Service
+from rauta.routing.model import Forward, Route
 from rauta.routing.outcome import Hit, Outcome, PluginFailed, RegexTimeout
 from rauta.routing.precedence import Rule
 from rauta.routing.regexes import Budget, RegexTimeoutError
 from rauta.routing.request import RequestView
+from rauta.routing.services import BalancerKey, Service
 
 
 class Answer:

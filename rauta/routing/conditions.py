@@ -7,7 +7,12 @@ from typing import Protocol
 from urllib.parse import unquote_plus
 
 from rauta.routing.errors import RautaError
-from rauta.routing.model import Match, PathKind, ValueKind, ValueMatch
+from rauta.routing.model import (
+    Match,
+    PathKind,
+    ValueKind,
+    ValueMatch,
+)
 from rauta.routing.plugins import Matcher
 from rauta.routing.regexes import Budget, Pattern, pattern_of
 from rauta.routing.request import RequestView

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Final
 
-from rauta.routing.model import Backend
+from rauta.routing.services import Backend
 
 # Primes just above powers of two: a slot's share of the traffic is under 1 % of any backend's up to N/128.
 SIZES: Final = (4099, 8209, 16411, 32771, 65537, 131101, 262147, 524309, 1048583)

@@ -6,127 +6,30 @@ is the order of the file; it decides only where the rules of precedence (see `ta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
-from rauta.routing import defaults
 from rauta.routing.errors import ModelError, Problem, RequestError
+from rauta.routing.fields import FIELD_VALUE, TOKEN
+from rauta.routing.filters import Filter, Rewrite
 from rauta.routing.hosts import HostPattern
 from rauta.routing.paths import normalise_path
 from rauta.routing.regexes import check_pattern
+from rauta.routing.services import LimitOverrides, Plugin, Service, TimeoutOverrides, check_weight
 from rauta.routing.settings import (
     X_FORWARDED,
     AccessLog,
     Address,
+    AdminSettings,
     Forwarded,
     Listener,
     OffloadMode,
     OffloadSettings,
-    check_duration,
+    Shutdown,
     check_name,
 )
-
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
-_FIELD_VALUE: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
-
-
-def _check_weight(weight: int) -> None:
-    if not 0 <= weight <= defaults.MAX_WEIGHT:
-        raise ModelError.at("weight", f"{weight} is out of range: 0 to {defaults.MAX_WEIGHT}")
-
-
-# --- services -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
-    """One server of a service. Its identity is its address; weight 0 gets no requests."""
-
-    address: Address
-    weight: int = 1
-
-    def __post_init__(self) -> None:
-        _check_weight(self.weight)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plugin:
-    """A plugin by its entry point's name, with the settings that its own typed model decoded."""
-
-    name: str
-    settings: Any = None
-
-
-class BalancerKey(Enum):
-    """What of the client a hashing balancer looks at."""
-
-    ADDRESS_PORT = "address_port"
-    ADDRESS = "address"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BalancerSettings:
-    """How a service spreads requests: a built-in (`maglev`, `round_robin`, ...) or a plugin.
-
-    `key=None` leaves the key to the protocol: the client's address and port for HTTP/1.1. It is not the same as
-    ADDRESS_PORT, which asks for that whatever the protocol.
-    """
-
-    kind: Plugin = field(default_factory=lambda: Plugin(name="maglev"))
-    key: BalancerKey | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Time-outs towards backends, in seconds: connect, until the response head, without a byte."""
-
-    connect: float = defaults.CONNECT_TIMEOUT
-    response: float = defaults.RESPONSE_TIMEOUT
-    idle: float = defaults.BACKEND_IDLE_TIMEOUT
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            check_duration(name, getattr(self, name))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutOverrides:
-    """What a route changes of its services' time-outs; None inherits."""
-
-    connect: float | None = None
-    response: float | None = None
-    idle: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None:
-                check_duration(name, value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """A set of backends that serve the same thing, and how to reach them."""
-
-    name: str
-    backends: tuple[Backend, ...]
-    balancer: BalancerSettings = field(default_factory=BalancerSettings)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-
-    def __post_init__(self) -> None:
-        check_name(self.name)
-        if not self.backends:
-            raise ModelError.at("backends", "a service needs at least one backend")
-        seen: dict[Address, int] = {}
-        for position, backend in enumerate(self.backends):
-            if (first := seen.setdefault(backend.address, position)) != position:
-                raise ModelError.at(
-                    ("backends", position, "address"), f"{backend.address} is already backend {first + 1}; use weight"
-                )
-
 
 # --- matches --------------------------------------------------------------------------------------------
 
@@ -210,11 +113,11 @@ class ValueMatch:
 
 def header_match(name: str, kind: ValueKind, value: str = "") -> ValueMatch:
     """A condition on a header field; several fields of one name count as one list (RFC 9110 5.3)."""
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ModelError.at("name", f"{name!r} is not the name of a header field")
     # A prefix may end in a space ("Bearer "): a value goes on after it.
     whole = value.rstrip(" \t") if kind is ValueKind.PREFIX else value
-    if kind in (ValueKind.EXACT, ValueKind.PREFIX) and not _FIELD_VALUE.fullmatch(whole):
+    if kind in (ValueKind.EXACT, ValueKind.PREFIX) and not FIELD_VALUE.fullmatch(whole):
         raise ModelError.at(kind.value, f"{value!r} can never be the value of a header field")
     return ValueMatch(name.lower(), kind, value)
 
@@ -232,7 +135,7 @@ class Match:
 
     def __post_init__(self) -> None:
         for method in sorted(self.methods):
-            if not _TOKEN.fullmatch(method):
+            if not TOKEN.fullmatch(method):
                 raise ModelError.at("methods", f"{method!r} is not a method")
             if method != method.upper() and method.upper() in _KNOWN_METHODS:
                 raise ModelError.at("methods", f"{method!r}: methods are case-sensitive, write {method.upper()!r}")
@@ -254,7 +157,7 @@ class WeightedService:
     weight: int = 1
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
+        check_weight(self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,7 +230,7 @@ class Respond:
             raise ModelError.at("status", f"{self.status} is not a final status: 200 to 599")
         if self.body and self.status in (204, 205, 304):
             raise ModelError.at("body", f"a {self.status} response has no body")
-        if not self.content_type or not _FIELD_VALUE.fullmatch(self.content_type):
+        if not self.content_type or not FIELD_VALUE.fullmatch(self.content_type):
             raise ModelError.at("content_type", f"{self.content_type!r} is not a header value")
 
 
@@ -336,7 +239,11 @@ Action = Forward | Redirect | Respond
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What to do with the requests that one of its matches claims. Empty listeners mean all of them."""
+    """What to do with the requests that one of its matches claims. Empty listeners mean all of them.
+
+    `filters` run in order, after the listener's. `upgrades` are the protocols, in lower case, that a client may switch
+    to by `Upgrade` (RFC 9110 7.8).
+    """
 
     name: str
     action: Action
@@ -344,10 +251,15 @@ class Route:
     listeners: tuple[str, ...] = ()
     priority: int = 0
     timeouts: TimeoutOverrides = field(default_factory=TimeoutOverrides)
+    limits: LimitOverrides = field(default_factory=LimitOverrides)
     forwarded: frozenset[Forwarded] | None = None
+    filters: tuple[Filter, ...] = ()
+    upgrades: frozenset[str] = frozenset({"websocket"})
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        self._check_upgrades()
+        self._check_rewrites()
         if not self.matches:
             raise ModelError.at("match", "the list is empty: leave it out to match everything")
         if not -1_000_000 <= self.priority <= 1_000_000:
@@ -357,6 +269,24 @@ class Route:
                 if match.path.kind is not PathKind.PREFIX:
                     message = f"a redirect of the prefix needs a prefix match, not {match.path}"
                     raise ModelError.at(("match", position, "path"), message)
+
+    def _check_upgrades(self) -> None:
+        for token in sorted(self.upgrades):
+            if not TOKEN.fullmatch(token):
+                raise ModelError.at("upgrades", f"{token!r} is not the name of a protocol")
+            if token.lower().startswith(("h2c", "http", "tls")):
+                raise ModelError.at(
+                    "upgrades", f"{token!r} cannot be tunnelled: the requests in it would not be routed"
+                )
+        object.__setattr__(self, "upgrades", frozenset(token.lower() for token in self.upgrades))
+
+    def _check_rewrites(self) -> None:
+        for position, item in enumerate(self.filters):
+            if isinstance(item, Rewrite) and item.prefix is not None:
+                for match in self.matches:
+                    if match.path.kind is not PathKind.PREFIX:
+                        message = f"a rewrite of the prefix needs a prefix match, not {match.path}"
+                        raise ModelError.at(("filters", position, "prefix"), message)
 
 
 # --- the whole ------------------------------------------------------------------------------------------
@@ -372,6 +302,8 @@ class Configuration:
     offload: OffloadSettings | None = None
     access_log: AccessLog = field(default_factory=AccessLog)
     workers: int | None = None
+    admin: AdminSettings | None = None
+    shutdown: Shutdown = field(default_factory=Shutdown)
 
     def __post_init__(self) -> None:
         problems = [*self._problems()]
@@ -391,6 +323,9 @@ class Configuration:
             first = bound.setdefault(listener.address, listener.name)
             if first != listener.name:
                 yield Problem(("listeners", listener.name, "address"), f"{listener.address} is taken by {first!r}")
+        if self.admin is not None and self.admin.address in bound:
+            first = bound[self.admin.address]
+            yield Problem(("admin", "address"), f"{self.admin.address} is taken by listener {first!r}")
         listeners = _Known("listener", (listener.name for listener in self.listeners))
         services = _Known("service", (service.name for service in self.services))
         for position, route in enumerate(self.routes):

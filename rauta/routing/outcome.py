@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from rauta.routing.model import Match, Route, Service
+    from rauta.routing.model import Match, Route
+    from rauta.routing.services import Service
 
 
 @dataclass(frozen=True, slots=True)

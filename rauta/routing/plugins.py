@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
 
 from rauta.routing.errors import RautaError
-from rauta.routing.model import Backend
 from rauta.routing.request import RequestView
+from rauta.routing.services import Backend
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from rauta.routing.hosts import HostPattern
-from rauta.routing.model import Configuration, Match, PathKind, Route
+from rauta.routing.model import (
+    Configuration,
+    Match,
+    PathKind,
+    Route,
+)
 
 _KIND: Final = {PathKind.EXACT: 0, PathKind.REGEX: 1, PathKind.PREFIX: 2}
 

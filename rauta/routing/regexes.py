@@ -13,7 +13,7 @@ client could change what a route means by sending one slow path.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 import re2
@@ -39,7 +39,7 @@ class RegexTimeoutError(Exception):
 class _Engine(Protocol):
     """The part of a compiled pattern that both engines have."""
 
-    def fullmatch(self, string: str, /) -> object | None: ...
+    def fullmatch(self, string: str, /) -> Any | None: ...
 
 
 def _re2_of(pattern: str) -> _Engine | None:
@@ -154,3 +154,42 @@ def pattern_of(text: str) -> Pattern:
     if found is None:
         found = _patterns[text] = Pattern(text)
     return found
+
+
+class Rewriter:
+    """A full match and what takes its place. Always by google-re2, so its time is linear in the path."""
+
+    __slots__ = ("_engine", "_substitution")
+
+    def __init__(self, pattern: str, substitution: str) -> None:
+        engine = _re2_of(pattern)
+        if engine is None:
+            raise ModelError.at("regex", f"pattern {pattern[:80]!r}: a rewrite takes no look-around or back-reference")
+        self._engine = engine
+        self._substitution = substitution
+
+    def rewrite(self, path: str) -> str | None:
+        """The new text; None if the pattern does not match."""
+        found = self._engine.fullmatch(path)
+        # A group that took no part in the match is empty.
+        return None if found is None else _REFERENCE.sub(lambda place: found[int(place[1])] or "", self._substitution)
+
+
+_REFERENCE: Final = regex.compile(r"\\([0-9])")
+
+
+def check_substitution(pattern: str, substitution: str) -> None:
+    """Raises ModelError if the pattern cannot be rewritten with that text: see Rewriter, or it names no such group."""
+    check_pattern(pattern, where="regex")
+    Rewriter(pattern, substitution)
+    groups = regex.compile(pattern, _FLAGS).groups
+    if not substitution.startswith(("/", "\\")):
+        raise ModelError.at("substitution", f"{substitution!r} does not start with '/': the result must be a path")
+    rest = _REFERENCE.sub("", substitution)
+    if "\\" in rest:
+        raise ModelError.at("substitution", f"{substitution!r}: a backslash stands only before the digit of a group")
+    if not rest.isascii() or any(char <= " " or char in "?#\x7f" for char in rest):
+        raise ModelError.at("substitution", f"{substitution!r} has a character that no path can have")
+    for digit in _REFERENCE.findall(substitution):
+        if int(digit) > groups:
+            raise ModelError.at("substitution", f"{substitution!r} names group {digit}; the pattern has {groups}")

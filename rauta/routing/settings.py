@@ -10,9 +10,11 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from rauta.routing import defaults
 from rauta.routing.errors import ModelError
+from rauta.routing.filters import ON_LISTENERS, Filter
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
@@ -33,14 +35,28 @@ def check_duration(name: str, seconds: float) -> None:
         raise ModelError.at(name, f"{seconds:g} s is out of range: 1 ms to 24 h")
 
 
+# sockaddr_un.sun_path holds 108 bytes, the last of which is NUL.
+_MAX_UNIX_PATH: Final = 107
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP address: an IPv4 or IPv6 literal or a DNS name, and a port."""
+    """Where to listen or to connect: an IPv4 or IPv6 literal or a DNS name with a port; or the `path` of a unix socket,
+    with neither."""
 
     host: str
     port: int
+    path: str | None = None
 
     def __post_init__(self) -> None:
+        if self.path is not None:
+            if self.host or self.port:
+                raise ModelError.at((), f"unix:{self.path} has a host or a port")
+            if not self.path or "\0" in self.path or len(self.path.encode()) > _MAX_UNIX_PATH:
+                raise ModelError.at(
+                    (), f"{self.path!r} is not the path of a socket: 1 to {_MAX_UNIX_PATH} bytes, none of them NUL"
+                )
+            return
         if not 0 < self.port < 65536:
             raise ModelError.at((), f"port {self.port} is out of range: 1 to 65535")
         literal = self.ip
@@ -53,9 +69,12 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, *, any_host: str | None = None) -> Address:
-        """`host:port` or `[IPv6]:port`; with `any_host`, also `:port`, which means that host. Raises ModelError."""
+        """`host:port`, `[IPv6]:port` or `unix:PATH`; with `any_host`, also `:port`, which means that host.
+
+        Raises ModelError.
+        """
         if text.startswith("unix:"):
-            raise ModelError.at((), f"{text!r}: unix sockets are not supported, write host:port")
+            return cls.unix(text.removeprefix("unix:"))
         host, colon, port = text.rpartition(":")
         if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5:
             raise ModelError.at((), f"{text!r} is not an address: write host:port, for example 127.0.0.1:8080")
@@ -73,13 +92,25 @@ class Address:
 
     @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The literal address, or None for a DNS name."""
+        """The literal address, or None for a DNS name or a unix socket."""
         try:
             return ipaddress.ip_address(self.host)
         except ValueError:
             return None
 
+    @classmethod
+    def unix(cls, path: str) -> Address:
+        """The unix socket at a path. Raises ModelError."""
+        return cls("", 0, path)
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it has to be looked up."""
+        return self.path is None and self.ip is None
+
     def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -116,6 +147,9 @@ class TlsSettings:
             )
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class EncodedSlash(Enum):
     """What becomes of `%2F` and `%5C` in a path."""
 
@@ -149,18 +183,25 @@ class ClientTimeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLimits:
-    """Limits on what clients may send: the head in bytes."""
+    """Limits on clients: a request's head in bytes; per worker the connections, of which more are closed at once."""
 
     head: int = defaults.HEAD_LIMIT
+    connections: int = defaults.CLIENT_CONNECTIONS
 
     def __post_init__(self) -> None:
         if not 1024 <= self.head <= 1024 * 1024:
             raise ModelError.at("head", f"{self.head} bytes is out of range: 1 KiB to 1 MiB")
+        if not 1 <= self.connections <= 1_000_000:
+            raise ModelError.at("connections", f"{self.connections} is out of range: 1 to 1000000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """A socket that accepts clients. `forwarded=None` stands for the default of the whole configuration."""
+    """A socket that accepts clients. `forwarded=None` stands for the default of the whole configuration.
+
+    `trusted_proxies`: what clients with these addresses say of the client before them (X-Forwarded-For and its kin) is
+    believed; `filters` run before those of the route.
+    """
 
     name: str
     address: Address
@@ -169,10 +210,15 @@ class Listener:
     encoded_slash: EncodedSlash = EncodedSlash.KEEP
     timeouts: ClientTimeouts = field(default_factory=ClientTimeouts)
     limits: ClientLimits = field(default_factory=ClientLimits)
+    trusted_proxies: tuple[Network, ...] = ()
+    filters: tuple[Filter, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if self.address.ip is None:
+        for position, item in enumerate(self.filters):
+            if not isinstance(item, ON_LISTENERS):
+                raise ModelError.at(("filters", position), "a rewrite needs the match of a route: write it there")
+        if self.address.is_name:
             raise ModelError.at(
                 "address", f"{self.address.host!r} is a name: a listener needs an IP address, for example 0.0.0.0"
             )
@@ -241,3 +287,42 @@ class AccessLog:
             raise ModelError.at("to", "write stdout, stderr, off or the path of a file")
         if self.require and self.to == "off":
             raise ModelError.at("require", "the access log cannot be required and off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminSettings:
+    """The admin interface. `socket`: the path of a unix socket (mode 0600) that takes commands. `address`: a TCP
+    address for reading only; beyond loopback, or for commands, it needs `token`."""
+
+    socket: str = defaults.ADMIN_SOCKET
+    address: Address | None = None
+    token: Secret | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            Address.unix(self.socket)
+        except ModelError as error:
+            raise ModelError.at("socket", error.problems[0].message) from None
+        if self.address is None:
+            return
+        ip = self.address.ip
+        if ip is None:
+            raise ModelError.at(
+                "address", f"{self.address}: write an IP address and a port, for example 127.0.0.1:9901"
+            )
+        if not ip.is_loopback and self.token is None:
+            raise ModelError.at("token", f"{self.address} can be reached from other machines: give a token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shutdown:
+    """How the gateway stops, in seconds: from the failing of /readyz to the closing of the listeners, and from there
+    until what is still in flight is cut."""
+
+    delay: float = defaults.DRAIN_DELAY
+    timeout: float = defaults.DRAIN_TIMEOUT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.delay <= 3600:
+            raise ModelError.at("delay", f"{self.delay:g} s is out of range: 0 s to 1 h")
+        check_duration("timeout", self.timeout)

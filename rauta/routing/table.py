@@ -27,12 +27,13 @@ from rauta.routing.conditions import PluginFailedError, conditions_of
 from rauta.routing.hashing import client_hash
 from rauta.routing.hosts import HostPattern
 from rauta.routing.index import UNKNOWN_HOST, HostIndex, PathIndex
-from rauta.routing.model import Backend, BalancerKey, Configuration, Match, Plugin, Service
+from rauta.routing.model import Configuration, Match
 from rauta.routing.outcome import Outcome
 from rauta.routing.plugins import Balancer, Load, Matcher
 from rauta.routing.precedence import Rule, rules_by_host
 from rauta.routing.regexes import Budget, RegexTimeoutError
 from rauta.routing.request import RequestView
+from rauta.routing.services import Backend, BalancerKey, Plugin, Service
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,13 @@ def _from_file(path: str, events: EventLog) -> Source:
 
 
 def _from_addresses(listen: str, to: str) -> Source:
-    from rauta.routing.model import Backend, Configuration, Forward, Route, Service, WeightedService
+    from rauta.routing.model import (
+        Configuration,
+        Forward,
+        Route,
+        WeightedService,
+    )
+    from rauta.routing.services import Backend, Service
     from rauta.routing.settings import Listener
     from rauta.runtime.start import Source
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rauta.routing.model import Service
+    from rauta.routing.services import Service
 
 MAX_NAMES: Final = 256  # more are not looked at: the check must not become load on a resolver
 THREADS: Final = 16  # 256 names at 20 ms each take 0.3 s

@@ -19,24 +19,18 @@ from rauta.offload.allow import Honoured, Scope, findings
 from rauta.offload.honoured import HONOURED, WORDINGS
 from rauta.routing.hosts import HostKind, HostPattern
 from rauta.routing.model import (
-    Backend,
-    BalancerKey,
-    BalancerSettings,
     Configuration,
     Forward,
     Match,
     PathMatch,
-    Plugin,
     Redirect,
     Respond,
     Route,
-    Service,
-    TimeoutOverrides,
-    Timeouts,
     ValueKind,
     ValueMatch,
     WeightedService,
 )
+from rauta.routing.services import Backend, BalancerKey, BalancerSettings, Plugin, Service, TimeoutOverrides, Timeouts
 from rauta.routing.settings import (
     AccessLog,
     Address,

@@ -10,7 +10,16 @@ import pytest
 
 from rauta.offload import ALL_PASS, Capabilities, Passed, Plan, Reason, plan
 from rauta.routing.hosts import HostKind, HostPattern
-from rauta.routing.model import Configuration, Match, PathMatch, Redirect, Route, Service, ValueKind, ValueMatch
+from rauta.routing.model import (
+    Configuration,
+    Match,
+    PathMatch,
+    Redirect,
+    Route,
+    ValueKind,
+    ValueMatch,
+)
+from rauta.routing.services import Service
 from rauta.routing.settings import Address, Forwarded, Listener, OffloadSettings
 from support.build import backend, route, service
 

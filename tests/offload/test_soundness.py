@@ -21,19 +21,14 @@ from rauta.offload import Capabilities, Plan, plan
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
     Action,
-    Backend,
-    BalancerKey,
     Configuration,
     Forward,
     Match,
     PathKind,
     PathMatch,
-    Plugin,
     Redirect,
     Respond,
     Route,
-    Service,
-    Timeouts,
     ValueKind,
     ValueMatch,
     WeightedService,
@@ -43,6 +38,7 @@ from rauta.routing.paths import normalise_path, prefix_matches
 from rauta.routing.precedence import Rule, rules_by_host
 from rauta.routing.regexes import literal_prefix
 from rauta.routing.request import FieldList, RequestView
+from rauta.routing.services import Backend, BalancerKey, Plugin, Service, Timeouts
 from rauta.routing.settings import Address, EncodedSlash, Forwarded, Listener, OffloadMode, OffloadSettings
 from rauta.routing.table import Table
 from support.build import backend, service

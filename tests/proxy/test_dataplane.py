@@ -10,7 +10,12 @@ from pathlib import Path
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dataplane import DataPlane
-from rauta.routing.model import Configuration, Redirect, Respond, Route
+from rauta.routing.model import (
+    Configuration,
+    Redirect,
+    Respond,
+    Route,
+)
 from rauta.routing.settings import Address, Listener, LogFormat
 from rauta.routing.table import Table
 from support.http import always, backend, client, gateway, ok, once, request, run

@@ -9,7 +9,14 @@ import pytest
 from rauta.proxy.dispatch import redirect_location
 from rauta.proxy.http1.grammar import parse_request
 from rauta.routing.hosts import HostPattern
-from rauta.routing.model import Backend, Match, PathMatch, Redirect, Respond, Route, Service
+from rauta.routing.model import (
+    Match,
+    PathMatch,
+    Redirect,
+    Respond,
+    Route,
+)
+from rauta.routing.services import Backend, Service
 from rauta.routing.settings import Address, EncodedSlash, Listener, LogFormat
 from support.http import Gateway, always, backend, client, forward, gateway, ok, request, run, service, talk
 

@@ -9,7 +9,8 @@ import pytest
 
 from rauta.proxy.http1.client import ClientConnection
 from rauta.proxy.pool import BackendPool
-from rauta.routing.model import Backend, Match, PathMatch, Service, Timeouts
+from rauta.routing.model import Match, PathMatch
+from rauta.routing.services import Backend, Service, Timeouts
 from rauta.routing.settings import Address, LogFormat
 from support.http import (
     Peer,
@@ -129,7 +130,7 @@ def test_a_route_overrides_the_time_out() -> None:
         await peer.closed()
 
     async def main() -> None:
-        from rauta.routing.model import TimeoutOverrides
+        from rauta.routing.services import TimeoutOverrides
 
         async with backend(silent) as dead:
             route = forward(timeouts=TimeoutOverrides(response=0.1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rauta.proxy.http1.server import HELD_LIMIT
-from rauta.routing.model import Timeouts
+from rauta.routing.services import Timeouts
 from support.http import Peer, always, backend, client, forward, gateway, ok, request, run, service
 
 MIB = 1024 * 1024

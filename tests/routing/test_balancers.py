@@ -9,8 +9,8 @@ import pytest
 
 from rauta.routing.balancers import BUILT_IN, LeastRequests, Maglev, RandomOfTwo, RoundRobin
 from rauta.routing.hashing import client_hash
-from rauta.routing.model import Backend
 from rauta.routing.plugins import Balancer
+from rauta.routing.services import Backend
 from support.build import backend
 
 A, B, C = backend("10.0.0.1:80", 1), backend("10.0.0.2:80", 2), backend("10.0.0.3:80", 3)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rauta.routing.maglev import SIZES, build
-from rauta.routing.model import Backend
+from rauta.routing.services import Backend
 from support.build import backend
 
 WEIGHTS = st.lists(st.integers(1, 1000) | st.just(1_000_000), min_size=1, max_size=40)

@@ -12,7 +12,6 @@ import pytest
 from rauta.routing.errors import ModelError, Problem
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import (
-    Backend,
     Configuration,
     Forward,
     Match,
@@ -20,15 +19,13 @@ from rauta.routing.model import (
     Redirect,
     Respond,
     Route,
-    Service,
-    TimeoutOverrides,
-    Timeouts,
     ValueKind,
     ValueMatch,
     WeightedService,
     header_match,
     nearest,
 )
+from rauta.routing.services import Backend, Service, TimeoutOverrides, Timeouts
 from rauta.routing.settings import (
     X_FORWARDED,
     AccessLog,

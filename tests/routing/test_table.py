@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from rauta.routing.hashing import SERVICE_SEED, client_hash
 from rauta.routing.hosts import HostKind, HostPattern
 from rauta.routing.model import (
-    BalancerKey,
     Match,
     PathKind,
     PathMatch,
-    Plugin,
     Respond,
     Route,
     ValueKind,
@@ -27,6 +25,7 @@ from rauta.routing.model import (
 from rauta.routing.outcome import Hit, Miss, PluginFailed, RegexTimeout
 from rauta.routing.paths import prefix_matches
 from rauta.routing.request import FieldList, RequestView
+from rauta.routing.services import BalancerKey, Plugin
 from rauta.routing.table import Table
 from support.build import backend, configuration, route, service
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rauta.routing.model import Backend, Configuration, Forward, Match, Plugin, Route, Service, WeightedService
+from rauta.routing.model import (
+    Configuration,
+    Forward,
+    Match,
+    Route,
+    WeightedService,
+)
+from rauta.routing.services import Backend, Plugin, Service
 from rauta.routing.settings import Address, Listener
 from rauta.runtime import control
 from rauta.runtime.control import (

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rauta.routing.model import Backend, Service
+from rauta.routing.services import Backend, Service
 from rauta.routing.settings import Address
 from rauta.runtime.resolve import MAX_NAMES, unresolved
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from rauta.routing.model import (
-    Backend,
-    BalancerKey,
-    BalancerSettings,
     Configuration,
     Forward,
     Match,
-    Plugin,
     Route,
-    Service,
     WeightedService,
 )
+from rauta.routing.services import Backend, BalancerKey, BalancerSettings, Plugin, Service
 from rauta.routing.settings import Address, Listener
 
 

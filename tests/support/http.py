@@ -13,7 +13,13 @@ import uvloop
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dataplane import DataPlane
-from rauta.routing.model import Backend, Configuration, Forward, Route, Service, Timeouts, WeightedService
+from rauta.routing.model import (
+    Configuration,
+    Forward,
+    Route,
+    WeightedService,
+)
+from rauta.routing.services import Backend, Service, Timeouts
 from rauta.routing.settings import AccessLog, Address, ClientTimeouts, Listener, LogFormat
 from rauta.routing.table import Table
 

@@ -15,7 +15,13 @@ from rauta.proxy.pool import Pools
 from rauta.proxy.reasons import BODIES
 from rauta.proxy.tasks import Tasks
 from rauta.proxy.wheel import Wheel
-from rauta.routing.model import Configuration, Match, PathMatch, Respond, Route
+from rauta.routing.model import (
+    Configuration,
+    Match,
+    PathMatch,
+    Respond,
+    Route,
+)
 from rauta.routing.settings import AccessLog, Address, Listener, LogFormat
 from rauta.routing.table import Table
 from support.http import backend, client, gateway, impatient, ok, request, run, talk

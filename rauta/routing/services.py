@@ -1,0 +1,209 @@
+"""The model: services, their backends, and how these are reached and watched. Frozen, validated when built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from rauta.routing import defaults
+from rauta.routing.errors import ModelError, RequestError
+from rauta.routing.hosts import HostError, normalise_host
+from rauta.routing.paths import check_query, normalise_path
+from rauta.routing.settings import Address, check_duration, check_name
+
+
+def check_authority(where: str, value: str) -> None:
+    """A host with or without a port, as in a Host field. Raises ModelError."""
+    try:
+        normalise_host(value)
+    except HostError as error:
+        raise ModelError.at(where, f"{value!r}: {error}") from None
+
+
+def check_weight(weight: int) -> None:
+    """Weights are small whole numbers. Raises ModelError."""
+    if not 0 <= weight <= defaults.MAX_WEIGHT:
+        raise ModelError.at("weight", f"{weight} is out of range: 0 to {defaults.MAX_WEIGHT}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One server of a service. Its identity is its address; weight 0 gets no requests."""
+
+    address: Address
+    weight: int = 1
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A plugin by its entry point's name, with the settings that its own typed model decoded."""
+
+    name: str
+    settings: Any = None
+
+
+class BalancerKey(Enum):
+    """What of the client a hashing balancer looks at."""
+
+    ADDRESS_PORT = "address_port"
+    ADDRESS = "address"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerSettings:
+    """How a service spreads requests: a built-in (`maglev`, `round_robin`, ...) or a plugin.
+
+    `key=None` leaves the key to the protocol: the client's address and port for HTTP/1.1. It is not the same as
+    ADDRESS_PORT, which asks for that whatever the protocol.
+    """
+
+    kind: Plugin = field(default_factory=lambda: Plugin(name="maglev"))
+    key: BalancerKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Time-outs towards backends, in seconds: connect, until the response head, without a byte, and the request as a
+    whole, from its head to the end of the response (a tunnel after an upgrade has only `idle`)."""
+
+    connect: float = defaults.CONNECT_TIMEOUT
+    response: float = defaults.RESPONSE_TIMEOUT
+    idle: float = defaults.BACKEND_IDLE_TIMEOUT
+    request: float = defaults.REQUEST_TIMEOUT
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            check_duration(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutOverrides:
+    """What a route changes of its services' time-outs; None inherits."""
+
+    connect: float | None = None
+    response: float | None = None
+    idle: float | None = None
+    request: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None:
+                check_duration(name, value)
+
+
+def _check_body_limit(limit: int) -> None:
+    if not 0 <= limit <= defaults.BODY_LIMIT:
+        raise ModelError.at("body", f"{limit} bytes is out of range: 0 to {defaults.BODY_LIMIT >> 40} TiB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLimits:
+    """Limits of a service: the longest request body in bytes (413 beyond); per worker and backend the connections,
+    and the requests that may wait for one (503 beyond)."""
+
+    body: int = defaults.BODY_LIMIT
+    connections: int = defaults.BACKEND_CONNECTIONS
+    waiting: int = defaults.BACKEND_WAITING
+
+    def __post_init__(self) -> None:
+        _check_body_limit(self.body)
+        if not 1 <= self.connections <= 65536:
+            raise ModelError.at("connections", f"{self.connections} is out of range: 1 to 65536")
+        if not 0 <= self.waiting <= 65536:
+            raise ModelError.at("waiting", f"{self.waiting} is out of range: 0 to 65536")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitOverrides:
+    """What a route changes of its services' limits; None inherits."""
+
+    body: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.body is not None:
+            _check_body_limit(self.body)
+
+
+class HealthKind(Enum):
+    """What an active health check does: a GET, or a TCP connection alone."""
+
+    HTTP = "http"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """Active health checks of a service's backends: each every `interval` seconds, give or take a tenth.
+
+    A backend is taken out after `unhealthy` failures in a row and comes back after `healthy` successes. It counts as
+    healthy until the first check says otherwise. `statuses` are the inclusive ranges of a good answer; `host` is the
+    Host field (None: the backend's address); `path` has the query with it.
+    """
+
+    kind: HealthKind = HealthKind.HTTP
+    path: str = "/"
+    host: str | None = None
+    statuses: tuple[tuple[int, int], ...] = ((200, 399),)
+    interval: float = defaults.HEALTH_INTERVAL
+    timeout: float = defaults.HEALTH_TIMEOUT
+    healthy: int = 2
+    unhealthy: int = 3
+
+    def __post_init__(self) -> None:
+        check_duration("interval", self.interval)
+        check_duration("timeout", self.timeout)
+        if self.interval < 0.1:
+            raise ModelError.at("interval", f"{self.interval:g} s is too often: 100 ms at least")
+        path, mark, query = self.path.partition("?")
+        try:
+            normalise_path(path)
+            if mark:
+                check_query(query)
+        except RequestError as error:
+            raise ModelError.at("path", f"{self.path!r}: {error}") from None
+        if self.host is not None:
+            check_authority("host", self.host)
+        if not self.statuses:
+            raise ModelError.at("statuses", "the list is empty: no answer would be good")
+        for position, (low, high) in enumerate(self.statuses):
+            if not 200 <= low <= high <= 599:
+                raise ModelError.at(("statuses", position), f"{low}-{high} is not a range of statuses, 200 to 599")
+        for name in ("healthy", "unhealthy"):
+            if not 1 <= getattr(self, name) <= 100:
+                raise ModelError.at(name, f"{getattr(self, name)} is out of range: 1 to 100")
+
+
+class ProxyProtocol(Enum):
+    """Versions of the PROXY protocol, which tells a backend the client's address before the first request."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A set of backends that serve the same thing, and how to reach them."""
+
+    name: str
+    backends: tuple[Backend, ...]
+    balancer: BalancerSettings = field(default_factory=BalancerSettings)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    health: HealthCheck | None = None
+    proxy_protocol: ProxyProtocol | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.backends:
+            raise ModelError.at("backends", "a service needs at least one backend")
+        seen: dict[Address, int] = {}
+        for position, backend in enumerate(self.backends):
+            if (first := seen.setdefault(backend.address, position)) != position:
+                raise ModelError.at(
+                    ("backends", position, "address"), f"{backend.address} is already backend {first + 1}; use weight"
+                )
