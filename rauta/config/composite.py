@@ -142,6 +142,56 @@ class MapOf(Type):
         return (self.item,)
 
 
+class Pairs(Type):
+    """A mapping from names to texts, or with `many` also to lists of them. The value is a tuple of (name, text) in the
+    order of the file. Names that differ in case only are the same header field, of which one would win silently."""
+
+    def __init__(self, item: Type, *, many: bool = False) -> None:
+        self.item = item
+        self.label = "an object of names and texts"
+        self._many = ListOf(item, empty="leave the name out") if many else None
+
+    def accepts(self, node: Node) -> bool:
+        return isinstance(node, Mapping)
+
+    def decode(self, node: Node, reader: Reader) -> Any:
+        if not isinstance(node, Mapping):
+            reader.wrong_kind(node, self.label)
+            return INVALID
+        pairs: list[tuple[str, Any]] = []
+        names: dict[str, str] = {}
+        valid = True
+        path = reader.path
+        for name, child in node.items.items():
+            path.append(name)
+            first = names.setdefault(name.lower(), name)
+            if first is not name:
+                reader.problem(child, f"{name!r} and {first!r} are the same header field")
+                valid = False
+            values = self._values(child, reader)
+            valid = valid and INVALID not in values
+            pairs += [(name, value) for value in values]
+            path.pop()
+        return tuple(pairs) if valid else INVALID
+
+    def _values(self, node: Node, reader: Reader) -> tuple[Any, ...]:
+        if self._many is not None and isinstance(node, Sequence):
+            values = self._many.decode(node, reader)
+            return (INVALID,) if values is INVALID else values
+        return (self.item.decode(node, reader),)
+
+    def schema(self, defs: dict[str, Json]) -> Json:
+        one = self.item.schema(defs)
+        value = one if self._many is None else {"anyOf": [one, self._many.schema(defs)]}
+        return {"type": "object", "additionalProperties": value}
+
+    def show(self, value: Any) -> str:
+        return f"{{{', '.join(f'{name}: {self.item.show(text)}' for name, text in value)}}}"
+
+    def parts(self) -> Iterable[Type]:
+        return (self.item,)
+
+
 class OneOrMany(Type):
     """One object, or a list of them. The value is a tuple."""
 

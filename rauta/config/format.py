@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rauta.config.composite import Either, ListOf, MapOf
-from rauta.config.format_gateway import ACCESS_LOG, LISTENER, OFFLOAD
+from rauta.config.format_gateway import ACCESS_LOG, ADMIN, LISTENER, OFFLOAD, SHUTDOWN
 from rauta.config.format_routes import ROUTE
 from rauta.config.format_services import SERVICE
 from rauta.config.scalars import Integer, Text, Word
@@ -32,7 +32,12 @@ class Sections:
     offload: settings.OffloadSettings | None = None
     access_log: settings.AccessLog | None = None
     workers: int | None = None
+    admin: settings.AdminSettings | None = None
+    shutdown: settings.Shutdown | None = None
 
+
+GATEWAY: Final = ("offload", "access_log", "workers", "admin", "shutdown")
+"""The keys about the gateway as a whole, which only the main file has."""
 
 _SECTIONS: Final = (
     Field(
@@ -65,7 +70,7 @@ INCLUDED: Final = Object(
     doc="A file that another one includes.",
     fields=_SECTIONS,
     model=Sections,
-    hints=dict.fromkeys(("version", "include", "offload", "access_log", "workers"), _BELONGS),
+    hints=dict.fromkeys(("version", "include", *GATEWAY), _BELONGS),
 )
 
 ROOT: Final = Object(
@@ -102,6 +107,8 @@ ROOT: Final = Object(
             example="4",
             absent="auto",
         ),
+        Field(key="admin", type=ADMIN, doc="The admin interface.", example="{}", absent="none"),
+        Field(key="shutdown", type=SHUTDOWN, doc="How the gateway stops.", example="{delay: 5s}", absent="at once"),
     ),
     model=Sections,
     required=("version",),

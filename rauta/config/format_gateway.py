@@ -1,17 +1,20 @@
-"""The file format: listeners, TLS, kernel tiers, access log."""
+"""The file format: listeners, TLS, kernel tiers, access log, admin interface, shutdown."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from rauta.config.addresses import AddressText, NetworkText
 from rauta.config.composite import Either, ListOf
 from rauta.config.format_common import FORWARDED
+from rauta.config.format_filters import FILTERS
 from rauta.config.paths import FilePath, LogTarget
-from rauta.config.scalars import Boolean, Choice, Duration, Parsed, Size, Text, Word
+from rauta.config.scalars import Boolean, Choice, Duration, Integer, Size, Text, Word
 from rauta.config.schema import Field, Object
 from rauta.routing import settings
 
 _LISTEN: Final = r"^(?:\[[0-9A-Fa-f:.]+\]|[0-9.]*):[0-9]{1,5}$"
+_ADMIN_ADDRESS: Final = r"^(?:\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$"
 
 
 def _listen_address(text: str) -> settings.Address:
@@ -77,9 +80,15 @@ _client_timeouts = Object(
 
 _client_limits = Object(
     name="client limits",
-    doc="Limits on what clients may send.",
+    doc="Limits on clients.",
     fields=(
         Field(key="head", type=Size(), doc="Request line and header fields together: 1 KiB to 1 MiB.", example="32KiB"),
+        Field(
+            key="connections",
+            type=Integer(least=1, most=1_000_000),
+            doc="Connections at a time, in each worker; more are closed at once.",
+            example="10000",
+        ),
     ),
     model=settings.ClientLimits,
     share=True,
@@ -91,8 +100,9 @@ LISTENER: Final = Object(
     fields=(
         Field(
             key="address",
-            type=Parsed("an address such as 0.0.0.0:8080", _listen_address, pattern=_LISTEN),
-            doc='IP address and port. `:8080` means all IPv4 addresses, `"[::]:8080"` all IPv6 ones.',
+            type=AddressText("an address such as 0.0.0.0:8080", _listen_address, pattern=_LISTEN),
+            doc='IP address and port. `:8080` means all IPv4 addresses, `"[::]:8080"` all IPv6 ones. `unix:PATH` is a '
+            "unix socket, relative to this file.",
             example='"0.0.0.0:8080"',
         ),
         Field(
@@ -111,15 +121,35 @@ LISTENER: Final = Object(
             absent="the three x-forwarded fields; none on plain listeners of a file with offload",
         ),
         Field(
+            key="trusted_proxies",
+            type=ListOf(NetworkText(), unique=True, share=True),
+            doc="Clients, by network or address, that are proxies of ours: what their X-Forwarded-For, -Proto and -Host "
+            "or Forwarded say of the client before them is believed.",
+            example='["10.0.0.0/8", "2001:db8::7"]',
+            absent="none",
+        ),
+        Field(
+            key="filters",
+            type=FILTERS,
+            doc="Changes of the requests and responses of all its routes, in order, before the filters of the route. "
+            "No rewrite.",
+            example="[{request_id: {}}]",
+            absent="none",
+        ),
+        Field(
             key="encoded_slash",
             type=Choice(settings.EncodedSlash),
             doc="Paths with `%2F` or `%5C`: keep them, encoded and opaque, or reject them with 400.",
             example="reject",
         ),
         Field(key="timeouts", type=_client_timeouts, doc="Time-outs towards clients.", example="{head: 10s}"),
-        Field(key="limits", type=_client_limits, doc="Limits on requests.", example="{head: 32KiB}"),
+        Field(key="limits", type=_client_limits, doc="Limits on clients.", example="{head: 32KiB}"),
     ),
     model=settings.Listener,
+    hints={
+        "rewrite": "write filters on the route: [{rewrite: ...}]",
+        "request_id": "write filters: [{request_id: {}}]",
+    },
     instead="{address: '%s'}",
 )
 
@@ -180,4 +210,55 @@ ACCESS_LOG: Final = Object(
         ),
     ),
     model=settings.AccessLog,
+)
+
+ADMIN: Final = Object(
+    name="admin",
+    doc="The admin interface: commands, state and metrics. `{}` turns it on with the defaults; without the section there "
+    "is none.",
+    fields=(
+        Field(
+            key="socket",
+            type=FilePath(),
+            doc="A unix socket for the user that rauta runs as (mode 0600), relative to this file: it takes commands.",
+            example="run/admin.sock",
+        ),
+        Field(
+            key="address",
+            type=AddressText("an address such as 127.0.0.1:9901", settings.Address.parse, pattern=_ADMIN_ADDRESS),
+            doc="IP address and port, for reading. Beyond loopback it needs `token`.",
+            example='"127.0.0.1:9901"',
+            absent="none",
+        ),
+        Field(
+            key="token",
+            type=_secret,
+            doc="What a client on `address` shows (`Authorization: Bearer ...`) to give commands, and beyond loopback to "
+            "read: 16 characters or more.",
+            example="{file: admin.token}",
+            absent="no commands on `address`",
+        ),
+    ),
+    model=settings.AdminSettings,
+)
+
+SHUTDOWN: Final = Object(
+    name="shutdown",
+    doc="How the gateway stops.",
+    fields=(
+        Field(
+            key="delay",
+            type=Duration(),
+            doc="From the failing of `/readyz` until connections are refused, for load balancers in front to notice: 0s "
+            "to 1h.",
+            example="5s",
+        ),
+        Field(
+            key="timeout",
+            type=Duration(),
+            doc="From there until what is still in flight is cut: 1 ms to 24 h.",
+            example="55s",
+        ),
+    ),
+    model=settings.Shutdown,
 )

@@ -8,17 +8,19 @@ from typing import Any, Final
 
 from rauta.config.composite import ListOf, OneOrMany
 from rauta.config.format_common import FORWARDED, NAME, WEIGHT
-from rauta.config.format_services import TIMEOUT_DOCS
+from rauta.config.format_filters import FILTERS, in_file
+from rauta.config.format_services import LIMIT_BODY, TIMEOUT_DOCS
 from rauta.config.plugins import PluginType, plugin_fields
-from rauta.config.scalars import Boolean, Choice, Duration, Integer, Parsed, Text
+from rauta.config.scalars import Boolean, Choice, Duration, Integer, Parsed, Size, Text
 from rauta.config.schema import Field, Object
 from rauta.routing import model, services
-from rauta.routing.errors import ModelError
+from rauta.routing.errors import ModelError, Problem
 from rauta.routing.hosts import HostPattern
 from rauta.routing.plugins import MATCHERS
 
 _path: Final = Text("a path", pattern="^/")
 _port: Final = Integer("a port", least=1, most=65535)
+_TOKEN: Final = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 _REGEX: Final = "[regular expressions](routing.md#regular-expressions)"
 
 # --- matches --------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ _match = Object(
         Field(
             key="methods",
             type=ListOf(
-                Text("a method", pattern="^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"),
+                Text("a method", pattern=_TOKEN),
                 collect=frozenset,
                 unique=True,
                 share=True,
@@ -191,6 +193,15 @@ _timeout_overrides = Object(
         for key, (doc, example) in TIMEOUT_DOCS.items()
     ),
     model=services.TimeoutOverrides,
+    share=True,
+)
+
+_limit_overrides = Object(
+    name="route limits",
+    doc="What a route changes of its services' limits.",
+    fields=(Field(key="body", type=Size(), doc=LIMIT_BODY[0], example=LIMIT_BODY[1], absent="the service's"),),
+    model=services.LimitOverrides,
+    hints=dict.fromkeys(("connections", "waiting"), "it belongs into the limits of a service"),
     share=True,
 )
 
@@ -284,14 +295,28 @@ def _build_route(
     **values: Any,
 ) -> model.Route:
     values.setdefault("matches", _EVERYTHING)
-    values.setdefault("timeouts", _NO_OVERRIDES)
+    values.setdefault("timeouts", _SAME_TIMEOUTS)
+    values.setdefault("limits", _SAME_LIMITS)
     action: model.Action | None = respond if redirect is None else redirect
     if action is None:
         action = model.Forward(services=services) if service is None else _forward_to(service)
-    return model.Route(action=action, **values)
+    try:
+        return model.Route(action=action, **values)
+    except ModelError as error:
+        raise ModelError(*map(_in_file, error.problems)) from None
 
 
-_NO_OVERRIDES: Final = services.TimeoutOverrides()
+def _in_file(problem: Problem) -> Problem:
+    """A problem of a route with its place in the file, where a rewrite is one of the keys of a filter."""
+    match problem.where:
+        case ("filters", int() as position, *rest) if rest:
+            return in_file(Problem(tuple(rest), problem.message)).under("filters", position, "rewrite")
+        case _:
+            return problem
+
+
+_SAME_TIMEOUTS: Final = services.TimeoutOverrides()
+_SAME_LIMITS: Final = services.LimitOverrides()
 
 ROUTE: Final = Object(
     name="route",
@@ -336,11 +361,33 @@ ROUTE: Final = Object(
             absent="the service's",
         ),
         Field(
+            key="limits",
+            type=_limit_overrides,
+            doc="Other limits than the service's.",
+            example="{body: 1GiB}",
+            absent="the service's",
+        ),
+        Field(
             key="forwarded",
             type=FORWARDED,
             doc="As on a listener, for this route.",
             example="[]",
             absent="the listener's",
+        ),
+        Field(
+            key="filters",
+            type=FILTERS,
+            doc="Changes of its requests and responses, in order, after the filters of the listener. They change nothing "
+            "about which route it is.",
+            example="[{rewrite: {path: {prefix: /v2}}}]",
+            absent="none",
+        ),
+        Field(
+            key="upgrades",
+            type=ListOf(Text("the name of a protocol", pattern=_TOKEN), collect=frozenset, unique=True, share=True),
+            doc="Protocols that a client may switch to (`Upgrade`), after which bytes are passed on as they come. `[]`: "
+            "none.",
+            example="[websocket]",
         ),
     ),
     model=model.Route,
@@ -352,5 +399,13 @@ ROUTE: Final = Object(
         "host": "write match: {hosts: [...]}",
         "methods": "write match: {methods: ...}",
         "backends": "backends belong to a service",
+        "health": "health checks belong to a service",
+        "rewrite": "write filters: [{rewrite: ...}]",
+        "rewrites": "write filters: [{rewrite: ...}]",
+        "headers": "write match: {headers: ...}, or filters: [{request_headers: ...}]",
+        "request_headers": "write filters: [{request_headers: ...}]",
+        "response_headers": "write filters: [{response_headers: ...}]",
+        "request_id": "write filters: [{request_id: {}}]",
+        "websocket": "write upgrades: [websocket]",
     },
 )

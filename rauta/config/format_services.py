@@ -1,16 +1,18 @@
-"""The file format: services, their backends, balancers and time-outs."""
+"""The file format: services, their backends, balancers, time-outs, limits and health checks."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from rauta.config.composite import ListOf
+from rauta.config.addresses import AddressText
+from rauta.config.composite import Either, ListOf
 from rauta.config.format_common import WEIGHT
 from rauta.config.plugins import PluginType, plugin_fields
-from rauta.config.scalars import Choice, Duration, Parsed
+from rauta.config.scalars import Choice, Duration, Integer, Size, Statuses, Text, Word
 from rauta.config.schema import Field, Object
 from rauta.routing import services, settings
 from rauta.routing.balancers import BUILT_IN
+from rauta.routing.errors import ModelError
 from rauta.routing.plugins import BALANCERS
 
 _ADDRESS: Final = r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
@@ -33,10 +35,11 @@ _backend = Object(
     fields=(
         Field(
             key="address",
-            type=Parsed(
+            type=AddressText(
                 "an address such as 10.0.2.2:80", settings.Address.parse, pattern=_ADDRESS, hint=_url_instead_of_address
             ),
-            doc="`host:port`: an IPv4 address, an IPv6 address in brackets, or a DNS name.",
+            doc="`host:port`: an IPv4 address, an IPv6 address in brackets, or a DNS name. `unix:PATH`: a unix socket, "
+            "relative to this file.",
             example='"10.0.2.2:80"',
         ),
         Field(key="weight", type=WEIGHT, doc="Its share of the requests; 0 gets none.", example="2"),
@@ -81,7 +84,8 @@ _balancer = _BalancerType(
 TIMEOUT_DOCS: Final = {
     "connect": ("Until the connection is there.", "2s"),
     "response": ("From the end of the request until the head of the response.", "30s"),
-    "idle": ("Without a byte in either direction.", "1m"),
+    "idle": ("Without a byte in either direction; the only one that counts after an upgrade.", "1m"),
+    "request": ("From the head of the request to the end of the response.", "5m"),
 }
 
 _timeouts = Object(
@@ -94,14 +98,106 @@ _timeouts = Object(
     share=True,
 )
 
+LIMIT_BODY: Final = ("The longest body of a request; a longer one is answered 413.", "10MiB")
+
+_limits = Object(
+    name="limits",
+    doc="Limits of a service.",
+    fields=(
+        Field(key="body", type=Size(), doc=LIMIT_BODY[0], example=LIMIT_BODY[1]),
+        Field(
+            key="connections",
+            type=Integer(least=1, most=65536),
+            doc="Connections to each backend at a time, in each worker.",
+            example="100",
+        ),
+        Field(
+            key="waiting",
+            type=Integer(least=0, most=65536),
+            doc="Requests that may wait for one of them, in each worker; more are answered 503.",
+            example="50",
+        ),
+    ),
+    model=services.ServiceLimits,
+    share=True,
+)
+
+_OF_HTTP: Final = ("path", "host", "statuses")
+
+
+def _build_health(**values: Any) -> services.HealthCheck:
+    if values.get("kind") is services.HealthKind.TCP:
+        for key in _OF_HTTP:
+            if key in values:
+                raise ModelError.at(key, "a TCP check sends no request: remove the key, or write kind: http")
+    return services.HealthCheck(**values)
+
+
+_health = Object(
+    name="health",
+    doc="How the backends of a service are watched. One that fails gets no requests until it is well again; all count as "
+    "healthy until a check says otherwise.",
+    fields=(
+        Field(
+            key="kind",
+            type=Choice(services.HealthKind),
+            doc="`http`: a GET, whose status decides. `tcp`: a connection alone.",
+            example="tcp",
+        ),
+        Field(key="path", type=Text("a path", pattern="^/"), doc="The path, and the query if any.", example="/healthz"),
+        Field(
+            key="host",
+            type=Text("a host"),
+            doc="The Host field.",
+            example="users.example.com",
+            absent="the backend's address",
+        ),
+        Field(
+            key="statuses",
+            type=ListOf(Statuses(), unique=True, empty="no answer would be good"),
+            doc="The statuses of a good answer, and ranges of them.",
+            example="[200-299, 404]",
+        ),
+        Field(key="interval", type=Duration(), doc="Between two checks of a backend: 100ms to 24h.", example="2s"),
+        Field(key="timeout", type=Duration(), doc="Of one check.", example="500ms"),
+        Field(
+            key="healthy",
+            type=Integer(least=1, most=100),
+            doc="Good checks in a row that bring a backend back.",
+            example="1",
+        ),
+        Field(
+            key="unhealthy",
+            type=Integer(least=1, most=100),
+            doc="Bad checks in a row that take a backend out.",
+            example="2",
+        ),
+    ),
+    model=services.HealthCheck,
+    build=_build_health,
+    hints={
+        "status": "write statuses: [...]",
+        "fall": "write unhealthy: NUMBER",
+        "rise": "write healthy: NUMBER",
+        "port": "a check goes to the backend's own address",
+    },
+    share=True,
+)
+
+_HEALTH: Final = Either(
+    Word("http", services.HealthCheck()), Word("tcp", services.HealthCheck(kind=services.HealthKind.TCP)), _health
+)
+
 # One object for the many services that leave a key out.
 _DEFAULT_BALANCER: Final = services.BalancerSettings()
 _DEFAULT_TIMEOUTS: Final = services.Timeouts()
+_DEFAULT_LIMITS: Final = services.ServiceLimits()
 
 
 def _build_service(**values: Any) -> services.Service:
     values.setdefault("balancer", _DEFAULT_BALANCER)
     values.setdefault("timeouts", _DEFAULT_TIMEOUTS)
+    values.setdefault("limits", _DEFAULT_LIMITS)
     return services.Service(**values)
 
 
@@ -122,7 +218,28 @@ SERVICE: Final = Object(
             example="{name: maglev, key: address}",
         ),
         Field(key="timeouts", type=_timeouts, doc="Time-outs towards backends.", example="{connect: 2s}"),
+        Field(key="limits", type=_limits, doc="Limits on bodies and connections.", example="{body: 10MiB}"),
+        Field(
+            key="health",
+            type=_HEALTH,
+            doc="Health checks of the backends. `http` is a GET of `/`, `tcp` a connection alone.",
+            example="{path: /healthz, interval: 2s}",
+            absent="none",
+        ),
+        Field(
+            key="proxy_protocol",
+            type=Choice(services.ProxyProtocol),
+            doc="Tell backends the client's address by the PROXY protocol. Connections are then not shared by clients.",
+            example="v2",
+            absent="not used",
+        ),
     ),
     model=services.Service,
     build=_build_service,
+    hints={
+        "health_checks": "write health: {...}",
+        "checks": "write health: {...}",
+        "servers": "write backends: [...]",
+        "filters": "filters belong to a route or a listener",
+    },
 )

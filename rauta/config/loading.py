@@ -13,7 +13,7 @@ from typing import Any, Final
 from rauta.config import advice, certificates
 from rauta.config.compose import Composer
 from rauta.config.errors import ConfigError, ConfigProblem
-from rauta.config.format import INCLUDED, ROOT, VERSION, Sections
+from rauta.config.format import GATEWAY, INCLUDED, ROOT, VERSION, Sections
 from rauta.config.includes import matches
 from rauta.config.nodes import Mapping, Scalar, describe, shorten
 from rauta.config.origins import Origin, Origins
@@ -187,7 +187,7 @@ class _Load:
         whole: dict[str, Any] = {section: tuple(values) for section, values in self._valid.items()}
         if self._problems:
             whole["routes"] = ()  # their references have been checked
-        for key in ("offload", "access_log", "workers"):
+        for key in GATEWAY:
             if (value := getattr(main, key)) is not None:
                 whole[key] = value
         try:

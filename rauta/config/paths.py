@@ -18,15 +18,18 @@ class FilePath(Text):
 
     def decode(self, node: Node, reader: Reader) -> Any:
         text = super().decode(node, reader)
-        if text is INVALID:
-            return INVALID
-        if not text or "\0" in text:
-            reader.problem(node, "the path of a file is empty" if not text else "a path cannot contain NUL")
-            return INVALID
-        if text.startswith("~"):
-            reader.problem(node, f"{text!r}: '~' is not expanded here; write the whole path")
-            return INVALID
-        return os.path.abspath(reader.directory / text)  # noqa: PTH100 - resolve() would follow links, and ConfigMaps swap them
+        return INVALID if text is INVALID else absolute(text, node, reader)
+
+
+def absolute(text: str, node: Node, reader: Reader) -> Any:
+    """The path that a text means in the file that is being read; INVALID after reporting that it is none."""
+    if not text or "\0" in text:
+        reader.problem(node, "the path of a file is empty" if not text else "a path cannot contain NUL")
+        return INVALID
+    if text.startswith("~"):
+        reader.problem(node, f"{text!r}: '~' is not expanded here; write the whole path")
+        return INVALID
+    return os.path.abspath(reader.directory / text)  # noqa: PTH100 - resolve() would follow links, and ConfigMaps swap them
 
 
 class LogTarget(FilePath):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from rauta.config.nodes import Node, Scalar, shorten
 from rauta.config.reader import INVALID, Reader
 from rauta.config.schema import Json, Type
+from rauta.routing import units
 from rauta.routing.errors import ModelError
 
 _PLAIN: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
@@ -283,9 +284,7 @@ class Duration(_Quantity):
         return round(sum(float(n) * unit for n, unit in zip(found.groups(), self._units, strict=True) if n), 6)
 
     def show(self, value: Any) -> str:
-        if value < 1:
-            return f"{round(value * 1000)}ms"
-        return f"{value:.3f}".rstrip("0").rstrip(".") + "s"
+        return units.duration(value)
 
 
 class Size(_Quantity):
@@ -306,7 +305,32 @@ class Size(_Quantity):
         return int(found[1]) * self._units[found[2]]
 
     def show(self, value: Any) -> str:
-        for unit in ("GiB", "MiB", "KiB"):
-            if value % self._units[unit] == 0:
-                return f"{value // self._units[unit]}{unit}"
-        return f"{value}B"
+        return units.size(value)
+
+
+class Statuses(_ScalarType):
+    """A status, or a range of them such as `200-299`; the value is the lowest and the highest."""
+
+    label = "a status or a range such as 200-299"
+    _form: Final = re.compile(r"([1-9][0-9]{2})-([1-9][0-9]{2})")
+
+    def accepts(self, node: Node) -> bool:
+        return isinstance(node, Scalar)
+
+    def decode(self, node: Node, reader: Reader) -> Any:
+        value = node.value if isinstance(node, Scalar) else None
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value, value
+        found = self._form.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            reader.wrong_kind(node, self.label)
+            return INVALID
+        return int(found[1]), int(found[2])
+
+    def schema(self, defs: dict[str, Json]) -> Json:
+        one = {"type": "integer", "minimum": 200, "maximum": 599}
+        return {"anyOf": [one, {"type": "string", "pattern": "^[2-5][0-9]{2}-[2-5][0-9]{2}$"}]}
+
+    def show(self, value: Any) -> str:
+        low, high = value
+        return str(low) if low == high else f"{low}-{high}"

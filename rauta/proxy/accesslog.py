@@ -184,7 +184,7 @@ class AccessLogWriter:
         head = exchange.head
         self.write(
             Entry(
-                client=exchange.downstream.client[0],
+                client=exchange.client[0],
                 status=exchange.status,
                 listener=exchange.dispatcher.listener.name,
                 method=head.method,
@@ -196,7 +196,7 @@ class AccessLogWriter:
                 service=exchange.service,
                 backend=None if exchange.backend is None else exchange.backend.name,
                 duration=duration,
-                upstream=exchange.upstream_time,
+                upstream=(exchange.t_head - exchange.t_connected) if exchange.t_connected and exchange.t_head else None,
                 reason=exchange.reason,
                 detail=exchange.detail,
             )

@@ -1,22 +1,27 @@
-"""The data plane of one worker: sockets in, exchanges, drain."""
+"""The data plane of one worker: sockets in, exchanges, reload, drain."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl as tls
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.accesslog import AccessLogWriter
-from rauta.proxy.clock import Clock
 from rauta.proxy.dispatch import Dispatcher
+from rauta.proxy.generation import Generation
 from rauta.proxy.handshake import PLAIN_HTTP, observe
 from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.pool import Pools
-from rauta.proxy.tasks import Tasks
-from rauta.proxy.wheel import Wheel
-from rauta.routing.settings import Listener
+from rauta.proxy.shared import Shared
+from rauta.proxy.wheel import TICKS_PER_SECOND
+from rauta.routing.settings import Address, Listener
 from rauta.routing.table import Table
+
+if TYPE_CHECKING:
+    from rauta.proxy.metrics import WorkerMetrics
 
 # Connections that wait to be accepted. The kernel bounds it by net.core.somaxconn (4096 by default).
 BACKLOG: Final = 4096
@@ -25,96 +30,246 @@ BACKLOG: Final = 4096
 DRAIN_GRACE: Final = 0.5
 
 
-class DataPlane:
-    """Serves listeners with one table. The table and the access log stay their owner's."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A listener with its bound sockets and, for TLS, its context. In a swap, no sockets mean those that its address
+    has already."""
 
-    def __init__(self, table: Table, *, loop: asyncio.AbstractEventLoop, access_log: AccessLogWriter | None) -> None:
-        self._table = table
-        self._loop = loop
-        self._log = access_log
-        self._clock = Clock()
-        self._wheel = Wheel(loop)
-        self._tasks = Tasks(loop)
-        self._pools = Pools(loop, self._wheel, self._tasks)
-        self._servers: list[asyncio.Server] = []
-        self._connections: set[ServerConnection] = set()
+    listener: Listener
+    sockets: Sequence[socket.socket] = ()
+    context: tls.SSLContext | None = None
+
+
+@dataclass(slots=True)
+class _Entrance:
+    """What serves one address."""
+
+    dispatcher: Dispatcher
+    servers: list[asyncio.Server]
+
+
+class DataPlane:
+    """Serves listeners with one table at a time. The first table, access log and counters stay their owner's; tables
+    that `swap` replaces are closed here, once nothing uses them."""
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        access_log: AccessLogWriter | None,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
+        self._shared = Shared.on(loop, access_log, metrics)
+        self._down: dict[str, frozenset[str]] = {}
+        self._generation = Generation(table, self._down)
+        self._entrances: dict[Address, _Entrance] = {}
+        self._leaving: list[Dispatcher] = []  # of listeners that are no more, while they have connections
+        self._draining = False
+        self._ticks = 0
         self._log_failed = False
-        if access_log is not None:
-            self._wheel.each_tick.append(self._tick_log)
+        self._shared.wheel.each_tick.append(self._tick)
+
+    @property
+    def pools(self) -> Pools:
+        """The backends of this worker."""
+        return self._shared.pools
+
+    @property
+    def dispatchers(self) -> Iterator[Dispatcher]:
+        """One per listener, also of those that are no more and still have connections."""
+        yield from (entrance.dispatcher for entrance in self._entrances.values())
+        yield from self._leaving
 
     @property
     def open_connections(self) -> int:
         """Connections from clients."""
-        return len(self._connections)
+        return sum(len(dispatcher.connections) for dispatcher in self.dispatchers)
+
+    # --- serving ---
 
     async def serve(self, listener: Listener, sock: socket.socket, *, ssl: tls.SSLContext | None = None) -> None:
-        """Accept clients on a bound socket. The socket is closed by `drain`. Raises OSError."""
-        dispatcher = Dispatcher(
-            listener,
-            self._table,
-            loop=self._loop,
-            pools=self._pools,
-            wheel=self._wheel,
-            clock=self._clock,
-            log=self._log,
-        )
-        scheme = "http" if ssl is None else "https"
-        handshake = None if ssl is None else listener.timeouts.head
-        if ssl is not None:
-            observe(ssl, lambda why: _handshake_failed(dispatcher, why))
-        server = await self._loop.create_server(
-            lambda: ServerConnection(dispatcher, self._connections, scheme),
-            sock=sock,
-            ssl=ssl,
-            ssl_handshake_timeout=handshake,
-            backlog=BACKLOG,
-        )
-        self._servers.append(server)
-        self._wheel.start()
+        """Accept clients on one more bound socket of a listener. It is closed by `drain`. Raises OSError."""
+        await self._open(Endpoint(listener=listener, sockets=(sock,), context=ssl), self._generation)
 
-    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - what is left at its end is cut, not cancelled
-        """Stop accepting, close idle connections after a grace for what is on its way, let exchanges end for up to
-        `timeout` seconds, then cut them.
+    async def swap(self, table: Table, endpoints: Iterable[Endpoint]) -> None:
+        """Serve these listeners by another table.
+
+        From one turn of the loop to the next, every request on every connection obeys it. What is in flight goes on as
+        it was decided, and the old table is closed after the last of it. A listener is identified by its address. One
+        that is new must have sockets; connections of one that is gone end as when draining. Raises OSError; then
+        nothing has changed.
+        """
+        generation = Generation(table, self._down)
+        wanted = {endpoint.listener.address: endpoint for endpoint in endpoints}
+        opened: list[Address] = []
+        try:
+            for address, endpoint in wanted.items():
+                if address not in self._entrances:
+                    opened.append(address)
+                    await self._open(endpoint, generation)
+        except OSError:
+            for address in opened:
+                self._shut(address)
+            raise
+        for address, endpoint in wanted.items():
+            self._entrances[address].dispatcher.swap(endpoint.listener, generation, endpoint.context)
+        for address in [address for address in self._entrances if address not in wanted]:
+            self._shut(address)
+        old, self._generation = self._generation, generation
+        self.pools.retain([backend for service in table.configuration.services for backend in service.backends])
+        old.retire()
+
+    def set_down(self, service: str, down: frozenset[str]) -> None:
+        """These backends of a service (addresses as in the configuration) get no requests; replaces what was said of
+        that service before. Requests in flight go on."""
+        if down:
+            self._down[service] = down
+        else:
+            self._down.pop(service, None)
+        self._generation.set_down(service, down)
+
+    def set_access_log(self, log: AccessLogWriter | None) -> None:
+        """Log to this one from now on; the caller flushes and closes the one before."""
+        self._shared.log = log
+        for dispatcher in self.dispatchers:
+            dispatcher.watch(self._shared)
+
+    def set_names(self, host: str, addresses: tuple[str, ...]) -> None:
+        """The literal addresses that a backend's name has now."""
+        self.pools.set_names(host, addresses)
+
+    # --- the end ---
+
+    async def drain(self, timeout: float, *, idle: float = DRAIN_GRACE) -> bool:  # noqa: ASYNC109 - what is left at its
+        # end is cut, not cancelled
+        """Stop accepting; let exchanges end for up to `timeout` seconds, then cut them. Responses tell their clients
+        that the connection ends; idle connections are kept for `idle` seconds, for requests that are on their way.
 
         True if all ended in time. The access log is flushed, not closed.
         """
-        for server in self._servers:
-            server.close()
-        grace = DRAIN_GRACE if timeout >= 2 * DRAIN_GRACE else 0.0
-        for connection in list(self._connections):
+        self._draining = True
+        for entrance in self._entrances.values():
+            for server in entrance.servers:
+                server.close()
+        grace = min(idle, timeout) if timeout >= 2 * DRAIN_GRACE else 0.0
+        for connection in self.connections:
             connection.drain(grace)
         in_time = await self._all_gone(timeout)
         if not in_time:
-            for connection in list(self._connections):
+            for connection in self.connections:
                 connection.kill()
             await self._all_gone(1.0)
-        self._pools.close()
-        await self._tasks.cancel()
-        self._wheel.stop()
-        if self._log is not None:
-            self._log.flush()
+        self.pools.close()
+        await self._shared.tasks.cancel()
+        self._shared.wheel.stop()
+        if self._shared.log is not None:
+            self._shared.log.flush()
         return in_time
-
-    def _tick_log(self) -> None:
-        log = self._log
-        if log is None:
-            return
-        log.tick()
-        failure = log.failure
-        if failure is not None and not self._log_failed:  # told once, until it could be written again
-            self._loop.call_exception_handler({"message": "the access log cannot be written", "exception": failure})
-        self._log_failed = failure is not None
 
     async def _all_gone(self, seconds: float) -> bool:
         """Whether all connections end within that time. Looked at in small steps: draining is no hot path, and
         connections need not know who waits for them."""
-        deadline = self._loop.time() + seconds
-        while self._connections:
-            left = deadline - self._loop.time()
+        deadline = self._shared.loop.time() + seconds
+        while self.open_connections:
+            left = deadline - self._shared.loop.time()
             if left <= 0:
                 return False
             await asyncio.sleep(min(0.02, left))
         return True
+
+    # --- listeners ---
+
+    async def _open(self, endpoint: Endpoint, generation: Generation) -> None:
+        entrance = self._entrances.get(endpoint.listener.address)
+        if entrance is None:
+            dispatcher = Dispatcher(endpoint.listener, generation, self._shared, endpoint.context)
+            entrance = self._entrances[endpoint.listener.address] = _Entrance(dispatcher, [])
+            if endpoint.context is not None:
+                _let_swap(endpoint.context, dispatcher)
+        for sock in endpoint.sockets:
+            entrance.servers.append(await self._server(entrance.dispatcher, sock))
+        self._shared.wheel.start()
+
+    async def _server(self, dispatcher: Dispatcher, sock: socket.socket) -> asyncio.Server:
+        context = dispatcher.context
+        scheme = "http" if context is None else "https"
+        handshake = None if context is None else dispatcher.listener.timeouts.head
+
+        def accept() -> asyncio.Protocol:
+            if len(dispatcher.connections) >= dispatcher.listener.limits.connections:
+                return _Refusal(dispatcher)
+            if dispatcher.metrics is not None:
+                dispatcher.metrics.accepted(dispatcher.listener.name)
+            return ServerConnection(dispatcher, dispatcher.connections, scheme)
+
+        if sock.family == socket.AF_UNIX:
+            return await self._shared.loop.create_unix_server(
+                accept, sock=sock, ssl=context, ssl_handshake_timeout=handshake, backlog=BACKLOG
+            )
+        return await self._shared.loop.create_server(
+            accept, sock=sock, ssl=context, ssl_handshake_timeout=handshake, backlog=BACKLOG
+        )
+
+    def _shut(self, address: Address) -> None:
+        entrance = self._entrances.pop(address)
+        for server in entrance.servers:
+            server.close()
+        for connection in list(entrance.dispatcher.connections):
+            connection.drain(DRAIN_GRACE)
+        self._leaving.append(entrance.dispatcher)
+
+    @property
+    def connections(self) -> list[ServerConnection]:
+        """Those from clients, of all listeners."""
+        return [connection for dispatcher in self.dispatchers for connection in dispatcher.connections]
+
+    # --- each tick of the wheel ---
+
+    def _tick(self) -> None:
+        if self._shared.log is not None:
+            self._tick_log(self._shared.log)
+        self._ticks += 1
+        if self._ticks >= TICKS_PER_SECOND:
+            self._ticks = 0
+            if self._leaving:
+                self._leaving = [dispatcher for dispatcher in self._leaving if dispatcher.connections]
+            if self._shared.metrics is not None:
+                self._shared.metrics.tick(self)
+
+    def _tick_log(self, log: AccessLogWriter) -> None:
+        log.tick()
+        failure = log.failure
+        if failure is not None and not self._log_failed:  # told once, until it could be written again
+            self._shared.loop.call_exception_handler(
+                {"message": "the access log cannot be written", "exception": failure}
+            )
+        self._log_failed = failure is not None
+
+
+class _Refusal(asyncio.Protocol):
+    """A connection beyond the listener's limit: closed at once, before any memory goes into it."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._dispatcher.refused(("", 0), "too_many_connections", "the listener's limits.connections is reached")
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+
+
+def _let_swap(context: tls.SSLContext, dispatcher: Dispatcher) -> None:
+    """Let a listener's context hand each handshake over to the one that the dispatcher has then: the loop's server
+    keeps the context that it was made with."""
+
+    def choose(connection: tls.SSLObject, _name: str | None, initial: tls.SSLContext) -> None:
+        current = dispatcher.context
+        if current is not None and current is not initial:
+            connection.context = current
+
+    context.sni_callback = choose
+    observe(context, lambda why: _handshake_failed(dispatcher, why))
 
 
 def _handshake_failed(dispatcher: Dispatcher, why: str) -> None:

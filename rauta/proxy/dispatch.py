@@ -2,87 +2,99 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
-from typing import Final
+import ssl
+from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.accesslog import AccessLogWriter, Entry, logged_target
-from rauta.proxy.clock import Clock
 from rauta.proxy.exchange import Downstream, Exchange
-from rauta.proxy.forwarded import Builder, builder_of
+from rauta.proxy.filters import FilterError
+from rauta.proxy.forwarded import TrustedProxies
+from rauta.proxy.generation import Generation
 from rauta.proxy.messages import Glimpse, RequestHead
-from rauta.proxy.pool import Pools
+from rauta.proxy.plan import RoutePlan
+from rauta.proxy.pool import BackendPool
 from rauta.proxy.reasons import REASONS
-from rauta.proxy.wheel import Wheel
+from rauta.proxy.redirects import redirect_location
+from rauta.proxy.shared import Shared
 from rauta.routing.errors import RautaError
 from rauta.routing.model import Forward, Redirect, Respond
 from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed
 from rauta.routing.request import RequestView
-from rauta.routing.services import Service
 from rauta.routing.settings import EncodedSlash, Listener
-from rauta.routing.table import Table
+
+if TYPE_CHECKING:
+    from rauta.proxy.http1.server import ServerConnection
+    from rauta.proxy.metrics import WorkerMetrics
 
 # What is served at all; RFC 9110 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
 ALLOW: Final = ("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _UNSEEN: Final = Glimpse()
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardPlan:
-    """What a route says about forwarding to one service, put together once. Times are seconds."""
-
-    hit: Hit
-    connect_timeout: float
-    response_timeout: float
-    idle_timeout: float
-    forwarded: Builder | None
-
-    @classmethod
-    def of(cls, hit: Hit, service: Service, forwarded: Builder | None) -> ForwardPlan:
-        """The service's time-outs, overridden by the route's."""
-        own, base = hit.route.timeouts, service.timeouts
-        return cls(
-            hit,
-            base.connect if own.connect is None else own.connect,
-            base.response if own.response is None else own.response,
-            base.idle if own.idle is None else own.idle,
-            forwarded,
-        )
-
-
 class Dispatcher:
-    """Decides for one listener. Everything that exchanges share hangs on it."""
+    """Decides for one listener. Everything that its exchanges share hangs on it.
 
-    __slots__ = ("_plans", "_pools", "clock", "listener", "log", "loop", "reject_encoded_slash", "table", "wheel")
+    `swap` changes listener and table between two requests; connections keep their dispatcher.
+    """
+
+    __slots__ = (
+        "_plans",
+        "_pools",
+        "_trusted",
+        "clock",
+        "connections",
+        "context",
+        "generation",
+        "listener",
+        "log",
+        "loop",
+        "metrics",
+        "reject_encoded_slash",
+        "timed",
+        "wheel",
+    )
+
+    listener: Listener
+    generation: Generation
+    log: AccessLogWriter | None
+    metrics: WorkerMetrics | None
 
     def __init__(
-        self,
-        listener: Listener,
-        table: Table,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        pools: Pools,
-        wheel: Wheel,
-        clock: Clock,
-        log: AccessLogWriter | None,
+        self, listener: Listener, generation: Generation, shared: Shared, context: ssl.SSLContext | None = None
     ) -> None:
+        self.clock = shared.clock
+        self.wheel = shared.wheel
+        self.loop = shared.loop
+        self.connections: set[ServerConnection] = set()
+        self._pools = shared.pools
+        self.watch(shared)
+        self.swap(listener, generation, context)
+
+    def watch(self, shared: Shared) -> None:
+        """Log and count as `shared` has it now."""
+        self.log = shared.log
+        self.metrics = shared.metrics
+        self.timed = self.log is not None or self.metrics is not None
+
+    def swap(self, listener: Listener, generation: Generation, context: ssl.SSLContext | None) -> None:
+        """From the next request on, also of a connection that is open, decide by these; TLS from the next handshake."""
         self.listener = listener
-        self.table = table
-        self.clock = clock
-        self.wheel = wheel
-        self.log = log
+        self.generation = generation
+        self.context = context
         self.reject_encoded_slash = listener.encoded_slash is EncodedSlash.REJECT
-        self.loop = loop
-        self._pools = pools
+        self._trusted = TrustedProxies(listener.trusted_proxies) if listener.trusted_proxies else None
         # By the identity of the table's answer: it gives the same one each time, the plan keeps it alive, and hashing a
         # route would cost more than all the rest.
-        self._plans: dict[int, ForwardPlan] = {}
+        self._plans: dict[int, RoutePlan] = {}
 
     def begin(self, downstream: Downstream, head: RequestHead) -> Exchange:
         """Take a request. It may have been answered completely when this returns."""
         exchange = Exchange(self, downstream, head)
+        if self._trusted is not None:
+            exchange.believed = self._trusted.believe(exchange.client, head)
+            if exchange.believed is not None:
+                exchange.client = exchange.believed.client
         try:
             self._decide(exchange, head)
         except Exception as error:  # noqa: BLE001 - a defect of ours or of a plugin: this request fails, and no other
@@ -93,7 +105,9 @@ class Dispatcher:
     def refused(
         self, client: tuple[str, int], reason: str, detail: str, *, seen: Glimpse = _UNSEEN, bytes_sent: int = 0
     ) -> None:
-        """Log a request that never became an exchange; `seen` is what could be read of it."""
+        """Log and count a request that never became an exchange; `seen` is what could be read of it."""
+        if self.metrics is not None:
+            self.metrics.refused(self.listener.name, reason)
         if self.log is not None:
             self.log.write(
                 Entry(
@@ -110,11 +124,23 @@ class Dispatcher:
                 )
             )
 
+    def another(self, exchange: Exchange, plan: RoutePlan) -> BackendPool | None:
+        """A backend that has not been offered this request yet: of those left, the one with the fewest requests in
+        flight. Not the balancer's choice, since that would be the same one again."""
+        service = plan.service
+        usable = exchange.generation.usable(service.name)
+        left = [
+            pool
+            for backend in (service.backends if usable is None else usable)
+            if backend.weight and (pool := self._pools.of(backend)) not in exchange.tried
+        ]
+        return min(left, key=lambda pool: pool.in_flight, default=None)
+
     def _decide(self, exchange: Exchange, head: RequestHead) -> None:
         if head.path == "*":  # RFC 9110 9.3.7: "applies to the server in general rather than to a specific resource"
             exchange.answer(200, [ALLOW], b"")
             return
-        outcome = self.table.match(
+        outcome = self.generation.table.match(
             self.listener.name,
             RequestView(
                 method=head.method,
@@ -122,22 +148,31 @@ class Dispatcher:
                 path=head.path,
                 query=head.query,
                 headers=head,
-                client=exchange.downstream.client,
+                client=exchange.client,
             ),
         )
-        if type(outcome) is Hit:
-            exchange.route = outcome.route.name
-            action = outcome.route.action
-            if type(action) is Forward and outcome.service is not None:
-                self._forward(exchange, outcome, outcome.service)
-            elif type(action) is Redirect:
-                self._redirect(exchange, action, outcome)
-            elif type(action) is Respond:
-                exchange.answer(action.status, [("Content-Type", action.content_type)], action.body.encode())
-            else:
-                exchange.fail("no_backend", f"route {outcome.route.name!r} has no service")
-        else:
+        if type(outcome) is not Hit:
             self._no_hit(exchange, outcome)
+            return
+        exchange.route = outcome.route.name
+        plan = self._plans.get(id(outcome))
+        if plan is None:
+            configuration = self.generation.table.configuration
+            plan = self._plans[id(outcome)] = RoutePlan.of(outcome, self.listener, configuration)
+        exchange.plan = plan
+        if plan.filters is not None:
+            try:
+                exchange.sent_head, exchange.request_id = plan.filters.request(head)
+            except FilterError as error:
+                exchange.fail(error.reason, str(error))
+                return
+        action = outcome.route.action
+        if type(action) is Forward:
+            self._forward(exchange, plan)
+        elif type(action) is Redirect:
+            self._redirect(exchange, action, outcome)
+        elif type(action) is Respond:
+            exchange.answer(action.status, [("Content-Type", action.content_type)], action.body.encode())
 
     def _no_hit(self, exchange: Exchange, outcome: Outcome) -> None:
         if isinstance(outcome, PluginFailed):
@@ -149,56 +184,31 @@ class Dispatcher:
             exchange.route = outcome.route.name
             exchange.fail(outcome.reason)
 
-    def _forward(self, exchange: Exchange, hit: Hit, service: Service) -> None:
+    def _forward(self, exchange: Exchange, plan: RoutePlan) -> None:
+        service = plan.service
         exchange.service = service.name
+        if exchange.head.length > plan.body_limit:
+            exchange.fail("body_too_large", f"Content-Length is {exchange.head.length}, allowed are {plan.body_limit}")
+            return
+        generation = self.generation
         try:
-            backend = self.table.pick(service, exchange.downstream.client, self._pools.load)
+            backend = generation.table.pick(service, exchange.client, self._pools.load, generation.usable(service.name))
         except RautaError as error:  # PluginFailedError
             exchange.fail("plugin_error", str(error))
             return
         if backend is None:
             exchange.fail("no_backend")
             return
-        plan = self._plans.get(id(hit))
-        if plan is None:
-            forwarded = builder_of(self.table.configuration.forwarded_of(self.listener, hit.route))
-            plan = self._plans[id(hit)] = ForwardPlan.of(hit, service, forwarded)
+        if exchange.head.upgrade in plan.upgrades:
+            exchange.upgrade = exchange.head.upgrade
         exchange.forward(self._pools.of(backend), plan)
 
     def _redirect(self, exchange: Exchange, action: Redirect, hit: Hit) -> None:
-        location = redirect_location(action, exchange.head, exchange.downstream.scheme, hit.match.path.value)
+        scheme = exchange.downstream.scheme
+        if exchange.believed is not None and exchange.believed.scheme is not None:
+            scheme = exchange.believed.scheme
+        location = redirect_location(action, exchange.head, scheme, hit.match.path.value)
         if location is None:
             exchange.fail("bad_host", "a redirect needs the host of the request, and there is none")
         else:
             exchange.answer(action.status, [("Location", location)], b"")
-
-
-def redirect_location(action: Redirect, head: RequestHead, scheme: str, matched: str) -> str | None:
-    """The absolute URL of a redirect; None if it would keep the host and the request has none (HTTP/1.0).
-
-    Absolute, because a path that begins with `//` would otherwise name a host (RFC 3986 4.2). What is None keeps
-    what the request had; the port goes with the scheme unless the redirect has one. `matched` is the route's prefix.
-    """
-    host = action.host or head.host
-    if not host:
-        return None
-    new_scheme = action.scheme or scheme
-    port = action.port
-    if port is None and action.scheme in (None, scheme) and action.host is None:
-        port = _port_of(head.authority or "")
-    if port == _DEFAULT_PORTS[new_scheme]:
-        port = None
-    if action.path is not None:
-        path = action.path
-    elif action.prefix is not None:
-        path = (action.prefix.removesuffix("/") + head.path[len(matched) :]) or "/"
-    else:
-        path = head.path
-    query = "" if head.query is None else f"?{head.query}"
-    return f"{new_scheme}://{host}{'' if port is None else f':{port}'}{path}{query}"
-
-
-def _port_of(authority: str) -> int | None:
-    """The port of an authority that has been validated."""
-    _, colon, port = authority.rpartition(":")
-    return int(port) if colon and port.isdigit() else None

@@ -11,8 +11,13 @@ is written, the backend's count goes down and neither side calls again.
 
     begin --+-- answer (redirect, respond, own error) ----------------------------------+
             +-- forward: connect -> request -> response head -> body -> end ------------+--> finished
+                   |  |                |  101: tunnel, bytes both ways until one ends --+
+                   |  +-- refused: the next backend, three in all                       |
                    |            any failure before the head: own error (502, 504)       |
                    +----------- any failure behind it: the client's stream is cut ------+
+
+A request is sent a second time only if nothing can have come of the first: the connection had been used before and
+closed without a byte of a response, the method is idempotent, and the body is empty or all of it is still held.
 """
 
 from __future__ import annotations
@@ -22,13 +27,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
+from rauta.routing.defaults import CONNECT_ATTEMPTS, REPLAY_LIMIT
 
 if TYPE_CHECKING:
-    from rauta.proxy.dispatch import Dispatcher, ForwardPlan
+    from rauta.proxy.dispatch import Dispatcher
+    from rauta.proxy.forwarded import Believed
+    from rauta.proxy.plan import RoutePlan
     from rauta.proxy.pool import BackendPool
 
 # RFC 9110 9.2.2. Sending one of these twice means the same as once.
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+# A tunnel has no time-out but that of silence; this is beyond all of them.
+_WITHOUT_END: Final = 10 * 365 * 86400.0
 
 
 class Downstream(Protocol):
@@ -55,6 +66,15 @@ class Downstream(Protocol):
     def cut(self) -> None:
         """The response cannot be completed: the client must see that. The exchange is not called again."""
 
+    def switch(self, head: ResponseHead, token: str) -> None:
+        """The backend has switched to the protocol `token`: its 101; what follows are bytes of a tunnel, both ways."""
+
+    def arm(self, seconds: float) -> None:
+        """Call the exchange's `expired` in that time, unless it ends before."""
+
+    def local_address(self) -> tuple[str, int]:
+        """Where the client connected to: address and port; ("", 0) for a unix socket."""
+
     def close_after(self) -> None:
         """The client is not to be waited for any more: keep no connection after this response."""
 
@@ -68,7 +88,7 @@ class Downstream(Protocol):
 class Upstream(Protocol):
     """What a connection to a backend offers to an exchange."""
 
-    def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: ForwardPlan) -> None:
+    def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: RoutePlan) -> None:
         """The head of a request; `added` are field lines. If it has a body, that follows, or `flush`."""
 
     def flush(self) -> None:
@@ -78,7 +98,8 @@ class Upstream(Protocol):
         """A piece of the request's body, not empty."""
 
     def send_end(self, trailers: list[Field]) -> None:
-        """The request is complete; called only if it has a body."""
+        """The request is complete; called only if it has a body. In a tunnel: the client has ended it; deliver what is
+        there and close. The exchange is not called again then."""
 
     def abort(self) -> None:
         """The exchange is over before its end; it is not called again."""
@@ -97,60 +118,85 @@ class Exchange:
         "_complete",
         "_early",
         "_early_trailers",
+        "_replay",
         "_upstream",
+        "attempts",
         "backend",
+        "believed",
+        "bytes_received",
         "bytes_sent",
+        "client",
         "detail",
         "dispatcher",
         "downstream",
         "finished",
+        "generation",
         "head",
         "plan",
         "reason",
+        "request_id",
         "route",
+        "sent_head",
         "service",
         "started",
         "status",
-        "upstream_started",
-        "upstream_time",
+        "t_connected",
+        "t_head",
+        "tried",
+        "tunnel",
+        "upgrade",
     )
 
     def __init__(self, dispatcher: Dispatcher, downstream: Downstream, head: RequestHead) -> None:
         self.dispatcher = dispatcher
         self.downstream = downstream
+        self.generation = dispatcher.generation
+        self.generation.in_flight += 1
         self.head = head
+        self.sent_head = head  # what the backend gets: after the filters
+        self.client = downstream.client
+        self.believed: Believed | None = None  # what a trusted proxy said of the client
+        self.upgrade: str | None = None  # the protocol that client and route agree to switch to
+        self.tunnel = False  # the backend has switched
         self._upstream: Upstream | None = None
         self._complete = not head.has_body  # the whole request has arrived
         self._early: list[bytes] = []  # body that arrived before the connection; one read at most, then paused
         self._early_trailers: list[Field] = []
+        self._replay: list[bytes] | None = None  # all of the body that was sent, in case it has to be sent again
         self.finished = False
+        self.tried: tuple[BackendPool, ...] = ()  # backends that could not be reached
+        self.attempts = 0
         # For log and counters.
         self.backend: BackendPool | None = None
-        self.plan: ForwardPlan | None = None
+        self.plan: RoutePlan | None = None
         self.route: str | None = None
         self.service: str | None = None
+        self.request_id: str | None = None
         self.status = 0
         self.reason: str | None = None
         self.detail: str | None = None
         self.bytes_sent = 0
-        self.started = perf_counter() if dispatcher.log is not None else 0.0
-        self.upstream_started = 0.0
-        self.upstream_time: float | None = None
+        self.bytes_received = 0
+        self.started = perf_counter() if dispatcher.timed else 0.0
+        self.t_connected = 0.0
+        self.t_head = 0.0
 
     # --- the two ways to go ---
 
-    def forward(self, backend: BackendPool, plan: ForwardPlan) -> None:
+    def forward(self, backend: BackendPool, plan: RoutePlan) -> None:
         """Send the request to a backend, over an idle connection if there is one."""
+        self.downstream.arm(plan.request_timeout)
         self.backend = backend
-        self.plan = plan
+        self.attempts = 1
         backend.in_flight += 1
-        if self.dispatcher.log is not None:
-            self.upstream_started = perf_counter()
-        upstream = backend.take()
+        upstream = backend.take() if plan.proxy_protocol is None else None
         if upstream is None:
-            self._connect(backend, plan)
-        else:
-            self.connected(upstream)
+            backend.connect(self, plan)
+            return
+        head = self.head
+        if head.has_body and head.method in IDEMPOTENT:
+            self._replay = []
+        self.connected(upstream)
 
     def answer(self, status: int, fields: list[Field], body: bytes) -> None:
         """Answer the request without a backend."""
@@ -183,11 +229,21 @@ class Exchange:
 
     def request_body(self, data: bytes) -> None:
         """A piece of the request's body, not empty."""
-        if self._upstream is not None:
-            self._upstream.send_body(data)
-        else:
+        self.bytes_received += len(data)
+        plan = self.plan
+        if plan is not None and self.bytes_received > plan.body_limit and not self.tunnel:
+            self.fail("body_too_large", f"more than {plan.body_limit} bytes")
+            return
+        upstream = self._upstream
+        if upstream is None:
             self._early.append(data)
             self.downstream.pause_body()
+            return
+        if self._replay is not None:
+            self._replay.append(data)
+            if self.bytes_received > REPLAY_LIMIT:
+                self._replay = None
+        upstream.send_body(data)
 
     def request_flush(self) -> None:
         """No more of the request has arrived."""
@@ -195,12 +251,24 @@ class Exchange:
             self._upstream.flush()
 
     def request_end(self, trailers: list[Field]) -> None:
-        """The request's body is complete."""
+        """The request's body is complete; or the client has ended a tunnel."""
         self._complete = True
-        if self._upstream is not None:
-            self._upstream.send_end(trailers)
-        else:
-            self._early_trailers = trailers
+        upstream = self._upstream
+        if self.tunnel:
+            self._upstream = None
+            if upstream is not None:
+                upstream.send_end([])
+            self._finish()
+            self.downstream.send_end([])
+            return
+        self._early_trailers = trailers
+        if upstream is not None:
+            upstream.send_end(trailers)
+
+    def expired(self) -> None:
+        """The time for the request as a whole is over."""
+        seconds = 0.0 if self.plan is None else self.plan.request_timeout
+        self.fail("request_timeout", f"not complete within {seconds:g} s")
 
     def client_gone(self, reason: str = "client_gone") -> None:
         """Nobody waits for the response any more."""
@@ -224,18 +292,22 @@ class Exchange:
 
     def connected(self, upstream: Upstream) -> None:
         """There is a connection: send what has arrived."""
-        if self.plan is None:
+        plan, head = self.plan, self.sent_head
+        if plan is None:
             raise RuntimeError("connected() before forward()")
         self._upstream = upstream
-        plan, head = self.plan, self.head
+        if self.dispatcher.timed:
+            self.t_connected = perf_counter()
         added = ""
         if plan.forwarded is not None:
-            added = plan.forwarded(self.downstream.client[0], self.downstream.scheme, head.authority or "")
+            added = plan.forwarded(*self._client_of())
         upstream.send_request(self, head, added, plan)
         if not head.has_body:
             return
         early, self._early = self._early, []
         for data in early:
+            if self._replay is not None:
+                self._replay.append(data)
             upstream.send_body(data)
         if self._complete:
             upstream.send_end(self._early_trailers)
@@ -243,26 +315,53 @@ class Exchange:
             self.downstream.resume_body()
 
     def connect_failed(self, reason: str, detail: str) -> None:
-        """No connection could be made."""
-        self.fail(reason, detail)
+        """No connection could be made: nothing has been sent, so any request may go to another backend."""
+        backend, plan = self.backend, self.plan
+        if backend is None or plan is None:
+            raise RuntimeError("connect_failed() before forward()")
+        self.tried = (*self.tried, backend)
+        other = self.dispatcher.another(self, plan) if self.attempts < CONNECT_ATTEMPTS else None
+        if other is None:
+            self.fail(reason, detail)
+            return
+        self.attempts += 1
+        self.detail = detail  # told with the request, should it succeed elsewhere
+        self.backend = other
+        backend.in_flight -= 1
+        other.in_flight += 1
+        upstream = other.take() if plan.proxy_protocol is None else None
+        if upstream is None:
+            other.connect(self, plan)
+        else:
+            self.connected(upstream)
 
     def upstream_failed(self, reason: str, detail: str, *, stale: bool = False) -> None:
         """The connection is gone, or what came over it is no HTTP. `stale`: it had been used before, and closed
         before a byte of the response, most likely because the backend's idle time was over."""
         self._upstream = None
-        if (
-            stale
-            and self.head.method in IDEMPOTENT
-            and not self.head.has_body
-            and self.backend is not None
-            and self.plan is not None
-        ):
+        backend, plan = self.backend, self.plan
+        may_repeat = self.head.method in IDEMPOTENT and (not self.head.has_body or self._replay is not None)
+        if stale and may_repeat and backend is not None and plan is not None:
             # RFC 9110 9.2.2: "a client SHOULD NOT automatically retry a request with a non-idempotent method". A new
             # connection, not another idle one: a backend that restarted has closed them all. It is not stale if it
             # fails too, so this happens once.
-            self._connect(self.backend, self.plan)
+            if self._replay is not None:
+                self._early, self._replay = self._replay, None
+            self.attempts += 1
+            backend.connect(self, plan)
             return
         self.fail(reason, detail)
+
+    def switched(self, head: ResponseHead) -> None:
+        """The backend's 101 (Switching Protocols) to the protocol that was asked for."""
+        if self.upgrade is None:
+            raise RuntimeError("switched() without an upgrade")
+        self.tunnel = True
+        self.status = head.status
+        if self.dispatcher.timed:
+            self.t_head = perf_counter()
+        self.downstream.arm(_WITHOUT_END)
+        self.downstream.switch(head, self.upgrade)
 
     def response_interim(self, head: ResponseHead) -> None:
         """A 1xx response."""
@@ -276,6 +375,10 @@ class Exchange:
             # MUST record the time it was received and append a corresponding Date header field to the message's
             # header section if it is cached or forwarded downstream."
             head.fields.append(("Date", self.dispatcher.clock.http_date()))
+        if self.dispatcher.timed:
+            self.t_head = perf_counter()
+        if self.plan is not None and self.plan.filters is not None:
+            self.plan.filters.response(head, self.request_id)
         self.downstream.send_head(head)
 
     def response_body(self, data: bytes) -> None:
@@ -301,15 +404,20 @@ class Exchange:
         """The backend takes more again."""
         self.downstream.resume_body()
 
+    def _client_of(self) -> tuple[str, str, str]:
+        """What the backend is told of the client: addresses, scheme, authority."""
+        peer, scheme, authority = self.downstream.client[0], self.downstream.scheme, self.head.authority or ""
+        believed = self.believed
+        if believed is None:
+            return peer, scheme, authority
+        return believed.chain, believed.scheme or scheme, believed.host or authority
+
     # --- the end ---
 
     @property
     def complete(self) -> bool:
         """Whether the whole request has arrived."""
         return self._complete
-
-    def _connect(self, backend: BackendPool, plan: ForwardPlan) -> None:
-        backend.connect(self, plan.connect_timeout)
 
     def _leave_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
@@ -320,9 +428,14 @@ class Exchange:
         self.finished = True
         if self.backend is not None:
             self.backend.in_flight -= 1
-        log = self.dispatcher.log
-        if log is not None:
-            now = perf_counter()
-            if self.upstream_started:
-                self.upstream_time = now - self.upstream_started
-            log.exchange(self, now - self.started)
+        dispatcher = self.dispatcher
+        if dispatcher.timed:
+            duration = perf_counter() - self.started
+            if dispatcher.log is not None:
+                dispatcher.log.exchange(self, duration)
+            if dispatcher.metrics is not None:
+                dispatcher.metrics.exchange(self, duration)
+        generation = self.generation
+        generation.in_flight -= 1
+        if not generation.in_flight:
+            generation.ended()

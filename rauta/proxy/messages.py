@@ -34,12 +34,15 @@ class RequestHead:
     `fields` are the end-to-end fields in order and as spelled, without Host and Content-Length; `received` gives all
     that routes may look at. `authority` is what the backend gets as Host, None if the client named none (HTTP/1.0).
     `host` is its normalised form. `length` is the body's: bytes, CHUNKED or NO_BODY. `query` is None without `?`.
-    `named` are the fields that the sender has declared to be for this connection alone, in lower case.
+    `named` are the fields that the sender has declared to be for this connection alone, in lower case. `upgrade` is
+    the protocol that the client offers to switch to, in lower case (RFC 9110 7.8). `claims` gives the fields that say
+    who the client is (X-Forwarded-For and its kin): nobody but a trusted proxy is believed.
     """
 
     __slots__ = (
         "_values",
         "authority",
+        "claims",
         "expects",
         "fields",
         "has_body",
@@ -51,6 +54,7 @@ class RequestHead:
         "path",
         "query",
         "received",
+        "upgrade",
         "version",
     )
 
@@ -67,20 +71,33 @@ class RequestHead:
         self.has_body = length not in (NO_BODY, 0)
         self.fields: list[Field] = []
         self.received: Callable[[], list[Field]] = list
+        self.claims: Callable[[], list[Field]] = list
         self.keep_alive = True
         self.expects = False
         self.named = NONE_NAMED
+        self.upgrade: str | None = None
         self._values: dict[str, str] | None = None
+
+    def copy(self) -> RequestHead:
+        """A request that may be changed without changing this one."""
+        twin = RequestHead.__new__(RequestHead)
+        for name in _SLOTS:
+            setattr(twin, name, getattr(self, name))
+        twin.fields = self.fields.copy()
+        return twin
 
     def get(self, name: str, /) -> str | None:
         """A field by lower-case name, for routes and plugins (routing's `Headers`). Nothing is built unless asked, and
         then once: fifty routes with header conditions would else read 200 fields fifty times (34 ms)."""
         if self._values is None:
-            self._values = _by_name(self.received())
+            self._values = by_name(self.received())
         return self._values.get(name)
 
 
-def _by_name(fields: list[Field]) -> dict[str, str]:
+_SLOTS: Final = RequestHead.__slots__
+
+
+def by_name(fields: list[Field]) -> dict[str, str]:
     """Values by lower-case name, several of one name joined as routing's `Headers` has it."""
     values: dict[str, list[str]] = {}
     for name, value in fields:
@@ -92,10 +109,10 @@ class ResponseHead:
     """A response's head. `length` is the body that follows on the wire: bytes, CHUNKED, UNTIL_CLOSE or NO_BODY.
 
     `declared` is the Content-Length of a response that has no body but tells the size of one (to HEAD, or 304).
-    `dated`: a Date is among the fields. `named` as in RequestHead.
+    `dated`: a Date is among the fields. `named` as in RequestHead. `upgrade` is the protocol that a 101 switches to.
     """
 
-    __slots__ = ("dated", "declared", "fields", "keep_alive", "length", "named", "phrase", "status")
+    __slots__ = ("dated", "declared", "fields", "keep_alive", "length", "named", "phrase", "status", "upgrade")
 
     def __init__(
         self,
@@ -115,3 +132,4 @@ class ResponseHead:
         self.keep_alive = keep_alive
         self.dated = dated
         self.named = NONE_NAMED
+        self.upgrade: str | None = None

@@ -2,47 +2,96 @@
 
 One BackendPool per address and worker. Its identity is the address, so that counts and connections outlive a
 reload. LIFO keeps few connections busy and lets the others expire.
+
+A backend has at most so many connections (the service's limit); requests beyond wait, in order and up to another
+limit, for one that becomes free.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from rauta.proxy.connecting import ConnectError, Connector
 from rauta.proxy.http1.client import ClientConnection
+from rauta.proxy.proxyprotocol import header
 from rauta.proxy.tasks import Tasks
-from rauta.proxy.wheel import Wheel
+from rauta.proxy.wheel import NEVER, Wheel
 from rauta.routing.defaults import POOL_IDLE_TIMEOUT, POOL_MAX_IDLE_PER_BACKEND
 from rauta.routing.settings import Address
 
 if TYPE_CHECKING:
     from rauta.proxy.exchange import Exchange
+    from rauta.proxy.plan import RoutePlan
     from rauta.routing.services import Backend
 
 
-class ConnectError(Exception):
-    """No connection could be made; `reason` is a name in `rauta.proxy.reasons`."""
+class Waiter:
+    """An exchange that waits for a connection. Implements `wheel.Expiring`."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+    __slots__ = ("_pool", "_seconds", "deadline", "exchange", "queued")
+
+    def __init__(self, pool: BackendPool, exchange: Exchange, seconds: float) -> None:
+        self._pool = pool
+        self._seconds = seconds
+        self.exchange = exchange
+        self.deadline: float = NEVER
+        self.queued = NEVER
+
+    def expired(self) -> None:
+        """No connection has become free in time."""
+        self._pool.leave(self)
+        if not self.exchange.finished:
+            detail = f"{self._pool.name}: no connection became free within {self._seconds:g} s"
+            self.exchange.connect_failed("upstream_overloaded", detail)
 
 
 class BackendPool:
-    """The connections of one backend. `in_flight` counts exchanges, with those that still connect."""
+    """The connections of one backend. `in_flight` counts exchanges, with those that wait and that still connect;
+    `open` connections, with those that are being made; `connects` and `failures` attempts to make one."""
 
-    __slots__ = ("_idle", "_loop", "_tasks", "address", "closing", "in_flight", "name", "wheel")
+    __slots__ = (
+        "_connector",
+        "_idle",
+        "_tasks",
+        "_waiting",
+        "address",
+        "closing",
+        "connects",
+        "failures",
+        "host_name",
+        "in_flight",
+        "name",
+        "open",
+        "wheel",
+    )
 
     def __init__(self, address: Address, loop: asyncio.AbstractEventLoop, wheel: Wheel, tasks: Tasks) -> None:
         self.address = address
         self.name = str(address)
+        # For requests of clients that named no host (HTTP/1.0). As curl and nginx do for unix sockets.
+        self.host_name = self.name if address.path is None else "localhost"
         self.wheel = wheel
         self.in_flight = 0
+        self.open = 0
+        self.connects = 0
+        self.failures = 0
         self.closing = False
-        self._loop = loop
+        self._connector = Connector(address, loop)
         self._tasks = tasks
         self._idle: dict[ClientConnection, None] = {}  # in order of their last use; a stack with O(1) removal
+        self._waiting: dict[Waiter, None] = {}  # in order of their arrival
+
+    @property
+    def idle(self) -> int:
+        """Connections that nobody uses now."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Exchanges that wait for a connection."""
+        return len(self._waiting)
 
     def take(self) -> ClientConnection | None:
         """The idle connection that was used last, or None."""
@@ -55,19 +104,48 @@ class BackendPool:
 
     def put(self, connection: ClientConnection) -> None:
         """Keep a connection that has answered its request completely, or close it if there are enough."""
-        if self.closing or len(self._idle) >= POOL_MAX_IDLE_PER_BACKEND:
+        if self.closing or connection.single or len(self._idle) >= POOL_MAX_IDLE_PER_BACKEND:
             connection.close()
+            return
+        if self._waiting and (exchange := self._next_waiting()) is not None:
+            exchange.connected(connection)
+            exchange.request_flush()
             return
         self._idle[connection] = None
         self.wheel.arm(connection, POOL_IDLE_TIMEOUT)
 
     def forget(self, connection: ClientConnection) -> None:
-        """That connection is of no more use."""
+        """That connection is not to be taken any more."""
         self._idle.pop(connection, None)
 
-    def connect(self, exchange: Exchange, timeout: float) -> None:
-        """Make a connection and tell the exchange: `connected` or `connect_failed`."""
-        self._tasks.start(self._connect_for(exchange, timeout), name=f"connect {self.name}")
+    def lost(self) -> None:
+        """A connection is gone, whatever it was doing: room for one that waits."""
+        self.open -= 1
+        if self._waiting and (exchange := self._next_waiting()) is not None and exchange.plan is not None:
+            self._start(exchange, exchange.plan)
+
+    def connect(self, exchange: Exchange, plan: RoutePlan) -> None:
+        """Get a new connection and tell the exchange: `connected` or `connect_failed`; the latter may come at once."""
+        if self.open < plan.connections:
+            self._start(exchange, plan)
+        elif len(self._waiting) < plan.waiting:
+            waiter = Waiter(self, exchange, plan.connect_timeout)
+            self._waiting[waiter] = None
+            self.wheel.arm(waiter, plan.connect_timeout)
+        else:
+            detail = f"{self.name}: {plan.connections} connections are in use and {plan.waiting} requests wait"
+            exchange.connect_failed("upstream_overloaded", detail)
+
+    def leave(self, waiter: Waiter) -> None:
+        """It waits no more."""
+        self._waiting.pop(waiter, None)
+
+    def set_addresses(self, addresses: tuple[str, ...]) -> None:
+        """The literal addresses that the backend's name has now. Idle connections to others are closed."""
+        self._connector.addresses = addresses
+        for connection in [connection for connection in self._idle if connection.peer_host() not in addresses]:
+            self.forget(connection)
+            connection.close()
 
     def close(self) -> None:
         """Close what is idle; what is busy closes when its exchange ends."""
@@ -76,62 +154,60 @@ class BackendPool:
             connection, _ = self._idle.popitem()
             connection.close()
 
-    async def _connect_for(self, exchange: Exchange, seconds: float) -> None:
+    def _next_waiting(self) -> Exchange | None:
+        while self._waiting:
+            waiter = next(iter(self._waiting))
+            del self._waiting[waiter]
+            self.wheel.forget(waiter)
+            if not waiter.exchange.finished:
+                return waiter.exchange
+        return None
+
+    def _start(self, exchange: Exchange, plan: RoutePlan) -> None:
+        self.open += 1
+        self.connects += 1
+        self._tasks.start(self._connect_for(exchange, plan), name=f"connect {self.name}")
+
+    async def _connect_for(self, exchange: Exchange, plan: RoutePlan) -> None:
+        made: list[ClientConnection] = []
+
+        def make() -> ClientConnection:
+            made.append(ClientConnection(self))
+            return made[-1]
+
         try:
-            connection = await self._open(seconds)
+            connection = await self._connector.connect(make, plan.connect_timeout)
         except ConnectError as error:
+            self.failures += 1
+            self._give_back(made)
             if not exchange.finished:
                 exchange.connect_failed(error.reason, str(error))
             return
+        except BaseException:
+            self._give_back(made)
+            raise
         if not connection.usable:  # lost before this task's turn came; it will tell nobody any more
             if not exchange.finished:
                 exchange.connect_failed("upstream_reset", f"{self.name}: connection closed as soon as it was made")
         elif exchange.finished:  # the client has left meanwhile; the next request may have the connection
             self.put(connection)
         else:
+            if plan.proxy_protocol is not None:
+                local = exchange.downstream.local_address()
+                connection.send_preamble(header(plan.proxy_protocol, exchange.client, local))
             exchange.connected(connection)
             exchange.request_flush()
 
-    async def _open(self, seconds: float) -> ClientConnection:
-        """Raises ConnectError. Making a connection is rare beside requests, so it may cost a timer."""
-        stage = "upstream_dns"
-        try:
-            async with asyncio.timeout(seconds):
-                candidates = [(self.address.host, self.address.port)]
-                if self.address.ip is None:
-                    candidates = await self._resolve()
-                stage = "upstream_connect_timeout"
-                return await self._first(candidates)
-        except TimeoutError:
-            raise ConnectError(stage, f"{self.name}: no connection within {seconds:g} s") from None
-        except socket.gaierror as error:
-            raise ConnectError("upstream_dns", f"{self.address.host}: {error.strerror or error}") from None
-        except ConnectionRefusedError:
-            raise ConnectError("upstream_refused", f"{self.name}: connection refused") from None
-        except OSError as error:
-            raise ConnectError("upstream_unreachable", f"{self.name}: {error.strerror or error}") from None
-
-    async def _resolve(self) -> list[tuple[str, int]]:
-        """The addresses of the name, by the loop's resolver threads. Raises gaierror."""
-        found = await self._loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
-        return [(str(sockaddr[0]), int(sockaddr[1])) for *_, sockaddr in found]
-
-    async def _first(self, candidates: list[tuple[str, int]]) -> ClientConnection:
-        """The first address that accepts. Raises OSError, that of the last one."""
-        failure: OSError = OSError(f"{self.address.host} has no address")
-        for host, port in candidates:
-            try:
-                _, connection = await self._loop.create_connection(lambda: ClientConnection(self), host, port)
-                return connection
-            except OSError as error:
-                failure = error
-        raise failure
+    def _give_back(self, made: list[ClientConnection]) -> None:
+        """The place of a connection that was not made. One that was made and lost has given it back itself."""
+        if not any(connection.made for connection in made):
+            self.lost()
 
 
 class Pools:
     """All backends of a worker, by address; by object for the hot path, since hashing an Address costs 0.5 us."""
 
-    __slots__ = ("_by_address", "_by_object", "_loop", "_tasks", "_wheel")
+    __slots__ = ("_by_address", "_by_object", "_loop", "_names", "_tasks", "_wheel")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, tasks: Tasks) -> None:
         self._loop = loop
@@ -140,6 +216,10 @@ class Pools:
         self._by_address: dict[Address, BackendPool] = {}
         # id -> (the object itself, so that the id stays its own, and its pool)
         self._by_object: dict[int, tuple[Backend, BackendPool]] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
+
+    def __iter__(self) -> Iterator[BackendPool]:
+        return iter(self._by_address.values())
 
     def of(self, backend: Backend) -> BackendPool:
         """The pool of a backend."""
@@ -148,6 +228,7 @@ class Pools:
             pool = self._by_address.get(backend.address)
             if pool is None:
                 pool = BackendPool(backend.address, self._loop, self._wheel, self._tasks)
+                pool.set_addresses(self._names.get(backend.address.host, ()))
                 self._by_address[backend.address] = pool
             found = self._by_object[id(backend)] = (backend, pool)
         return found[1]
@@ -156,7 +237,24 @@ class Pools:
         """Requests in flight at a backend, for balancers (routing's `Load`)."""
         return self.of(backend).in_flight
 
+    def set_names(self, host: str, addresses: tuple[str, ...]) -> None:
+        """The literal addresses that a name has now."""
+        self._names[host] = addresses
+        for pool in self:
+            if pool.address.host == host:
+                pool.set_addresses(addresses)
+
+    def retain(self, backends: Collection[Backend]) -> None:
+        """Only these are used from now on: the pools of others let their connections go."""
+        self._by_object.clear()
+        kept = {backend.address for backend in backends}
+        hosts = {address.host for address in kept}
+        for address in [address for address in self._by_address if address not in kept]:
+            self._by_address.pop(address).close()
+        for host in [host for host in self._names if host not in hosts]:
+            del self._names[host]
+
     def close(self) -> None:
         """Close all idle connections."""
-        for pool in self._by_address.values():
+        for pool in self:
             pool.close()

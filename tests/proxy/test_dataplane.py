@@ -71,7 +71,7 @@ def test_small_writes_are_not_delayed() -> None:
         async with backend(always(ok())) as server, gateway(server.port) as rauta, client(rauta.port) as peer:
             peer.send(request())
             await peer.response()
-            (connection,) = rauta.plane._connections
+            (connection,) = rauta.plane.connections
             for transport in (connection._transport, next(iter(_idle(rauta.plane)))._transport):
                 sock = transport.get_extra_info("socket")
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
@@ -80,7 +80,7 @@ def test_small_writes_are_not_delayed() -> None:
 
 
 def _idle(plane: DataPlane):
-    (pool,) = plane._pools._by_address.values()
+    (pool,) = plane.pools
     return pool._idle
 
 
@@ -90,7 +90,7 @@ def test_counts_return_to_zero() -> None:
             for _ in range(3):
                 peer.send(request())
                 await peer.response()
-            (pool,) = rauta.plane._pools._by_address.values()
+            (pool,) = rauta.plane.pools
             assert pool.in_flight == 0
             assert len(pool._idle) == 1
             peer.writer.close()
@@ -109,7 +109,7 @@ def test_closed_connections_are_not_kept_by_the_wheel() -> None:
                 async with client(rauta.port) as peer:
                     peer.send(request())
                     await peer.response()
-            wheel = rauta.plane._wheel
+            wheel = rauta.plane._shared.wheel
             while any(slot for slot in wheel._slots.values()):
                 await asyncio.sleep(0.005)
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from rauta.proxy.dispatch import redirect_location
 from rauta.proxy.http1.grammar import parse_request
+from rauta.proxy.redirects import redirect_location
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import (
     Match,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import pytest
 
+from rauta.proxy.connecting import Connector
 from rauta.proxy.http1.client import ClientConnection
-from rauta.proxy.pool import BackendPool
+from rauta.routing.defaults import REPLAY_LIMIT
 from rauta.routing.model import Match, PathMatch
 from rauta.routing.services import Backend, Service, Timeouts
 from rauta.routing.settings import Address, LogFormat
@@ -253,16 +255,16 @@ def test_a_connection_made_for_a_client_that_has_left_serves_the_next(monkeypatc
     async def main() -> None:
         async with backend(always(ok())) as server:
 
-            async def slowly(self: BackendPool) -> list[tuple[str, int]]:
+            async def slowly(self: Connector) -> tuple[str, ...]:
                 await go.wait()
-                return [("127.0.0.1", server.port)]
+                return ("127.0.0.1",)
 
-            monkeypatch.setattr(BackendPool, "_resolve", slowly)
+            monkeypatch.setattr(Connector, "_look_up", slowly)
             named = Service(name="s", backends=(Backend(address=Address("localhost", server.port)),))
             async with gateway(services=[named], routes=[forward()]) as rauta:
                 async with client(rauta.port) as peer:
                     peer.send(request("/left"))
-                    while not rauta.plane._pools._by_address:
+                    while not [*rauta.plane.pools]:
                         await asyncio.sleep(0.005)
                 while rauta.plane.open_connections:
                     await asyncio.sleep(0.005)
@@ -310,8 +312,8 @@ def test_a_stale_connection_is_retried_once(method: str) -> None:
 
 @pytest.mark.parametrize(
     "again",
-    [request(method="POST"), request(method="PUT", body=b"x"), request(method="PATCH")],
-    ids=["POST", "PUT with body", "PATCH"],
+    [request(method="POST"), request(method="PUT", body=b"x" * (REPLAY_LIMIT + 1)), request(method="PATCH")],
+    ids=["POST", "PUT with more than is held", "PATCH"],
 )
 def test_what_may_have_been_done_is_not_repeated(again: bytes) -> None:
     async def script(peer: Peer) -> None:
@@ -332,12 +334,40 @@ def test_what_may_have_been_done_is_not_repeated(again: bytes) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("size", [1, REPLAY_LIMIT], ids=["small", "all that is held"])
+def test_a_body_that_is_still_held_is_sent_again(size: int) -> None:
+    """The reused connection is closed while the request is on its way to it; it is whole on the new one."""
+    body = b"x" * size
+    received = []
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        if peer.number == 0:
+            peer.send(ok())
+            await peer.head()
+            await peer.exactly(1)
+            return
+        received.append(await peer.exactly(size))
+        peer.send(ok(b"again"))
+        await peer.head()
+
+    async def main() -> None:
+        async with backend(script) as server, gateway(server.port) as rauta, client(rauta.port) as peer:
+            peer.send(request())
+            await peer.response()
+            peer.send(request(method="PUT", body=body))
+            assert (await peer.response())[1] == b"again"
+            assert received == [body]
+
+    run(main())
+
+
 def test_a_connection_that_is_lost_as_soon_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing more is heard of it, so nobody may wait for it."""
-    opened = BackendPool._open
+    opened = Connector.connect
 
-    async def late(self: BackendPool, seconds: float) -> ClientConnection:
-        connection = await opened(self, seconds)
+    async def late(self: Connector, made: Callable[[], ClientConnection], seconds: float) -> ClientConnection:
+        connection = await opened(self, made, seconds)
         while connection.usable:
             await asyncio.sleep(0.005)
         return connection
@@ -346,7 +376,7 @@ def test_a_connection_that_is_lost_as_soon_as_it_is_made(monkeypatch: pytest.Mon
         pass
 
     async def main() -> None:
-        monkeypatch.setattr(BackendPool, "_open", late)
+        monkeypatch.setattr(Connector, "connect", late)
         async with backend(closes) as server, gateway(server.port) as rauta, client(rauta.port) as peer:
             peer.send(request())
             head, body = await peer.response()

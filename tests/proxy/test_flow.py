@@ -281,7 +281,7 @@ def test_a_client_that_takes_none_of_our_own_answers() -> None:
             peer.reader._transport.pause_reading()
             done, _ = await asyncio.wait([sending], timeout=0.7)
             assert not done
-            (connection,) = rauta.plane._connections
+            (connection,) = rauta.plane.connections
             assert connection._transport.get_write_buffer_size() < MIB
             assert resident() - before < 16 * MIB
             peer.reader._transport.resume_reading()

@@ -10,7 +10,7 @@ import rauta.routing
 from rauta.proxy.reasons import BODIES, REASONS
 
 # The statuses that the gateway answers with by itself, and 499 for the log.
-STATUSES = {400, 404, 405, 408, 414, 417, 431, 499, 500, 501, 502, 503, 504, 505}
+STATUSES = {101, 400, 404, 405, 408, 413, 414, 417, 421, 431, 499, 500, 501, 502, 503, 504, 505}
 
 
 def test_names_and_statuses() -> None:

@@ -1,8 +1,8 @@
 """A connection to a backend that speaks HTTP/1.1: one exchange at a time, then back into the pool.
 
     IDLE --send_request--> HEAD --final head--> LENGTH | CHUNKS | CLOSE | (no body) --end--> IDLE, or closed
-                            |  ^ 1xx
-                            +--+
+                            |  ^ 1xx  |
+                            +--+      +--101, if it was asked for--> TUNNEL --either end--> closed
 
 It goes back into the pool only if both messages are complete, the backend keeps the connection, and no byte came
 behind the response: such bytes are either an attack or a broken server, and would answer the next request.
@@ -22,11 +22,11 @@ from rauta.proxy.wheel import NEVER
 from rauta.routing.defaults import HEAD_LIMIT
 
 if TYPE_CHECKING:
-    from rauta.proxy.dispatch import ForwardPlan
     from rauta.proxy.exchange import Exchange
+    from rauta.proxy.plan import RoutePlan
     from rauta.proxy.pool import BackendPool
 
-IDLE, HEAD, LENGTH, CHUNKS, CLOSE, CLOSED = range(6)
+IDLE, HEAD, LENGTH, CHUNKS, CLOSE, CLOSED, TUNNEL = range(7)
 
 # Interim responses of one request. Real servers send one or two (100, 103); each one delays no time-out.
 MAX_INTERIM: Final = 20
@@ -56,7 +56,9 @@ class ClientConnection(asyncio.Protocol):
         "_used",
         "_write_blocked",
         "deadline",
+        "made",
         "queued",
+        "single",
     )
 
     _transport: asyncio.Transport
@@ -79,6 +81,8 @@ class ClientConnection(asyncio.Protocol):
         self._method = ""
         self._response_timeout = 0.0
         self._idle_timeout = 0.0
+        self.made = False  # it is, or was, a connection
+        self.single = False  # it serves one request only, since the backend takes it for that client's
         self.deadline: float = NEVER
         self.queued = NEVER
 
@@ -87,9 +91,20 @@ class ClientConnection(asyncio.Protocol):
         """Whether an idle connection can take a request, as far as is known."""
         return self._phase == IDLE and not self._transport.is_closing()
 
+    def peer_host(self) -> str:
+        """The literal address of the backend; "" for a unix socket."""
+        peer = self._transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    def send_preamble(self, data: bytes) -> None:
+        """Bytes before the first request (PROXY protocol). The connection will serve no other client."""
+        self.single = True
+        self._transport.write(data)
+
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.made = True
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_connection
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._gate = ReadGate(self._transport)
@@ -102,6 +117,8 @@ class ClientConnection(asyncio.Protocol):
             elif phase == IDLE:
                 self._pool.forget(self)
                 self._drop()
+            elif phase == TUNNEL:
+                self._carry(data)
             elif phase != CLOSED:
                 self._take_body(data, 0)
         except MalformedError as error:
@@ -115,10 +132,11 @@ class ClientConnection(asyncio.Protocol):
         phase, self._phase = self._phase, CLOSED
         self._pool.forget(self)
         self._pool.wheel.forget(self)
+        self._pool.lost()
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
-        if phase == CLOSE and exc is None:
+        if phase in (CLOSE, TUNNEL) and exc is None:
             exchange.response_end([])
             return
         stale = phase == HEAD and self._used and not self._buffer and not self._interim
@@ -138,7 +156,7 @@ class ClientConnection(asyncio.Protocol):
 
     # --- Upstream ---
 
-    def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: ForwardPlan) -> None:
+    def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: RoutePlan) -> None:
         self._exchange = exchange
         self._phase = HEAD
         self._method = head.method
@@ -146,7 +164,9 @@ class ClientConnection(asyncio.Protocol):
         self._send_chunked = head.length == CHUNKED
         self._response_timeout = plan.response_timeout
         self._idle_timeout = plan.idle_timeout
-        data = request_bytes(head, self._pool.name, added)
+        if exchange.upgrade is not None:
+            added += f"Connection: Upgrade\r\nUpgrade: {exchange.upgrade}\r\n"
+        data = request_bytes(head, self._pool.host_name, added)
         if head.has_body:
             self._out.append(data)
             self._sent = False
@@ -168,6 +188,12 @@ class ClientConnection(asyncio.Protocol):
         if self._send_chunked:
             self._out.append(encode_last_chunk(trailers))
         self.flush()
+        if self._phase == TUNNEL:
+            self._exchange = None
+            self._phase = CLOSED
+            self._pool.wheel.arm(self, self._idle_timeout)
+            self._transport.close()
+            return
         self._pool.wheel.arm(self, self._response_timeout if self._phase == HEAD else self._idle_timeout)
 
     def flush(self) -> None:
@@ -197,7 +223,12 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             self._pool.forget(self)
-            self.close()
+            if self._phase == CLOSED:
+                self._transport.abort()  # it does not take the rest of a tunnel
+            else:
+                self.close()
+        elif self._phase == TUNNEL:
+            self._fail("tunnel_idle", f"no byte either way for {self._idle_timeout:g} s")
         elif not self._sent and self._transport.get_write_buffer_size() == 0:
             # All that came from the client has gone to the backend: it is the client that is silent.
             self._fail("client_timeout", f"no byte of the request for {self._idle_timeout:g} s")
@@ -231,6 +262,9 @@ class ClientConnection(asyncio.Protocol):
                 self._begin_response(head)
                 self._take_body(data, at)
                 return
+            if head.status == 101:
+                self._switch(head, data[at:])
+                return
             self._take_interim(head)
             end = data.find(HEAD_END, at)
         if not self._buffer and at < len(data):
@@ -242,14 +276,35 @@ class ClientConnection(asyncio.Protocol):
         check_line_ends(self._buffer, checked if checked <= len(self._buffer) else 0)
 
     def _take_interim(self, head: ResponseHead) -> None:
-        # RFC 9110 15.2.2: 101 needs an Upgrade field in the request, and none is ever sent.
-        if head.status == 101:
-            raise MalformedError("bad_framing", "101 (Switching Protocols) without an upgrade")
         self._interim += 1
         if self._interim > MAX_INTERIM:
             raise MalformedError("bad_framing", f"more than {MAX_INTERIM} interim responses")
         if self._exchange is not None:
             self._exchange.response_interim(head)
+
+    def _switch(self, head: ResponseHead, data: bytes) -> None:
+        """101 (Switching Protocols), and what came with it. RFC 9110 7.8: "A server MUST NOT switch to a protocol that
+        was not indicated by the client in the corresponding request's Upgrade header field."""
+        exchange = self._exchange
+        if exchange is None or exchange.upgrade is None:
+            raise MalformedError("bad_framing", "101 (Switching Protocols) without an upgrade")
+        if head.upgrade != exchange.upgrade:
+            raise MalformedError(
+                "bad_framing", f"101 (Switching Protocols) to another protocol than {exchange.upgrade}"
+            )
+        self._phase = TUNNEL
+        self._pool.wheel.arm(self, self._idle_timeout)
+        exchange.switched(head)
+        if data:
+            self._carry(data)
+
+    def _carry(self, data: bytes) -> None:
+        """Bytes of a tunnel."""
+        self._pool.wheel.arm(self, self._idle_timeout)
+        if self._exchange is not None:
+            self._exchange.response_body(data)
+        if self._exchange is not None:
+            self._exchange.response_flush()
 
     def _begin_response(self, head: ResponseHead) -> None:
         length = head.length

@@ -17,8 +17,9 @@ CONTENT_LENGTH: Final = 3
 TRANSFER_ENCODING: Final = 4
 EXPECT: Final = 5
 HOP: Final = 6  # hop by hop: never passed on
-FORWARDED: Final = 7  # says who the client is: never believed from a client
-LOOK_ALIKE: Final = 8  # one of the above, spelled with other signs than "-"
+UPGRADE: Final = 7  # hop by hop too, and an offer that a route may take
+FORWARDED: Final = 8  # says who the client is: believed only from trusted proxies
+LOOK_ALIKE: Final = 9  # one of the above, spelled with other signs than "-"
 
 _TO_DASH: Final = str.maketrans(dict.fromkeys("!#$%&'*+.^_`|~", "-"))  # RFC 9110 5.6.2: all else that a name may hold
 
@@ -35,7 +36,7 @@ _NAMED: Final = {
     "proxy-connection": HOP,
     "keep-alive": HOP,
     "te": HOP,
-    "upgrade": HOP,
+    "upgrade": UPGRADE,
     "http2-settings": HOP,  # RFC 7540 3.2.1, part of the h2c upgrade
     "forwarded": FORWARDED,
     "x-real-ip": FORWARDED,

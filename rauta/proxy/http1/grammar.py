@@ -28,6 +28,7 @@ from rauta.proxy.http1.fields import (
     HOST,
     KEEP,
     TRANSFER_ENCODING,
+    UPGRADE,
     kind_of,
     may_trail,
 )
@@ -55,6 +56,7 @@ _REQUEST_LINE: Final = re.compile(rf"({_TCHAR}++) ([\x21-\x7e\x80-\xff]++) HTTP/
 # reason-phrase is absent"; many do not, and nothing else can be meant. Status codes are 100 to 599 (RFC 9110 15).
 _STATUS_LINE: Final = re.compile(rf"HTTP/(1\.[01]) ([1-5][0-9][0-9])(?: ({_TEXT}*+))?")
 _FIELD: Final = re.compile(rf"({_TCHAR}++):[ \t]*+({_TEXT}*+)")
+_TOKEN: Final = re.compile(rf"{_TCHAR}++(?:/{_TCHAR}++)?")  # RFC 9110 7.8: protocol, perhaps with a version
 # 18 digits: below 2**63, whatever the next parser counts with.
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
@@ -322,9 +324,26 @@ def parse_request(data: bytes, *, reject_encoded_slash: bool = False) -> Request
     head.keep_alive = keep_alive
     if named:
         head.fields, head.named = _without(kept, named), named
+        if UPGRADE in ours and "upgrade" in named and method == "GET" and version == "1.1" and length in (NO_BODY, 0):
+            head.upgrade = _upgrade(ours[UPGRADE])
+    if FORWARDED in ours:
+        head.claims = partial(_claims, lines)
     if EXPECT in ours:
         head.expects = _expects(ours[EXPECT], version, length)
     return head
+
+
+def _claims(lines: list[str]) -> list[Field]:
+    """The fields that claim something about the client."""
+    entries = [_REQUESTS.known.get(line) or _REQUESTS.parse(line) for line in lines]
+    return [field for field, kind in entries if kind == FORWARDED]
+
+
+def _upgrade(values: _Values) -> str | None:
+    """The one protocol that is offered, in lower case; None if there are several: RFC 9110 7.8 lets the server choose,
+    and nobody here could tell what a backend's choice means."""
+    token = values[0].strip(" \t").lower()
+    return token if len(values) == 1 and _TOKEN.fullmatch(token) else None
 
 
 def _expects(values: _Values, version: str, length: int) -> bool:
@@ -420,6 +439,8 @@ def parse_response(data: bytes, method: str) -> ResponseHead:
     if named:
         head.fields, head.named = _without(kept, named), named
         head.dated = head.dated and "date" not in named
+    if status == 101 and UPGRADE in ours and "upgrade" in named:
+        head.upgrade = _upgrade(ours[UPGRADE])
     return head
 
 

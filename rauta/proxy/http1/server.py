@@ -4,8 +4,9 @@ Requests are taken one after the other; what a client sends ahead (pipelining) i
 response before it is complete. The request side is in one phase:
 
     HEAD --head--> LENGTH | CHUNKS --end of body--> WAIT --end of response--> HEAD, or LINGER
-      |              |
-      +--malformed---+--> LINGER --end of stream, or enough--> CLOSED
+      |              |                               |
+      +--malformed---+--> LINGER --end of stream,    +--101 of the backend--> TUNNEL --either end--> CLOSED
+                                 or enough--> CLOSED
 
 LINGER: the last response is written and our side of the stream ended, but the client may still be sending. Closing
 now would make the kernel answer with a reset, which can destroy the response before the client has read it
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.exchange import Exchange
 
-HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED = range(6)
+HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED, TUNNEL = range(7)
 
 # Pipelined bytes held while a response is pending. Enough for every honest client; reading pauses beyond it.
 HELD_LIMIT: Final = 64 * 1024
@@ -49,6 +50,7 @@ CHUNKS_PER_TURN: Final = 256
 _CR: Final = 13
 _NOT_BEGUN: Final = (b"", b"\r", b"\r\n")  # what may stand before a request
 _CLOSE: Final = "Connection: close\r\n"
+_SWITCHED: Final = "Connection: Upgrade\r\nUpgrade: {}\r\n"
 _KEEP_ALIVE: Final = "Connection: keep-alive\r\n"  # only HTTP/1.0 clients need to be told
 _ALLOW: Final = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
 
@@ -115,7 +117,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
         peer = transport.get_extra_info("peername")
-        if peer:
+        if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
             self.client = (peer[0], peer[1])
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._gate = ReadGate(self._transport)
@@ -129,13 +131,19 @@ class ServerConnection(asyncio.Protocol):
             self._hold(data)
         elif phase == HEAD and self._buffer:
             self._continue_head(data)
+        elif phase == TUNNEL:
+            self._carry(data)
         else:
             self._take(data)
 
     def eof_received(self) -> None:
         # A client that ends its stream while it waits is taken as gone, as by most gateways: it cannot be told from
         # one that has closed. Returning None closes the transport once everything is written.
-        if self._exchange is not None:
+        if self._exchange is None:
+            return
+        if self._phase == TUNNEL:
+            self._exchange.request_end([])
+        else:
             self._client_gone()
             self._transport.abort()
 
@@ -160,6 +168,9 @@ class ServerConnection(asyncio.Protocol):
     # --- wheel.Expiring ---
 
     def expired(self) -> None:
+        if self._exchange is not None:
+            self._exchange.expired()
+            return
         begun = b"" if self._phase != HEAD or self._write_blocked else bytes(self._buffer)
         if begun not in _NOT_BEGUN:
             seconds = self._dispatcher.listener.timeouts.head
@@ -238,7 +249,12 @@ class ServerConnection(asyncio.Protocol):
             self._out.append(encode_last_chunk(trailers))
         self.flush()
         self._exchange = None
-        if not self._keep_alive:
+        if self._phase == TUNNEL:
+            # What is on its way to the client is delivered; what it sends meanwhile nobody wants.
+            self._phase = CLOSED
+            self._dispatcher.wheel.arm(self, LINGER_TIME)
+            self._transport.close()
+        elif not self._keep_alive:
             self._close_gently()
         elif self._phase == WAIT:
             self._next()
@@ -246,6 +262,16 @@ class ServerConnection(asyncio.Protocol):
             # The rest of the request body, no longer than DISCARD_LIMIT, is thrown away; then the next head follows.
             self._gate.open(PEER_BLOCKED)
             self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.head)
+
+    def switch(self, head: ResponseHead, token: str) -> None:
+        self._phase = TUNNEL
+        self._keep_alive = False
+        self._transport.write(response_bytes(head, _SWITCHED.format(token)))
+        held = bytes(self._buffer)  # sent before it could know of the switch
+        self._buffer.clear()
+        self._gate.open(HELD_FULL)
+        if held:
+            self._carry(held)
 
     def cut(self) -> None:
         self.flush()
@@ -260,6 +286,13 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._dispatcher.wheel.arm(self, LINGER_TIME)
             self._transport.close()
+
+    def arm(self, seconds: float) -> None:
+        self._dispatcher.wheel.arm(self, seconds)
+
+    def local_address(self) -> tuple[str, int]:
+        local = self._transport.get_extra_info("sockname")
+        return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
 
     def close_after(self) -> None:
         self._keep_alive = False
@@ -289,6 +322,13 @@ class ServerConnection(asyncio.Protocol):
         self._buffer += data
         if len(self._buffer) > HELD_LIMIT:
             self._gate.close(HELD_FULL)
+
+    def _carry(self, data: bytes) -> None:
+        """Bytes of a tunnel."""
+        if self._exchange is not None:
+            self._exchange.request_body(data)
+        if self._exchange is not None:
+            self._exchange.request_flush()
 
     def _take_held(self) -> None:
         if self._buffer:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from rauta.proxy.dispatch import ForwardPlan
 from rauta.proxy.http1.client import ClientConnection
 from rauta.proxy.messages import RequestHead
-from rauta.routing.model import Match
+from rauta.proxy.plan import RoutePlan
+from rauta.routing.model import Configuration, Match
 from rauta.routing.outcome import Hit
+from rauta.routing.settings import Address, Listener
 from support.http import forward, ok, service
 
 
@@ -34,7 +35,7 @@ class FakeTransport:
 class FakePool:
     """Pool and wheel in one."""
 
-    name = "backend"
+    name = host_name = "backend"
 
     def __init__(self) -> None:
         self.wheel = self
@@ -48,6 +49,8 @@ class FakePool:
 
 
 class FakeExchange:
+    upgrade = None
+
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
 
@@ -59,7 +62,9 @@ def test_a_request_that_still_waits_to_be_written_keeps_the_connection_out_of_th
     pool: Any = FakePool()
     exchange: Any = FakeExchange()
     transport: Any = FakeTransport()
-    plan = ForwardPlan.of(Hit(forward(), Match(), service(1)), service(1), None)
+    listener = Listener(name="web", address=Address("127.0.0.1", 1))
+    configuration = Configuration(listeners=(listener,), services=(service(1),), routes=(forward(),))
+    plan = RoutePlan.of(Hit(forward(), Match(), service(1)), listener, configuration)
     connection = ClientConnection(pool)
     connection.connection_made(transport)
     connection.send_request(exchange, RequestHead("POST", "/", None, "a", "a", "1.1", 5), "", plan)

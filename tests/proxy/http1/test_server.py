@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from rauta.proxy.clock import Clock
 from rauta.proxy.dispatch import Dispatcher
+from rauta.proxy.generation import Generation
 from rauta.proxy.http1.server import CHUNKS_PER_TURN, HEADS_PER_TURN, ServerConnection
-from rauta.proxy.pool import Pools
 from rauta.proxy.reasons import BODIES
-from rauta.proxy.tasks import Tasks
-from rauta.proxy.wheel import Wheel
+from rauta.proxy.shared import Shared
 from rauta.routing.model import (
     Configuration,
     Match,
@@ -70,9 +68,7 @@ def connect() -> tuple[ServerConnection, FakeTransport]:
     loop = asyncio.get_running_loop()
     listener = Listener(name="web", address=Address("127.0.0.1", 1))
     table = Table(Configuration(listeners=(listener,), services=(), routes=(HELLO,), access_log=AccessLog(to="off")))
-    wheel = Wheel(loop)
-    pools = Pools(loop, wheel, Tasks(loop))
-    dispatcher = Dispatcher(listener, table, loop=loop, pools=pools, wheel=wheel, clock=Clock(), log=None)
+    dispatcher = Dispatcher(listener, Generation(table, {}), Shared.on(loop, None, None))
     connection, transport = ServerConnection(dispatcher, set(), "http"), FakeTransport()
     connection.connection_made(transport)
     return connection, transport
