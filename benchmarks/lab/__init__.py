@@ -1,0 +1,1 @@
+"""Namespaces, peers and load for benchmarks that compare whole gateways."""

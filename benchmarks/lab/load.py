@@ -1,0 +1,134 @@
+"""Load by wrk, from the client's namespace, and the CPU time that the gateway's processes used meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab.namespaces import Lab
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One kind of load. `body` is that of a POST in bytes; `close` makes a connection for each request."""
+
+    name: str
+    path: str
+    connections: int
+    body: int = 0
+    close: bool = False
+
+
+CASES = (
+    Case(name="30 B, 32 connections", path="/small", connections=32),
+    Case(name="30 B, 1 connection", path="/small", connections=1),
+    Case(name="30 B, 256 connections", path="/small", connections=256),
+    Case(name="64 KiB, 32 connections", path="/64k", connections=32),
+    Case(name="a connection per request", path="/small", connections=32, close=True),
+    Case(name="POST 4 KiB, 32 connections", path="/post", connections=32, body=4096),
+    Case(name="regex route, 32 connections", path="/re/4711", connections=32),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One run: requests per second, median latency and CPU time of the gateway per request in us, and failures."""
+
+    case: str
+    peer: str
+    rate: float
+    latency: float
+    cpu: float
+    failures: int
+
+    def as_json(self) -> dict[str, object]:
+        """For the file of raw rounds."""
+        return asdict(self)
+
+
+def measure(place: Lab, case: Case, peer: str, target: str, pid: int | None, seconds: float) -> Round:
+    """One run of a case against `target` (host:port); `pid` is the gateway's first process."""
+    with _script(case) as script:
+        words = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds:g}s", "--latency", "--timeout", "5s", *script]
+        if case.close:
+            words += ["-H", "Connection: close"]
+        before = 0.0 if pid is None else cpu_of(pid)
+        done = subprocess.run(
+            place.command(place.client, *words, f"http://{target}{case.path}"),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds + 30,
+        )
+        used = 0.0 if pid is None else cpu_of(pid) - before
+    requests, rate, latency, failures = read(done.stdout)
+    return Round(
+        case=case.name,
+        peer=peer,
+        rate=round(rate, 1),
+        latency=round(latency, 1),
+        cpu=round(used * 1e6 / max(requests, 1), 2),
+        failures=failures,
+    )
+
+
+def read(report: str) -> tuple[int, float, float, int]:
+    """Requests, requests per second, median latency in us, and failures of a wrk report."""
+    requests = int(_one(r"(\d+) requests in", report)[1])
+    rate = float(_one(r"Requests/sec:\s+([\d.]+)", report)[1])
+    median = _one(r"50%\s+([\d.]+)(us|ms|s)\b", report)
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
+    statuses = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
+    failures = sum(map(int, errors.groups())) if errors else 0
+    return requests, rate, float(median[1]) * _UNITS[median[2]], failures + (int(statuses[1]) if statuses else 0)
+
+
+def cpu_of(pid: int) -> float:
+    """User and system time in seconds of a process and all below it that live."""
+    total = 0.0
+    for child in family(pid):
+        try:
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        total += (int(fields[11]) + int(fields[12])) / _TICKS
+    return total
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+@contextmanager
+def _script(case: Case) -> Iterator[list[str]]:
+    if not case.body:
+        yield []
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(f'wrk.method = "POST"\nwrk.body = string.rep("x", {case.body})\n')
+        file.flush()
+        yield ["-s", file.name]
+
+
+def _one(pattern: str, text: str) -> re.Match[str]:
+    found = re.search(pattern, text)
+    if found is None:
+        raise SystemExit(f"wrk said something else than expected:\n{text}")
+    return found

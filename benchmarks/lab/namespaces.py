@@ -1,0 +1,70 @@
+"""Hosts on one machine: network namespaces joined by veth pairs. Needs root; everything is removed at the end.
+
+client 10.201.1.2 --- 10.201.1.1 gateway 10.201.2.1 --- 10.201.2.2 backend 1
+                                         10.201.3.1 --- 10.201.3.2 backend 2
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """The names of the namespaces."""
+
+    client: str
+    gateway: str
+    backends: tuple[str, str]
+
+    gateway_address = "10.201.1.1"
+    backend_addresses = ("10.201.2.2", "10.201.3.2")
+
+    def command(self, namespace: str, *words: str) -> list[str]:
+        """A command line that runs in a namespace."""
+        return ["ip", "netns", "exec", namespace, *words]
+
+
+def run(*words: str) -> None:
+    """Run a command; its output is shown if it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+@contextmanager
+def lab() -> Iterator[Lab]:
+    """The namespaces, for as long as they are used."""
+    tag = f"rb{os.getpid() % 10000}"
+    names = Lab(client=f"{tag}-c", gateway=f"{tag}-g", backends=(f"{tag}-1", f"{tag}-2"))
+    everyone = (names.client, names.gateway, *names.backends)
+    try:
+        for name in everyone:
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        _join(names.gateway, names.client, 1)
+        for number, backend in enumerate(names.backends, start=2):
+            _join(names.gateway, backend, number)
+        run("ip", "netns", "exec", names.gateway, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for name in everyone:
+            # A connection per request: without this the client runs out of ports after 28,000 of them.
+            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535")
+            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1")
+        yield names
+    finally:
+        for name in everyone:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _join(gateway: str, other: str, number: int) -> None:
+    near, far = f"v{number}g", f"v{number}o"
+    run("ip", "link", "add", near, "netns", gateway, "type", "veth", "peer", "name", far, "netns", other)
+    run("ip", "-n", gateway, "addr", "add", f"10.201.{number}.1/24", "dev", near)
+    run("ip", "-n", other, "addr", "add", f"10.201.{number}.2/24", "dev", far)
+    run("ip", "-n", gateway, "link", "set", near, "up")
+    run("ip", "-n", other, "link", "set", far, "up")
+    run("ip", "-n", other, "route", "add", "default", "via", f"10.201.{number}.1")

@@ -1,0 +1,172 @@
+"""The gateways that are compared, each configured for this work as its documentation advises, with two workers.
+
+All route `/` by prefix and `/re/<digits>` by a regular expression to the same two backends, keep connections to them,
+and write no access log. rauta and Envoy count requests, as they do by default.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+Write = Callable[[Path, tuple[str, ...]], list[str]]
+"""(directory for files, backends as host:port) -> the command line; the gateway listens on its port, any address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A gateway: its name, its port, and what writes its configuration."""
+
+    name: str
+    port: int
+    write: Write
+
+
+def _rauta(home: Path, backends: tuple[str, ...]) -> list[str]:
+    listed = ", ".join(f'{{address: "{backend}"}}' for backend in backends)
+    (home / "rauta.yaml").write_text(
+        f"""version: 1
+workers: 2
+listeners: {{web: {{address: "0.0.0.0:8001", forwarded: []}}}}
+access_log: {{to: "off"}}
+services: {{all: {{backends: [{listed}]}}}}
+routes:
+  - {{name: regex, match: {{path: {{regex: "/re/[0-9]+"}}}}, service: all}}
+  - {{name: all, service: all}}
+"""
+    )
+    return [sys.executable, "-m", "rauta.proxy", "--config", str(home / "rauta.yaml")]
+
+
+def _nginx(home: Path, backends: tuple[str, ...]) -> list[str]:
+    servers = " ".join(f"server {backend};" for backend in backends)
+    forward = 'proxy_pass http://all; proxy_http_version 1.1; proxy_set_header Connection "";'
+    (home / "nginx.conf").write_text(
+        f"""worker_processes 2; daemon off; pid {home}/pid; error_log {home}/error.log;
+worker_rlimit_nofile 65536; events {{ worker_connections 16384; }}
+http {{
+  access_log off; keepalive_requests 1000000000; client_max_body_size 0; tcp_nodelay on;
+  client_body_temp_path {home}/t1; proxy_temp_path {home}/t2; fastcgi_temp_path {home}/t3;
+  uwsgi_temp_path {home}/t4; scgi_temp_path {home}/t5;
+  upstream all {{ {servers} keepalive 256; keepalive_requests 1000000000; }}
+  server {{ listen 8002 reuseport backlog=4096; location / {{ {forward} }} location ~ ^/re/[0-9]+$ {{ {forward} }} }}
+}}
+"""
+    )
+    return ["nginx", "-c", str(home / "nginx.conf")]
+
+
+def _haproxy(home: Path, backends: tuple[str, ...]) -> list[str]:
+    servers = "\n".join(f"  server s{place} {backend} maxconn 2000" for place, backend in enumerate(backends))
+    (home / "haproxy.cfg").write_text(
+        f"""global
+  nbthread 2
+  maxconn 4000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 75s
+  timeout server 60s
+  http-reuse always
+frontend web
+  bind :8003
+  acl regex path_reg ^/re/[0-9]+$
+  use_backend all if regex
+  default_backend all
+backend all
+  balance roundrobin
+{servers}
+"""
+    )
+    return ["haproxy", "-db", "-f", str(home / "haproxy.cfg")]
+
+
+def _envoy(home: Path, backends: tuple[str, ...]) -> list[str]:
+    def endpoint(backend: str) -> dict[str, object]:
+        host, port = backend.split(":")
+        return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
+
+    types = "type.googleapis.com/envoy.extensions.filters"
+    manager = {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "web",
+        "generate_request_id": False,
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [
+                        {"match": {"safe_regex": {"regex": "/re/[0-9]+"}}, "route": {"cluster": "all"}},
+                        {"match": {"prefix": "/"}, "route": {"cluster": "all"}},
+                    ],
+                }
+            ]
+        },
+        "http_filters": [
+            {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}},
+        ],
+    }
+    listener = {
+        "name": "web",
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": 8004}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    cluster = {
+        "name": "all",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "lb_policy": "ROUND_ROBIN",
+        "load_assignment": {
+            "cluster_name": "all",
+            "endpoints": [{"lb_endpoints": [endpoint(backend) for backend in backends]}],
+        },
+    }
+    resources = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+    (home / "envoy.json").write_text(json.dumps(resources))
+    return ["envoy", "-c", str(home / "envoy.json"), "--concurrency", "2", "--log-level", "error", "--base-id", "77"]
+
+
+def _caddy(home: Path, backends: tuple[str, ...]) -> list[str]:
+    upstreams = " ".join(backends)
+    transport = "transport http {\n        keepalive_idle_conns_per_host 256\n      }"
+    forward = f"reverse_proxy {upstreams} {{\n      {transport}\n    }}"
+    (home / "Caddyfile").write_text(
+        f"""{{
+  admin off
+  auto_https off
+  persist_config off
+  log {{
+    level ERROR
+  }}
+}}
+:8005 {{
+  @regex path_regexp ^/re/[0-9]+$
+  handle @regex {{
+    {forward}
+  }}
+  handle {{
+    {forward}
+  }}
+}}
+"""
+    )
+    return ["env", "GOMAXPROCS=2", "caddy", "run", "--config", str(home / "Caddyfile"), "--adapter", "caddyfile"]
+
+
+def _aiohttp(_home: Path, backends: tuple[str, ...]) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name("aiohttp_proxy.py")), "8006", *backends]
+
+
+PEERS: Final = (
+    Peer("rauta", 8001, _rauta),
+    Peer("nginx", 8002, _nginx),
+    Peer("haproxy", 8003, _haproxy),
+    Peer("envoy", 8004, _envoy),
+    Peer("caddy", 8005, _caddy),
+    Peer("aiohttp", 8006, _aiohttp),
+)
