@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.routing.conditions import PluginFailedError
 from rauta.routing.errors import ModelError, Problem, RautaError, RequestError
+from rauta.routing.filters import Filter, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
     Action,
@@ -35,10 +36,24 @@ from rauta.routing.paths import normalise_path
 from rauta.routing.plugins import BALANCERS, MATCHERS, Balancer, Load, Matcher, PluginError
 from rauta.routing.precedence import Rule
 from rauta.routing.request import FieldList, Headers, RequestView, Target, host_of, parse_target
-from rauta.routing.services import Backend, BalancerKey, BalancerSettings, Plugin, Service, TimeoutOverrides, Timeouts
+from rauta.routing.services import (
+    Backend,
+    BalancerKey,
+    BalancerSettings,
+    HealthCheck,
+    HealthKind,
+    LimitOverrides,
+    Plugin,
+    ProxyProtocol,
+    Service,
+    ServiceLimits,
+    TimeoutOverrides,
+    Timeouts,
+)
 from rauta.routing.settings import (
     AccessLog,
     Address,
+    AdminSettings,
     Certificate,
     ClientLimits,
     ClientTimeouts,
@@ -47,9 +62,11 @@ from rauta.routing.settings import (
     Hook,
     Listener,
     LogFormat,
+    Network,
     OffloadMode,
     OffloadSettings,
     Secret,
+    Shutdown,
     Sysctls,
     TlsSettings,
 )
@@ -113,9 +130,21 @@ __all__ = [
     "BalancerKey",
     "Timeouts",
     "TimeoutOverrides",
+    "ServiceLimits",
+    "LimitOverrides",
+    "HealthCheck",
+    "HealthKind",
+    "ProxyProtocol",
+    # filters
+    "Filter",
+    "RequestHeaders",
+    "ResponseHeaders",
+    "Rewrite",
+    "RequestId",
     # settings
     "Listener",
     "Address",
+    "Network",
     "TlsSettings",
     "Certificate",
     "Secret",
@@ -129,6 +158,8 @@ __all__ = [
     "Sysctls",
     "AccessLog",
     "LogFormat",
+    "AdminSettings",
+    "Shutdown",
     # configuration files
     "load",
     "Loaded",

@@ -68,6 +68,8 @@ def parse_network(text: str) -> Network:
 class NetworkText(Parsed):
     """A network of clients, or one address; shown as it would be written."""
 
+    plural = "networks such as 10.0.0.0/8"
+
     def __init__(self) -> None:
         label = "a network such as 10.0.0.0/8"
         super().__init__(label, parse_network, pattern=r"^[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?$")

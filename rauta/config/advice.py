@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from rauta.config import advice_traffic
 from rauta.config.errors import ConfigProblem
 from rauta.config.nodes import shorten
 from rauta.config.origins import Origins
@@ -17,6 +18,7 @@ from rauta.routing.model import (
     ValueKind,
 )
 from rauta.routing.regexes import is_linear
+from rauta.routing.settings import Address
 
 MAX_CLAIMS: Final = 10_000  # of one match; hosts times methods would no longer be linear
 
@@ -27,6 +29,7 @@ def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigP
     yield from _unreachable(configuration, origins)
     yield from _services(configuration, origins)
     yield from _loops(configuration, origins)
+    yield from advice_traffic.warnings(configuration, origins)
 
 
 def _regexes(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
@@ -109,16 +112,15 @@ def _services(configuration: Configuration, origins: Origins) -> Iterator[Config
 
 def _loops(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
     """Backends that are this gateway's own listeners."""
-    own = {}
+    own: dict[Address, str] = {}
     for listener in configuration.listeners:
-        ip = listener.address.ip
-        if ip is None:
-            continue
-        hosts = ("127.0.0.1", "::1", "localhost") if ip.is_unspecified else (str(ip),)
-        own.update({(host, listener.address.port): listener.name for host in hosts})
+        address = listener.address
+        own[address] = listener.name
+        if address.ip is not None and address.ip.is_unspecified:
+            own.update({Address(host, address.port): listener.name for host in ("127.0.0.1", "::1", "localhost")})
     for service in configuration.services:
         for position, backend in enumerate(service.backends):
-            name = own.get((backend.address.host, backend.address.port))
+            name = own.get(backend.address)
             if name is not None:
                 yield origins.named["services", service.name].problem(
                     f"{backend.address} is this gateway's own listener {name!r}: requests would go round in circles",

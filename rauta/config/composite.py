@@ -29,7 +29,7 @@ class ListOf(Type):
         instead: str | None = "[%s]",
     ) -> None:
         self.item = item
-        self.label = _list_label(item.label)
+        self.label = f"a list of {item.plural}" if item.plural else _list_label(item.label)
         self._collect = collect
         self._empty = empty
         self._unique = unique

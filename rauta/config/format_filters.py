@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rauta.config.composite import ListOf, Pairs
+from rauta.config.format_common import PATH, REGEX
 from rauta.config.scalars import Boolean, Text
 from rauta.config.schema import Field, Object
 from rauta.routing import filters
 from rauta.routing.errors import ModelError, Problem
 
-_path: Final = Text("a path", pattern="^/")
 _name: Final = Text("the name of a header field")
 _value: Final = Text("the value of a header field")
 
@@ -63,13 +63,13 @@ _rewrite_path = Object(
     name="rewrite path",
     doc="The new path. The query is kept.",
     fields=(
-        Field(key="full", type=_path, doc="The whole new path.", example="/moved"),
-        Field(key="prefix", type=_path, doc="What replaces the prefix that the route matched.", example="/v2"),
+        Field(key="full", type=PATH, doc="The whole new path.", example="/moved"),
+        Field(key="prefix", type=PATH, doc="What replaces the prefix that the route matched.", example="/v2"),
         Field(
             key="regex",
             type=Text("a regular expression"),
             doc="The whole old path; one that it does not match stays. It may have no look-around and no "
-            "back-reference; see [regular expressions](routing.md#regular-expressions).",
+            f"back-reference; see {REGEX}.",
             example='"/users/([0-9]+)"',
         ),
         Field(
@@ -201,7 +201,12 @@ _filter = Object(
             doc="Another host or path for the backend; on routes only.",
             example="{path: {prefix: /v2}}",
         ),
-        Field(key="request_id", type=_request_id, doc="Give each request an id.", example="{}"),
+        Field(
+            key="request_id",
+            type=_request_id,
+            doc="Give each request an id. A route's replaces its listener's.",
+            example="{}",
+        ),
     ),
     model=_Filter,
     build=_build_filter,

@@ -123,8 +123,8 @@ LISTENER: Final = Object(
         Field(
             key="trusted_proxies",
             type=ListOf(NetworkText(), unique=True, share=True),
-            doc="Clients, by network or address, that are proxies of ours: what their X-Forwarded-For, -Proto and -Host "
-            "or Forwarded say of the client before them is believed.",
+            doc="Clients that are proxies of ours, by network or address: what their X-Forwarded-For, -Proto and -Host "
+            "or Forwarded say of the client before them is believed. With any, so are clients on a unix socket.",
             example='["10.0.0.0/8", "2001:db8::7"]',
             absent="none",
         ),
@@ -147,7 +147,7 @@ LISTENER: Final = Object(
     ),
     model=settings.Listener,
     hints={
-        "rewrite": "write filters on the route: [{rewrite: ...}]",
+        "rewrite": "write filters: [{rewrite: ...}] on the route",
         "request_id": "write filters: [{request_id: {}}]",
     },
     instead="{address: '%s'}",
@@ -214,8 +214,8 @@ ACCESS_LOG: Final = Object(
 
 ADMIN: Final = Object(
     name="admin",
-    doc="The admin interface: commands, state and metrics. `{}` turns it on with the defaults; without the section there "
-    "is none.",
+    doc="The admin interface: commands, state and metrics. `{}` turns it on with the defaults; without the section "
+    "there is none.",
     fields=(
         Field(
             key="socket",
@@ -233,8 +233,8 @@ ADMIN: Final = Object(
         Field(
             key="token",
             type=_secret,
-            doc="What a client on `address` shows (`Authorization: Bearer ...`) to give commands, and beyond loopback to "
-            "read: 16 characters or more.",
+            doc="What a client on `address` shows (`Authorization: Bearer ...`) to give commands, and beyond loopback "
+            "also to read: 16 characters or more.",
             example="{file: admin.token}",
             absent="no commands on `address`",
         ),
@@ -249,8 +249,8 @@ SHUTDOWN: Final = Object(
         Field(
             key="delay",
             type=Duration(),
-            doc="From the failing of `/readyz` until connections are refused, for load balancers in front to notice: 0s "
-            "to 1h.",
+            doc="From the failing of `/readyz` until connections are refused, for load balancers in front to notice: "
+            "0s to 1h.",
             example="5s",
         ),
         Field(

@@ -1,4 +1,4 @@
-"""The file format: routes, their matches and actions."""
+"""The file format: routes and their actions."""
 
 from __future__ import annotations
 
@@ -7,183 +7,16 @@ from functools import lru_cache
 from typing import Any, Final
 
 from rauta.config.composite import ListOf, OneOrMany
-from rauta.config.format_common import FORWARDED, NAME, WEIGHT
+from rauta.config.format_common import FORWARDED, NAME, PATH, TCHARS, WEIGHT
 from rauta.config.format_filters import FILTERS, in_file
+from rauta.config.format_matches import ANY_PATH, MATCH
 from rauta.config.format_services import LIMIT_BODY, TIMEOUT_DOCS
-from rauta.config.plugins import PluginType, plugin_fields
-from rauta.config.scalars import Boolean, Choice, Duration, Integer, Parsed, Size, Text
+from rauta.config.scalars import Choice, Duration, Integer, Size, Text
 from rauta.config.schema import Field, Object
 from rauta.routing import model, services
 from rauta.routing.errors import ModelError, Problem
-from rauta.routing.hosts import HostPattern
-from rauta.routing.plugins import MATCHERS
 
-_path: Final = Text("a path", pattern="^/")
 _port: Final = Integer("a port", least=1, most=65535)
-_TOKEN: Final = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
-_REGEX: Final = "[regular expressions](routing.md#regular-expressions)"
-
-# --- matches --------------------------------------------------------------------------------------------
-
-
-_PATH_KINDS: Final = {kind.value: kind for kind in model.PathKind}  # a look-up by value costs three times this one
-
-
-def _build_path(**values: str) -> model.PathMatch:
-    [(kind, value)] = values.items()
-    return model.PathMatch(_PATH_KINDS[kind], value)
-
-
-_path_match = Object(
-    name="path",
-    doc="A condition on the path.",
-    fields=(
-        Field(key="exact", type=_path, doc="The whole path; a trailing slash matters.", example="/api/users"),
-        Field(
-            key="prefix",
-            type=_path,
-            doc="The path and everything below it, element by element: `/a` matches `/a/b` and not `/ab`.",
-            example="/orders",
-        ),
-        Field(
-            key="regex",
-            type=Text("a regular expression"),
-            doc=f"The whole path, case-sensitive, ASCII; see {_REGEX}.",
-            example='"/users/[0-9]+"',
-        ),
-    ),
-    model=model.PathMatch,
-    build=_build_path,
-    one_of=("exact", "prefix", "regex"),
-    instead="{prefix: %s}",
-    share=True,
-)
-
-_VALUE_KINDS: Final = ("exact", "prefix", "regex", "present")
-
-
-def _kind_of(values: dict[str, Any]) -> tuple[model.ValueKind, str]:
-    [(kind, value)] = values.items()
-    if kind == "present":
-        return (model.ValueKind.PRESENT if value else model.ValueKind.ABSENT), ""
-    return model.ValueKind(kind), value
-
-
-def _build_header(name: str, **values: Any) -> model.ValueMatch:
-    return model.header_match(name, *_kind_of(values))
-
-
-def _build_query(name: str, **values: Any) -> model.ValueMatch:
-    return model.ValueMatch(name, *_kind_of(values))
-
-
-def _value_fields(what: str) -> tuple[Field, ...]:
-    return (
-        Field(key="name", type=Text(f"the name of a {what}"), doc=f"The {what}'s name.", example="x-tenant"),
-        Field(key="exact", type=Text(), doc="The whole value.", example="blue"),
-        Field(key="prefix", type=Text(), doc="How the value starts.", example="Bearer "),
-        Field(
-            key="regex",
-            type=Text("a regular expression"),
-            doc=f"The whole value, case-sensitive, ASCII; see {_REGEX}.",
-            example='"v[0-9]+"',
-        ),
-        Field(key="present", type=Boolean(), doc="Whether it is there at all, whatever its value.", example="false"),
-    )
-
-
-_header = Object(
-    name="header",
-    doc="A condition on a header field; several fields of one name count as one list.",
-    fields=_value_fields("header field"),
-    model=model.ValueMatch,
-    build=_build_header,
-    one_of=_VALUE_KINDS,
-    share=True,
-)
-
-_query = Object(
-    name="query",
-    doc="A condition on a query parameter.",
-    fields=_value_fields("query parameter"),
-    model=model.ValueMatch,
-    build=_build_query,
-    one_of=_VALUE_KINDS,
-    share=True,
-)
-
-_matcher = PluginType(
-    MATCHERS,
-    Object(
-        name="matcher",
-        doc="A condition of a plugin; it counts as one header match.",
-        fields=plugin_fields("matcher", example="internal"),
-        model=services.Plugin,
-    ),
-)
-
-_ANY_PATH: Final = model.PathMatch.prefix("/")
-
-
-def _build_match(**values: Any) -> model.Match:
-    values.setdefault("path", _ANY_PATH)
-    return model.Match(**values)
-
-
-_match = Object(
-    name="match",
-    doc="Conditions that must all hold.",
-    fields=(
-        Field(
-            key="hosts",
-            type=ListOf(
-                Parsed("a host", HostPattern.parse), unique=True, share=True, empty="leave it out for any host"
-            ),
-            doc="Any of these. `*.example.com` matches any depth below `example.com`, and not itself.",
-            example='[api.example.com, "*.example.org"]',
-            absent="any host",
-        ),
-        Field(key="path", type=_path_match, doc="The path.", example="{prefix: /orders}", absent="any path"),
-        Field(
-            key="methods",
-            type=ListOf(
-                Text("a method", pattern=_TOKEN),
-                collect=frozenset,
-                unique=True,
-                share=True,
-                empty="leave it out for any method",
-            ),
-            doc="Any of these, in upper case.",
-            example="[GET, HEAD]",
-            absent="any method",
-        ),
-        Field(
-            key="headers",
-            type=ListOf(_header),
-            doc="Conditions on header fields.",
-            example="[{name: x-tenant, exact: blue}]",
-            absent="none",
-        ),
-        Field(
-            key="query",
-            type=ListOf(_query),
-            doc="Conditions on query parameters.",
-            example="[{name: debug, present: true}]",
-            absent="none",
-        ),
-        Field(key="plugins", type=ListOf(_matcher), doc="Conditions of plugins.", example="[]", absent="none"),
-    ),
-    model=model.Match,
-    build=_build_match,
-    hints={
-        "host": "write hosts: [...]",
-        "method": "write methods: [...]",
-        "prefix": "write path: {prefix: ...}",
-        "exact": "write path: {exact: ...}",
-        "regex": "write path: {regex: ...}",
-    },
-)
-
 
 _timeout_overrides = Object(
     name="route timeouts",
@@ -228,8 +61,8 @@ _redirect_path = Object(
     name="redirect path",
     doc="The new path.",
     fields=(
-        Field(key="full", type=_path, doc="The whole new path.", example="/moved"),
-        Field(key="prefix", type=_path, doc="What replaces the prefix that the route matched.", example="/new"),
+        Field(key="full", type=PATH, doc="The whole new path.", example="/moved"),
+        Field(key="prefix", type=PATH, doc="What replaces the prefix that the route matched.", example="/new"),
     ),
     model=_RedirectPath,
     one_of=("full", "prefix"),
@@ -284,7 +117,7 @@ def _forward_to(name: str) -> model.Forward:
     return model.Forward(services=(model.WeightedService(name=name),))
 
 
-_EVERYTHING: Final = (model.Match(path=_ANY_PATH),)
+_EVERYTHING: Final = (model.Match(path=ANY_PATH),)
 
 
 def _build_route(
@@ -332,7 +165,7 @@ ROUTE: Final = Object(
         ),
         Field(
             key="match",
-            type=OneOrMany(_match, empty="leave it out to match everything"),
+            type=OneOrMany(MATCH, empty="leave it out to match everything"),
             attribute="matches",
             doc="One match, or a list of which any is enough.",
             example="{path: {prefix: /orders}}",
@@ -377,16 +210,16 @@ ROUTE: Final = Object(
         Field(
             key="filters",
             type=FILTERS,
-            doc="Changes of its requests and responses, in order, after the filters of the listener. They change nothing "
-            "about which route it is.",
+            doc="Changes of its requests and responses, in order, after the filters of the listener. They do not "
+            "change which route it is.",
             example="[{rewrite: {path: {prefix: /v2}}}]",
             absent="none",
         ),
         Field(
             key="upgrades",
-            type=ListOf(Text("the name of a protocol", pattern=_TOKEN), collect=frozenset, unique=True, share=True),
-            doc="Protocols that a client may switch to (`Upgrade`), after which bytes are passed on as they come. `[]`: "
-            "none.",
+            type=ListOf(Text("a protocol", pattern=TCHARS), collect=frozenset, unique=True, share=True),
+            doc="Protocols that a client may switch to (`Upgrade`), after which bytes are passed on as they come. "
+            "`[]`: none.",
             example="[websocket]",
         ),
     ),

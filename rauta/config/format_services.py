@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rauta.config.addresses import AddressText
 from rauta.config.composite import Either, ListOf
-from rauta.config.format_common import WEIGHT
+from rauta.config.format_common import PATH, WEIGHT
 from rauta.config.plugins import PluginType, plugin_fields
 from rauta.config.scalars import Choice, Duration, Integer, Size, Statuses, Text, Word
 from rauta.config.schema import Field, Object
@@ -135,8 +135,8 @@ def _build_health(**values: Any) -> services.HealthCheck:
 
 _health = Object(
     name="health",
-    doc="How the backends of a service are watched. One that fails gets no requests until it is well again; all count as "
-    "healthy until a check says otherwise.",
+    doc="How the backends of a service are watched. One that fails gets no requests until it is well again; all count "
+    "as healthy until a check says otherwise.",
     fields=(
         Field(
             key="kind",
@@ -144,7 +144,7 @@ _health = Object(
             doc="`http`: a GET, whose status decides. `tcp`: a connection alone.",
             example="tcp",
         ),
-        Field(key="path", type=Text("a path", pattern="^/"), doc="The path, and the query if any.", example="/healthz"),
+        Field(key="path", type=PATH, doc="The path, and the query if any.", example="/healthz"),
         Field(
             key="host",
             type=Text("a host"),
@@ -154,7 +154,11 @@ _health = Object(
         ),
         Field(
             key="statuses",
-            type=ListOf(Statuses(), unique=True, empty="no answer would be good"),
+            type=ListOf(
+                Statuses(),
+                unique=True,
+                empty="no answer would be good",
+            ),
             doc="The statuses of a good answer, and ranges of them.",
             example="[200-299, 404]",
         ),

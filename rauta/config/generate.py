@@ -38,7 +38,7 @@ routes:
 * **Kinds are strict**: text that looks like a number is written in quotes, a number is written without.
 * **Durations** carry units, largest first: `150ms`, `2s`, `1m30s`, `1h`. So do **sizes**: `64KiB`, `1MB` (`B`, `kB`,
   `MB`, `GB`, `KiB`, `MiB`, `GiB`).
-* **Paths of files** are relative to the file that names them.
+* **Paths of files and unix sockets** (`unix:run/app.sock`) are relative to the file that names them.
 * **Secrets** stay outside: `{{file: PATH}}` or `{{env: NAME}}`.
 * **Included files** hold listeners, services and routes only. They are read in the order of the list, and what a glob
   matches in the order of the names; each is read once, where it comes first. A glob may match nothing, a path without

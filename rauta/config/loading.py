@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rauta.config import advice, certificates
+from rauta.config import advice, certificates, secrets
 from rauta.config.compose import Composer
 from rauta.config.errors import ConfigError, ConfigProblem
 from rauta.config.format import GATEWAY, INCLUDED, ROOT, VERSION, Sections
@@ -87,6 +87,7 @@ class _Load:
         configuration = self._configure(main, origins)
         if configuration is not None and check_files:
             self._problems.extend(certificates.check(configuration, origins))
+            self._problems.extend(secrets.check(configuration, origins))
         if configuration is None or self._problems:
             raise self._problems.error(map(str, self._files.values()))
         warnings: list[ConfigProblem] = []
@@ -94,6 +95,7 @@ class _Load:
             warnings += advice.warnings(configuration, origins)
         if warn and check_files:
             warnings += certificates.exposed(configuration, origins)
+            warnings += secrets.exposed(configuration, origins)
         return Loaded(configuration=configuration, warnings=tuple(warnings), files=tuple(self._files.values()))
 
     def _open(self, path: Path) -> tuple[Mapping, Reader]:

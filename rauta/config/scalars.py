@@ -295,8 +295,8 @@ class Size(_Quantity):
     _units: Final = {
         "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30
     }  # fmt: skip
-    pattern = r"[0-9]{1,10}(?:B|kB|KB|MB|GB|KiB|MiB|GiB)"
-    _form: Final = re.compile(r"([0-9]{1,10})([A-Za-z]{1,3})")
+    pattern = r"[0-9]{1,13}(?:B|kB|KB|MB|GB|KiB|MiB|GiB)"
+    _form: Final = re.compile(r"([0-9]{1,13})([A-Za-z]{1,3})")  # 1 TiB in bytes has 13 digits
 
     def parse(self, text: str) -> int | None:
         found = self._form.fullmatch(text)
@@ -312,6 +312,7 @@ class Statuses(_ScalarType):
     """A status, or a range of them such as `200-299`; the value is the lowest and the highest."""
 
     label = "a status or a range such as 200-299"
+    plural = "statuses and ranges such as 200-299"
     _form: Final = re.compile(r"([1-9][0-9]{2})-([1-9][0-9]{2})")
 
     def accepts(self, node: Node) -> bool:

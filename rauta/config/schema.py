@@ -25,6 +25,8 @@ class Type(ABC):
 
     label: str
     """As in "expected ..." and in the documentation."""
+    plural: str | None = None
+    """As in "a list of ...", where that is not the label and an s."""
 
     @abstractmethod
     def decode(self, node: Node, reader: Reader) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from rauta.ctl import effective
 from rauta.routing.model import (
     Action,
     Forward,
@@ -111,6 +112,8 @@ def route_document(route: Route) -> Document:
         "priority": route.priority,
         "matches": [match_document(match) for match in route.matches],
         "action": action_document(route.action),
+        "filters": [effective.filter_document(item) for item in route.filters],
+        "upgrades": sorted(route.upgrades),
     }
 
 

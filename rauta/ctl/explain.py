@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from rauta.ctl import availability, describe, files
+from rauta.ctl import availability, describe, effective, files
 from rauta.ctl.availability import Availability
 from rauta.ctl.decide import Asked, Decision, decide, shown
 from rauta.ctl.errors import EXIT_OK, EXIT_UNCLAIMED
 from rauta.ctl.output import Output
 from rauta.ctl.probe import Probe
 from rauta.ctl.tables import Cell, Style
-from rauta.routing.model import Configuration, Forward
+from rauta.routing.model import Configuration, Forward, Route
 from rauta.routing.services import BalancerKey, Service
 
 Facts = list[tuple[str, Cell | str]]
@@ -107,6 +107,28 @@ def _answer_facts(configuration: Configuration, decision: Decision, offload: Ava
     if decision.route is not None and decision.service is not None:
         fields = sorted(field.value for field in configuration.forwarded_of(decision.listener, decision.route))
         found.append(("adds", ", ".join(fields) or "no forwarded fields"))
+    if decision.route is not None:
+        found.extend(_settings_facts(decision, decision.route))
+    return found
+
+
+def _settings_facts(decision: Decision, route: Route) -> Facts:
+    """Filters and time-outs; what else is not as by default."""
+    found: Facts = []
+    filters = (*decision.listener.filters, *route.filters)
+    found.extend(("filters" if first else "", effective.filter_text(item)) for first, item in _numbered(filters))
+    service = decision.service
+    if service is None:
+        return found
+    if route.upgrades != effective.DEFAULT_UPGRADES:
+        found.append(("upgrades", effective.upgrades_text(route.upgrades)))
+    found.append(("time-outs", effective.timeouts_text(effective.timeouts_of(route, service))))
+    if limits := effective.limits_text(effective.limits_of(route, service)):
+        found.append(("limits", limits))
+    if service.health is not None:
+        found.append(("health", effective.health_text(service.health)))
+    if service.proxy_protocol is not None:
+        found.append(("PROXY", service.proxy_protocol.value))
     return found
 
 
@@ -189,7 +211,21 @@ def _document(
         "why_no_lower": [{"code": why.code, "message": why.message} for why in decision.tier.why],
         "offload": offload.document(),
         "forwarded": sorted(field.value for field in configuration.forwarded_of(decision.listener, route)),
+        **_settings(decision),
     }
+
+
+def _settings(decision: Decision) -> dict[str, Any]:
+    route, service = decision.route, decision.service
+    found: dict[str, Any] = {"filters": [], "upgrades": [], "timeouts": None, "limits": None}
+    if route is None:
+        return found
+    found["filters"] = [effective.filter_document(item) for item in (*decision.listener.filters, *route.filters)]
+    if service is not None:
+        found["upgrades"] = sorted(route.upgrades)
+        found["timeouts"] = effective.timeouts_document(effective.timeouts_of(route, service))
+        found["limits"] = effective.limits_document(effective.limits_of(route, service))
+    return found
 
 
 def _rule(one: Asked) -> dict[str, Any]:
@@ -209,5 +245,7 @@ def _service(decision: Decision, service: Service) -> dict[str, Any]:
         "key": None if service.balancer.key is None else service.balancer.key.value,
         "backend": None if decision.backend is None else str(decision.backend.address),
         "backend_fixed": decision.fixed,
+        "health": None if service.health is None else effective.health_document(service.health),
+        "proxy_protocol": None if service.proxy_protocol is None else service.proxy_protocol.value,
         "backends": [{"address": str(one.address), "weight": one.weight} for one in service.backends],
     }

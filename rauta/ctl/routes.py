@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from rauta.ctl import availability, describe, files
+from rauta.ctl import availability, describe, effective, files
 from rauta.ctl.errors import EXIT_OK
 from rauta.ctl.output import Output
 from rauta.ctl.tables import Row, Style
 from rauta.ctl.tiers import Tier, Tiers
-from rauta.routing.model import Configuration, Route
+from rauta.routing.model import Configuration, Forward, Route
+from rauta.routing.services import Service
 
 MAX_REASONS: Final = 3  # of one route in the table; more are not read
-_HEADER: Final = ("route", "priority", "listeners", "hosts", "match", "action", "tier", "why no lower")
+_HEADER: Final = ("route", "priority", "listeners", "hosts", "match", "action", "settings", "tier", "why no lower")
 
 
 def run(output: Output, *, file: str | None) -> int:
@@ -21,7 +23,8 @@ def run(output: Output, *, file: str | None) -> int:
     offload = availability.of(configuration)
     tiers = Tiers(configuration, offload.capabilities)
     if output.json:
-        routes = [_document(route, tiers.of_route(route)) for route in configuration.routes]
+        services = {service.name: service for service in configuration.services}
+        routes = [_document(route, tiers.of_route(route), services) for route in configuration.routes]
         output.document({"offload": offload.document(), "routes": routes})
         return EXIT_OK
     shared = _shared([tiers.of_route(route) for route in configuration.routes])
@@ -60,6 +63,7 @@ def _rows(configuration: Configuration, route: Route, tier: Tier, shared: list[s
                 describe.hosts(match),
                 describe.conditions(match),
                 describe.action(route.action) if first else "",
+                effective.own_settings(route) if first else "",
                 str(tier.number) if first else "",
                 why if first else "",
             )
@@ -73,6 +77,12 @@ def _short(tier: Tier, shared: list[str]) -> str:
     return "; ".join(reasons[:MAX_REASONS]) + (f"; and {more} more (--json has all)" if more > 0 else "")
 
 
-def _document(route: Route, tier: Tier) -> describe.Document:
+def _document(route: Route, tier: Tier, services: Mapping[str, Service]) -> describe.Document:
     why = [{"code": reason.code, "message": reason.message} for reason in tier.why]
-    return {**describe.route_document(route), "tier": tier.number, "why_no_lower": why}
+    shares = route.action.services if isinstance(route.action, Forward) else ()
+    return {
+        **describe.route_document(route),
+        "effective": effective.services_document(route, [services[share.name] for share in shares]),
+        "tier": tier.number,
+        "why_no_lower": why,
+    }

@@ -6,6 +6,7 @@ uses it stays in tier 3 until somebody lists it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
@@ -14,6 +15,9 @@ from typing import Any, Final
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.reasons import Reason
 from rauta.routing.model import Configuration
+from rauta.routing.services import LimitOverrides, Plugin, ServiceLimits, TimeoutOverrides, Timeouts
+from rauta.routing.settings import ClientLimits, ClientTimeouts
+from rauta.routing.units import duration, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +60,14 @@ class Honoured:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How the refusal of something that is not on the list is told: reason code, and a clause that says why."""
+    """How the refusal of something that is not on the list is told: reason code, and a clause that says why.
+
+    `key` is the name in the file, where it is not the field's.
+    """
 
     reason: Reason
     why: str
+    key: str | None = None
 
 
 AllowList = Mapping[type, Mapping[str, Honoured]]
@@ -68,6 +76,14 @@ Wordings = Mapping[tuple[type, str], Wording]
 
 _GENERIC: Final = Wording(Reason.SETTING, "the kernel tiers do not know this setting")
 _MAX_SHOWN: Final = 80  # characters of a value in a message
+
+UNITS: Final[Mapping[tuple[type, str], Callable[[Any], str]]] = {
+    **{(cls, field.name): duration for cls in (ClientTimeouts, Timeouts, TimeoutOverrides) for field in fields(cls)},
+    (ClientLimits, "head"): size,
+    (ServiceLimits, "body"): size,
+    (LimitOverrides, "body"): size,
+}
+"""How fields are shown that are written with a unit."""
 
 
 _defaults: Final[dict[type, tuple[tuple[str, Any], ...]]] = {}  # the model has a few dozen classes
@@ -99,7 +115,8 @@ def findings(value: Any, scope: Scope, allowed: AllowList, wordings: Wordings) -
         if entry is None:
             if default is MISSING or (item is not default and item != default):
                 wording = wordings.get((cls, name), _GENERIC)
-                yield scope.finding(wording.reason, f"{_difference(name, item, default)}: {wording.why}")
+                told = _difference(wording.key or name, item, default)
+                yield scope.finding(wording.reason, f"{told}: {wording.why}")
             continue
         if entry.check is not None:
             yield from entry.check(item, scope)
@@ -108,29 +125,47 @@ def findings(value: Any, scope: Scope, allowed: AllowList, wordings: Wordings) -
                 yield from findings(inner, scope, allowed, wordings)
 
 
-def _difference(name: str, value: Any, default: Any) -> str:
-    """`timeouts.response is 30.0 (default 60.0)`: down to the fields that differ."""
+def _difference(name: str, value: Any, default: Any, shown: Callable[[Any], str] | None = None) -> str:
+    """`timeouts.response is 30s (default 60s)`: down to the fields that differ."""
     if is_dataclass(value) and type(value) is type(default):
         inner = [
-            _difference(f"{name}.{field.name}", getattr(value, field.name), getattr(default, field.name))
+            _difference(
+                f"{name}.{field.name}",
+                getattr(value, field.name),
+                getattr(default, field.name),
+                UNITS.get((type(value), field.name)),
+            )
             for field in fields(value)
             if getattr(value, field.name) != getattr(default, field.name)
         ]
         return ", ".join(inner)
+    shown = shown or _shown
     if default is MISSING or default is None or default in ((), frozenset()):
-        return f"{name} is {_shown(value)}"
-    return f"{name} is {_shown(value)} (default {_shown(default)})"
+        return f"{name} is {shown(value)}"
+    return f"{name} is {shown(value)} (default {shown(default)})"
 
 
 def _shown(value: Any) -> str:
     """A value for a person: as in the file where that is short, never the repr of nested objects."""
-    if isinstance(value, Enum):
-        return str(value.value)
-    if isinstance(value, tuple | frozenset):
-        shown = [_shown(item) for item in value]
-        text = ", ".join(shown if isinstance(value, tuple) else sorted(shown))
-    elif is_dataclass(value) and type(value).__str__ is object.__str__:
-        text = "set"  # the class or the field was named already; details may hold paths of keys
-    else:
-        text = f"{value:g}" if isinstance(value, float) else str(value)
+    match value:
+        case Enum():
+            return str(value.value)
+        case tuple() | frozenset():
+            shown = [_item(item) for item in value]
+            text = ", ".join(shown if isinstance(value, tuple) else sorted(shown)) or "empty"
+        case _ if _is_opaque(value):
+            text = "set"  # the class or the field was named already; details may hold paths of keys
+        case _:
+            text = str(value)
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+def _is_opaque(value: Any) -> bool:
+    return is_dataclass(value) and type(value).__str__ is object.__str__
+
+
+def _item(value: Any) -> str:
+    """One of several: a plugin by its name, another object by its class, as the file names it."""
+    if isinstance(value, Plugin):
+        return value.name
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(value).__name__).lower() if _is_opaque(value) else _shown(value)

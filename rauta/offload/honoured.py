@@ -26,8 +26,17 @@ from rauta.routing.model import (
     Route,
     WeightedService,
 )
-from rauta.routing.services import Backend, BalancerKey, BalancerSettings, Service
-from rauta.routing.settings import AccessLog, Address, EncodedSlash, Listener, OffloadMode, OffloadSettings
+from rauta.routing.services import Backend, BalancerKey, BalancerSettings, HealthCheck, HealthKind, Service
+from rauta.routing.settings import (
+    AccessLog,
+    Address,
+    AdminSettings,
+    EncodedSlash,
+    Listener,
+    OffloadMode,
+    OffloadSettings,
+    Shutdown,
+)
 
 # --- checks ---------------------------------------------------------------------------------------------
 
@@ -55,7 +64,7 @@ def _log_is_not_required(required: bool, scope: Scope) -> Iterator[Finding]:
 
 
 def _listener_address(address: Address, scope: Scope) -> Iterator[Finding]:
-    ip = address.ip
+    ip = address.ip  # None: a unix socket, which is refused as such
     if isinstance(ip, IPv6Address) and not scope.capabilities.ipv6:
         yield scope.finding(Reason.IPV6, f"{address} is an IPv6 address, and the kernel tiers have IPv4 only")
     if ip is not None and ip.is_loopback:
@@ -74,6 +83,8 @@ def _backends(backends: tuple[Backend, ...], scope: Scope) -> Iterator[Finding]:
 
 def _backend_address(address: Address, scope: Scope) -> Iterator[Finding]:
     ip = address.ip
+    if address.path is not None:
+        return  # refused as such
     if ip is None:
         yield scope.finding(Reason.BACKEND_NAME, f"backend {address} is a name, which only tier 3 resolves")
     elif isinstance(ip, IPv6Address) and not scope.capabilities.ipv6:
@@ -123,6 +134,17 @@ HONOURED: Final[AllowList] = {
         "offload": Honoured("see OffloadSettings; without it nothing is offloaded", _offload_is_on, inside=True),
         "access_log": Honoured("see AccessLog", inside=True),
         "workers": Honoured("concerns tier 3 only"),
+        "admin": Honoured("see AdminSettings", inside=True),
+        "shutdown": Honoured("see Shutdown", inside=True),
+    },
+    AdminSettings: {
+        "socket": Honoured("concerns no request of a listener"),
+        "address": Honoured("the kernel looks at packets to listeners only: it passes those to other ports"),
+        "token": Honoured("concerns no request of a listener"),
+    },
+    Shutdown: {
+        "delay": Honoured("concerns the processes; until the offload is stopped its answers stay those of the plan"),
+        "timeout": Honoured("concerns the processes"),
     },
     OffloadSettings: {
         "mode": Honoured("none: nothing is offloaded (checked above); auto and require differ at start only"),
@@ -151,6 +173,14 @@ HONOURED: Final[AllowList] = {
         "name": Honoured("label of counters"),
         "backends": Honoured("Maglev table of those with weight", _backends, inside=True),
         "balancer": Honoured("see BalancerSettings", inside=True),
+        "health": Honoured("the backends that may get requests are told to the offload (`usable`)", inside=True),
+    },
+    HealthCheck: {
+        "kind": Honoured("checks run outside of the kernel", _one_of(HealthKind.HTTP, HealthKind.TCP)),
+        **dict.fromkeys(
+            ("path", "host", "statuses", "interval", "timeout", "healthy", "unhealthy"),
+            Honoured("checks run outside of the kernel"),
+        ),
     },
     Backend: {
         "address": Honoured("destination", _backend_address, inside=True),
@@ -194,14 +224,25 @@ HONOURED: Final[AllowList] = {
 }
 
 _OWN_TIMEOUTS: Final = "time-outs of the kernel tiers are the backend's own"
+_OWN_LIMITS: Final = "limits of the kernel tiers are the backend's own"
+_FILTERS: Final = "the kernel tiers change no request and no response"
 
 WORDINGS: Final[Wordings] = {
     (Listener, "tls"): Wording(Reason.TLS, "TLS is terminated by tier 3"),
     (Listener, "timeouts"): Wording(Reason.CLIENT_TIMEOUTS, _OWN_TIMEOUTS),
-    (Listener, "limits"): Wording(Reason.CLIENT_LIMITS, "limits of the kernel tiers are the backend's own"),
+    (Listener, "limits"): Wording(Reason.CLIENT_LIMITS, _OWN_LIMITS),
+    (Listener, "trusted_proxies"): Wording(Reason.TRUSTED_PROXIES, "what proxies say of clients is read by tier 3"),
+    (Listener, "filters"): Wording(Reason.FILTERS, _FILTERS),
+    (Address, "path"): Wording(Reason.UNIX, "no packets go through a unix socket", key="unix"),
     (Service, "timeouts"): Wording(Reason.TIMEOUTS, _OWN_TIMEOUTS),
-    (BalancerSettings, "kind"): Wording(Reason.BALANCER, "the kernel tiers have Maglev only"),
+    (Service, "limits"): Wording(Reason.LIMITS, _OWN_LIMITS),
+    (Service, "proxy_protocol"): Wording(Reason.PROXY_PROTOCOL, "its header is written by tier 3"),
+    (BalancerSettings, "kind"): Wording(Reason.BALANCER, "the kernel tiers have Maglev only", key="balancer"),
     (Route, "timeouts"): Wording(Reason.TIMEOUTS, _OWN_TIMEOUTS),
+    (Route, "limits"): Wording(Reason.LIMITS, _OWN_LIMITS),
+    (Route, "filters"): Wording(Reason.FILTERS, _FILTERS),
+    # Requests with Upgrade go to tier 3 in any case; what else the route's other protocols mean is left to it, too.
+    (Route, "upgrades"): Wording(Reason.UPGRADES, "protocols other than websocket are switched by tier 3"),
     (Match, "headers"): Wording(Reason.HEADERS, "header fields are matched by tier 3"),
     (Match, "query"): Wording(Reason.QUERY, "queries are matched by tier 3"),
     (Match, "plugins"): Wording(Reason.PLUGIN, "plugins run in tier 3"),

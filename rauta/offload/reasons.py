@@ -16,9 +16,15 @@ class Reason(Enum):
     LISTENER_ADDRESS = "listener_address"  # loopback: its clients are processes of this host
     CLIENT_TIMEOUTS = "client_timeouts"
     CLIENT_LIMITS = "client_limits"
+    TRUSTED_PROXIES = "trusted_proxies"
+    UNIX = "unix"  # a unix socket, of a listener or a backend
     FORWARDED = "forwarded"
     ACTION = "action"  # redirect, respond: answered by rauta itself
     TIMEOUTS = "timeouts"
+    LIMITS = "limits"
+    FILTERS = "filters"
+    UPGRADES = "upgrades"
+    PROXY_PROTOCOL = "proxy_protocol"
     BALANCER = "balancer"
     BACKEND_NAME = "backend_name"  # a DNS name: only tier 3 resolves
     BACKEND_ADDRESS = "backend_address"  # loopback, multicast, a listener of ours

@@ -169,7 +169,7 @@ class AccessLogWriter:
         self._size = 0
         self._ticks = 0
         self._dropped = 0
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | int | None] = SimpleQueue()  # lines; the next descriptor; the end
         self._waiting = 0  # bytes in the queue; guarded by the lock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -236,9 +236,19 @@ class AccessLogWriter:
             with self._lock:
                 self._waiting += len(piece)
             self._queue.put(piece)
+        self._start()
+
+    def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
             self._thread.start()
+
+    def reopen(self, fd: int) -> None:
+        """Write to this descriptor from the next line on, and close it in the end; the one before is closed once what
+        was logged until now has been written."""
+        self.flush()
+        self._queue.put(fd)
+        self._start()
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is left, for at most `timeout` seconds."""
@@ -266,6 +276,10 @@ class AccessLogWriter:
 
     def _run(self) -> None:
         while (piece := self._queue.get()) is not None:
+            if isinstance(piece, int):
+                os.close(self._fd)
+                self._fd = piece
+                continue
             try:
                 view = memoryview(piece)
                 while view:

@@ -49,8 +49,8 @@ class _Entrance:
 
 
 class DataPlane:
-    """Serves listeners with one table at a time. The first table, access log and counters stay their owner's; tables
-    that `swap` replaces are closed here, once nothing uses them."""
+    """Serves listeners with one table at a time. Access log and counters stay their owner's; tables are closed here,
+    once nothing uses them."""
 
     def __init__(
         self,
@@ -166,6 +166,10 @@ class DataPlane:
         if self._shared.log is not None:
             self._shared.log.flush()
         return in_time
+
+    def close(self) -> None:
+        """Close the table; to be called after `drain`."""
+        self._generation.retire()
 
     async def _all_gone(self, seconds: float) -> bool:
         """Whether all connections end within that time. Looked at in small steps: draining is no hot path, and

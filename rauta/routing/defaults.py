@@ -45,6 +45,7 @@ REGEX_BUDGET: Final = 0.005  # of one request, for all regexes together
 
 # Processes.
 DRAIN_TIMEOUT: Final = 25.0  # SIGTERM to the end of the last exchange; Kubernetes kills after 30 s
+DRAIN_IDLE: Final = 5.0  # for idle connections: a client in use sends its next request within that, and is told
 DRAIN_DELAY: Final = 0.0  # from the failing of /readyz to the refusal of connections; nobody asks by default
 CLIENT_CONNECTIONS: Final = 32768  # per worker and listener; some 500 MB
 HANG_TIMEOUT: Final = 30.0  # a worker whose loop has not turned for so long is replaced

@@ -14,6 +14,8 @@ from rauta.runtime.errors import EXIT_OK, StartError
 from rauta.runtime.log import EventLog
 
 if TYPE_CHECKING:
+    from rauta.config import Loaded
+    from rauta.routing.model import Configuration
     from rauta.runtime.start import Source
 
 _EPILOG: Final = """\
@@ -22,6 +24,7 @@ examples:
   python -m rauta.proxy --listen :8080 --to http://127.0.0.1:9000
 
 signals: SIGTERM or SIGINT stops when the requests in flight are done; a second one stops at once.
+         SIGHUP reads the file again, SIGUSR1 opens the access log again.
 exit codes: 0 success, 1 failure at run time, 2 bad configuration or usage."""
 
 
@@ -87,33 +90,44 @@ def _source(arguments: argparse.Namespace, events: EventLog) -> Source:
     if arguments.config is not None:
         if arguments.listen is not None or arguments.to is not None:
             raise UsageError("--config and --listen/--to exclude each other")
-        source = _from_file(arguments.config, events)
+        source = _from_file(arguments.config, arguments.workers, events)
     elif arguments.listen is None or arguments.to is None:
         raise UsageError("give --config FILE, or --listen ADDRESS and --to URL")
     else:
         source = _from_addresses(arguments.listen, arguments.to)
-    if arguments.workers is None:
-        return source
+    return dataclasses.replace(source, configuration=_with_workers(source.configuration, arguments.workers))
+
+
+def _with_workers(configuration: Configuration, workers: int | None) -> Configuration:
+    """The command line overrides the file, also after a reload."""
+    if workers is None:
+        return configuration
     try:
-        configuration = dataclasses.replace(source.configuration, workers=arguments.workers)
+        return dataclasses.replace(configuration, workers=workers)
     except ModelError as error:
         raise StartError(f"--{error}") from None
-    return dataclasses.replace(source, configuration=configuration)
 
 
-def _from_file(path: str, events: EventLog) -> Source:
+def _from_file(path: str, workers: int | None, events: EventLog) -> Source:
     from rauta.config import ConfigError, load
-
-    try:
-        loaded = load(path)
-    except ConfigError as error:
-        raise StartError(str(error)) from None
-    for warning in loaded.warnings:
-        events.warning("config_warning", str(warning), file=str(warning.file), line=warning.line, key=warning.key)
-
     from rauta.runtime.start import Source
 
-    return Source(configuration=loaded.configuration, name=path, files=loaded.files)
+    def read() -> Loaded:
+        try:
+            loaded = load(path)
+        except ConfigError as error:
+            raise StartError(str(error)) from None
+        for warning in loaded.warnings:
+            events.warning("config_warning", str(warning), file=str(warning.file), line=warning.line, key=warning.key)
+        return loaded
+
+    loaded = read()
+    return Source(
+        configuration=loaded.configuration,
+        name=path,
+        files=loaded.files,
+        load=lambda: _with_workers(read().configuration, workers),
+    )
 
 
 def _from_addresses(listen: str, to: str) -> Source:

@@ -2,12 +2,15 @@
 
 A frame is one byte (the kind of its payload), four bytes (the length, network order) and the payload.
 
-* Supervisor to worker: first one Setup, pickled; then messages, JSON.
+* Supervisor to worker: first one Setup, pickled; then messages, JSON, and Changes, pickled.
 * Worker to supervisor: messages, JSON only. A worker parses what strangers send; should it be taken over, it
   must not be able to run code in the supervisor, so the supervisor never unpickles.
 
 The life of a worker, as messages:  Setup -> Prepared -> Commit -> Ready -> (Drain | Draining) -> Drained.
-Failed takes the place of Prepared or Ready. Either side takes the end of the stream for the other's death.
+Failed takes the place of Prepared or Ready. A reload, any number of them between Ready and the end:
+Change -> Built -> Apply -> Applied, or Drop. Descriptors that a worker gets while it runs come over a second socket
+pair, as SCM_RIGHTS, before the message that tells of them. Either side takes the end of the stream for the other's
+death.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import socket
 
     from rauta.routing.model import Configuration
+    from rauta.routing.settings import Address
 
 _HEADER: Final = struct.Struct("!cI")
 _JSON: Final = b"J"
@@ -44,6 +48,54 @@ class Setup:
 
     configuration: Configuration
     access_log: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a worker that serves is to serve from now on: a generation of the configuration.
+
+    `opened` are the addresses that it has no socket for: these come as descriptors, in that order, and behind them one
+    for the access log if `access_log` is true. Generations rise; the number of one that failed does not come again.
+    """
+
+    generation: int
+    configuration: Configuration
+    opened: tuple[Address, ...]
+    access_log: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Worker: the generation can be applied; or not, and why (the text is for the operator)."""
+
+    generation: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Supervisor: all workers have built the generation; serve it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Supervisor: forget the generation, another worker could not build it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Worker: every request from here on obeys the generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Supervisor: a new descriptor for the access log has been sent; the old one is to be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +122,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Supervisor: stop accepting, finish what is in flight within `timeout` seconds (0: at once), exit."""
+    """Supervisor: stop accepting, finish what is in flight within `timeout` seconds (0: at once), exit. Connections
+    that are idle are kept for `idle` seconds, for a request that may be on its way."""
 
     timeout: float
+    idle: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +141,21 @@ class Drained:
     complete: bool
 
 
-Message = Prepared | Commit | Ready | Failed | Drain | Draining | Drained
+Message = Prepared | Commit | Ready | Failed | Drain | Draining | Drained | Built | Apply | Drop | Applied | Reopen
 
 _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Prepared: {},
     Commit: {},
     Ready: {},
     Failed: {"message": str},
-    Drain: {"timeout": float},
+    Drain: {"timeout": float, "idle": float},
     Draining: {},
     Drained: {"complete": bool},
+    Built: {"generation": int, "problem": str},
+    Apply: {"generation": int},
+    Drop: {"generation": int},
+    Applied: {"generation": int},
+    Reopen: {},
 }
 _BY_NAME: Final = {cls.__name__: cls for cls in _FIELDS}
 
@@ -105,13 +164,24 @@ def encode(message: Message) -> bytes:
     """One frame."""
     if isinstance(message, Failed):
         message = Failed(message.message[:MESSAGE_TEXT_LIMIT])
+    elif isinstance(message, Built):
+        message = Built(message.generation, message.problem[:MESSAGE_TEXT_LIMIT])
     payload = json.dumps({"is": type(message).__name__, **asdict(message)}).encode()
     return _HEADER.pack(_JSON, len(payload)) + payload
 
 
 def encode_setup(setup: Setup) -> bytes:
     """One frame."""
-    payload = pickle.dumps(setup, protocol=pickle.HIGHEST_PROTOCOL)
+    return _pickled(setup)
+
+
+def encode_change(change: Change) -> bytes:
+    """One frame."""
+    return _pickled(change)
+
+
+def _pickled(what: Setup | Change) -> bytes:
+    payload = pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL)
     return _HEADER.pack(_PICKLE, len(payload)) + payload
 
 
@@ -128,26 +198,44 @@ def _message_of(payload: bytes) -> Message:
 
 
 class Decoder:
-    """Bytes in, messages out. Used by both sides, once a worker has taken its Setup."""
+    """Bytes in, messages out. A worker's also takes pickled frames, and gives their payload; the supervisor's never."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_pickles")
 
-    def __init__(self) -> None:
+    def __init__(self, *, pickles: bool = False) -> None:
         self._buffer = bytearray()
+        self._pickles = pickles
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """The messages that are complete now. Raises ControlError."""
+    def feed(self, data: bytes) -> Iterator[Message | bytes]:
+        """The messages that are complete now; of pickled frames the payload. Raises ControlError."""
         self._buffer += data
         while len(self._buffer) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._buffer)
-            if kind != _JSON or length > MESSAGE_LIMIT:
+            pickled = kind == _PICKLE and self._pickles
+            if not pickled and (kind != _JSON or length > MESSAGE_LIMIT):
                 raise ControlError(f"no message: a frame of kind {kind!r} with {length} bytes")
             end = _HEADER.size + length
             if len(self._buffer) < end:
                 return
             payload = bytes(self._buffer[_HEADER.size : end])
             del self._buffer[:end]
-            yield _message_of(payload)
+            yield payload if pickled else _message_of(payload)
+
+
+def change_of(payload: bytes) -> Change:
+    """The Change in a pickled frame from the supervisor. Raises ControlError if a plugin's settings in it cannot be
+    imported."""
+    change = _unpickled(payload)
+    if not isinstance(change, Change):
+        raise ControlError(f"the frame holds a {type(change).__name__}")
+    return change
+
+
+def _unpickled(payload: bytes) -> object:
+    try:
+        return pickle.loads(payload)  # noqa: S301, TID251 - sent by the supervisor, which started this process
+    except Exception as error:  # it imports plugins' settings: foreign code, whose every failure is told as such
+        raise ControlError(f"the configuration cannot be taken over: {error!r}") from error
 
 
 def receive_setup(sock: socket.socket) -> Setup | None:
@@ -164,10 +252,7 @@ def receive_setup(sock: socket.socket) -> Setup | None:
     payload = _receive(sock, length)
     if payload is None:
         return None
-    try:
-        setup = pickle.loads(payload)  # noqa: S301, TID251 - sent by the supervisor, which started this process
-    except Exception as error:  # it imports plugins' settings: foreign code, whose every failure is told as such
-        raise ControlError(f"the configuration cannot be taken over: {error!r}") from error
+    setup = _unpickled(payload)
     if not isinstance(setup, Setup):
         raise ControlError(f"the first frame holds a {type(setup).__name__}")
     return setup
@@ -188,15 +273,21 @@ class Channel(asyncio.Protocol):
     """One end of the socket pair on an event loop.
 
     `on_message` gets each message; `on_gone` is called once, when the peer is gone (None) or sent what is no
-    message (the error).
+    message (the error). `on_pickle`, of workers only, gets the payload of each pickled frame.
     """
 
-    __slots__ = ("_decoder", "_error", "_on_gone", "_on_message", "_transport")
+    __slots__ = ("_decoder", "_error", "_on_gone", "_on_message", "_on_pickle", "_transport")
 
-    def __init__(self, on_message: Callable[[Message], None], on_gone: Callable[[ControlError | None], None]) -> None:
+    def __init__(
+        self,
+        on_message: Callable[[Message], None],
+        on_gone: Callable[[ControlError | None], None],
+        on_pickle: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._on_message = on_message
         self._on_gone = on_gone
-        self._decoder = Decoder()
+        self._on_pickle = on_pickle
+        self._decoder = Decoder(pickles=on_pickle is not None)
         self._error: ControlError | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -212,7 +303,10 @@ class Channel(asyncio.Protocol):
         """See asyncio.Protocol."""
         try:
             for message in self._decoder.feed(data):
-                self._on_message(message)
+                if not isinstance(message, bytes):
+                    self._on_message(message)
+                elif self._on_pickle is not None:
+                    self._on_pickle(message)
         except ControlError as error:
             self._error = error
             self.close()

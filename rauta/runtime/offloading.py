@@ -62,13 +62,20 @@ class Offloading:
         """The name of the offload; `null` is the one that answers nothing."""
         return self._offload.name
 
-    async def prepare(self, generation: int) -> None:
-        """Start the offload and let it build the generation aside. Raises StartError."""
+    async def prepare(self, generation: int, configuration: Configuration | None = None) -> None:
+        """Let the offload, started if it is the first time, build the generation aside; by another configuration, if
+        there is one. Raises StartError."""
+        if configuration is not None:
+            self._configuration = configuration
         await asyncio.get_running_loop().run_in_executor(self._thread, self._prepare, generation)
 
     async def commit(self) -> None:
         """All workers serve: the kernel may answer now. Raises StartError."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._commit)
+
+    async def abort(self) -> None:
+        """Forget what has been prepared; what was live goes on."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._abort)
 
     async def stop(self) -> None:
         """Leave nothing on the machine; what could not be removed is logged. Nothing may be called afterwards."""
@@ -78,8 +85,9 @@ class Offloading:
     # --- in the thread ----------------------------------------------------------------------------------
 
     def _prepare(self, generation: int) -> None:
-        self._attempt("start", lambda: self._offload.start(self._settings))
-        self._started = True
+        if not self._started:
+            self._attempt("start", lambda: self._offload.start(self._settings))
+            self._started = True
         capabilities = self._attempt("capabilities", lambda: self._offload.capabilities)
         # The null offload would not read its plan, and 10,000 routes take 0.6 to 1.0 s.
         if capabilities is None or isinstance(self._offload, NullOffload):
@@ -92,6 +100,11 @@ class Offloading:
         if prepared is not None:
             self._attempt("commit", lambda: self._offload.commit(prepared))
             self._prepared = None
+
+    def _abort(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            self._attempt("abort", lambda: self._offload.abort(prepared))
 
     def _stop(self) -> None:
         if not self._started:

@@ -9,23 +9,30 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 from rauta.routing.errors import RautaError
 from rauta.runtime.control import (
+    Applied,
+    Apply,
+    Built,
     Channel,
     Commit,
     ControlError,
     Drain,
     Drained,
     Draining,
+    Drop,
     Failed,
     Message,
     Prepared,
     Ready,
+    Reopen,
 )
+from rauta.runtime.passing import send_descriptors
 
 # Over the exec these are blocked, until the worker ignores them: else Ctrl-C would kill one that is starting.
 _BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGHUP})
@@ -72,19 +79,25 @@ class WorkerProcess:
         self, slot: int, sockets: tuple[int, ...], others: tuple[int, ...], loop: asyncio.AbstractEventLoop
     ) -> None:
         self._ours, theirs = socket.socketpair()
+        self._passing, their_passing = socket.socketpair(type=socket.SOCK_SEQPACKET)
         try:
-            self._child = _execute(slot, theirs.fileno(), sockets, others)
+            self._child = _execute(slot, (theirs.fileno(), their_passing.fileno()), sockets, others)
         except BaseException:
             self._ours.close()
+            self._passing.close()
             raise
         finally:
             theirs.close()
+            their_passing.close()
         self._ours.setblocking(False)
+        self._passing.setblocking(False)  # a worker that reads nothing must not hold the supervisor up
         self.slot = slot
         self.pid = self._child.pid
         self.stage = Stage.STARTING
         self.was_ready = False
         self.complete: bool | None = None  # whether its drain left nothing undone; None: it did not say
+        self.generation = 0  # the last one that it has applied since it was ready; 0: the one that it started with
+        self.built: Built | None = None  # its last answer to a change
         self.started_at = loop.time()
         self._failure: str | None = None
         self._told = False
@@ -113,6 +126,7 @@ class WorkerProcess:
             async with asyncio.timeout(_LAST_WORDS):
                 await self._closed.wait()
         self._channel.close()
+        self._passing.close()
         self._advance(Stage.GONE)
 
     async def reach(self, stage: Stage) -> None:
@@ -146,9 +160,50 @@ class WorkerProcess:
         """Tell the worker to serve."""
         self._channel.send(Commit())
 
-    def drain(self, timeout: float) -> None:
-        """Tell the worker to leave within `timeout` seconds; 0: at once."""
-        self._channel.send(Drain(float(timeout)))
+    def drain(self, timeout: float, idle: float = 0.0) -> None:
+        """Tell the worker to leave within `timeout` seconds; 0: at once. Idle connections are kept for `idle`."""
+        self._channel.send(Drain(float(timeout), float(idle)))
+
+    # --- reload ---
+
+    async def build(self, generation: int, change: bytes, fds: Sequence[int]) -> None:
+        """Let it build a generation: the encoded Change and the descriptors for it.
+
+        Raises WorkerError: it cannot be built (`told`), or the worker is going.
+        """
+        self._pass(fds)
+        self._channel.send_frame(change)
+        while self.built is None or self.built.generation != generation:
+            await self._while_ready()
+        if self.built.problem:
+            raise WorkerError(self.built.problem, told=True)
+
+    async def apply(self, generation: int) -> None:
+        """Let it serve what it has built. Raises WorkerError: the worker is going."""
+        self._channel.send(Apply(generation))
+        while self.generation != generation:
+            await self._while_ready()
+
+    def drop(self, generation: int) -> None:
+        """Let it forget what it may have built."""
+        self._channel.send(Drop(generation))
+
+    def reopen(self, fd: int) -> None:
+        """Give it another descriptor for the access log. Raises WorkerError: it takes none."""
+        self._pass([fd])
+        self._channel.send(Reopen())
+
+    def _pass(self, fds: Sequence[int]) -> None:
+        try:
+            send_descriptors(self._passing, fds)
+        except OSError as error:
+            raise WorkerError(f"worker {self.slot} takes no descriptors: {error.strerror}", told=False) from error
+
+    async def _while_ready(self) -> None:
+        """Wait for the next news. Raises WorkerError if the worker does not serve any more."""
+        if self.stage is not Stage.READY:
+            raise WorkerError(f"worker {self.slot} is going: {self._failure or self.ending}", told=False)
+        await self._changed.wait()
 
     def kill(self) -> None:
         """SIGKILL. The child is not reaped before `watch` saw its end, so the number is its own."""
@@ -159,6 +214,13 @@ class WorkerProcess:
         if isinstance(message, Failed):
             self._failure = message.message
             self._told = True
+            return
+        if isinstance(message, Built | Applied):
+            if isinstance(message, Built):
+                self.built = message
+            else:
+                self.generation = message.generation
+            self._news()
             return
         if isinstance(message, Drained):
             self.complete = message.complete
@@ -181,19 +243,25 @@ class WorkerProcess:
         if stage > self.stage:
             self.stage = stage
             self.was_ready |= stage is Stage.READY
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._news()
+
+    def _news(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
-def _execute(slot: int, control: int, sockets: tuple[int, ...], others: tuple[int, ...]) -> subprocess.Popen[bytes]:
+def _execute(
+    slot: int, connections: tuple[int, int], sockets: tuple[int, ...], others: tuple[int, ...]
+) -> subprocess.Popen[bytes]:
     listeners = ",".join(map(str, sockets))
-    arguments = [f"slot={slot}", f"control={control}", f"listeners={listeners}"]
+    control, passing = connections
+    arguments = [f"slot={slot}", f"control={control}", f"passing={passing}", f"listeners={listeners}"]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
         return subprocess.Popen(  # noqa: S603 - this interpreter and our own module
             [sys.executable, *_flags(), "-m", "rauta.runtime.worker", *arguments],
             stdin=subprocess.DEVNULL,
-            pass_fds=(control, *sockets, *others),
+            pass_fds=(control, passing, *sockets, *others),
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

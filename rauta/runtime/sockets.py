@@ -1,4 +1,5 @@
-"""Listening sockets: per listener one for each worker slot, all of one SO_REUSEPORT group.
+"""Listening sockets: per address one for each worker slot, all of one SO_REUSEPORT group; of a unix socket, which has
+no such groups, the same for all.
 
 They belong to the supervisor and live as long as it does. The kernel spreads connections over the group, and
 closing a member resets those queued at it; so a dead worker's socket stays, and its successor takes it.
@@ -6,17 +7,21 @@ closing a member resets those queued at it; so a dead worker's socket stays, and
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
 import socket
+import stat
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rauta.routing.settings import Address
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
-    from rauta.routing.settings import Address, Listener
+    from rauta.routing.settings import Listener
 
 # Connections that wait for a worker, per socket; the kernel caps it at net.core.somaxconn, 4096 by default.
 # While a worker is replaced (0.3 s) nobody accepts: at 10,000 new connections a second this just holds.
@@ -28,8 +33,8 @@ _HINTS: Final = {
     errno.EAFNOSUPPORT: "cannot be used: this machine has no IPv6",
 }
 
-SlotSockets = dict[str, socket.socket]
-"""The sockets of one worker slot by the listener's name."""
+SlotSockets = dict[Address, socket.socket]
+"""The sockets of one worker slot by the listener's address."""
 
 
 def bind(
@@ -44,11 +49,12 @@ def bind(
     listener = None
     try:
         for listener in listeners:
-            _probe(listener.address)
+            if listener.address.path is None:
+                _probe(listener.address)
         groups: list[SlotSockets] = [{} for _ in range(slots)]
         for listener in listeners:
-            for group in groups:
-                group[listener.name] = sock = _bound(listener.address, shared=True)
+            for group, sock in zip(groups, _bound_for_all(listener.address, slots), strict=True):
+                group[listener.address] = sock
                 opened.append(sock)
     except OSError as error:
         for sock in opened:
@@ -66,18 +72,74 @@ def listen(groups: Sequence[SlotSockets]) -> None:
     Raises StartError (another process took the address in the meantime).
     """
     for group in groups:
-        for name, sock in group.items():
+        for address, sock in group.items():
             try:
                 sock.listen(BACKLOG)
             except OSError as error:
-                raise StartError(f"listener {name!r}: cannot listen: {error.strerror}") from error
+                raise StartError(f"{address}: cannot listen: {error.strerror}") from error
 
 
 def close(groups: Sequence[SlotSockets]) -> None:
-    """Close the supervisor's copies."""
+    """Close the supervisor's copies, and remove the files of unix sockets."""
     for group in groups:
-        for sock in group.values():
+        for address, sock in group.items():
+            if address.path is not None and sock.fileno() >= 0:
+                _remove(address.path)
             sock.close()
+
+
+def _bound_for_all(address: Address, slots: int) -> list[socket.socket]:
+    """One socket for each slot. Raises OSError; then none is open."""
+    if address.path is not None:
+        first = _bound_unix(address.path)
+        return [first, *(first.dup() for _ in range(slots - 1))]
+    found: list[socket.socket] = []
+    try:
+        for _ in range(slots):
+            found.append(_bound(address, shared=True))  # noqa: PERF401 - those before one that fails are closed
+    except BaseException:
+        for sock in found:
+            sock.close()
+        raise
+    return found
+
+
+def _bound_unix(path: str) -> socket.socket:
+    """A socket file that everyone may connect to, as a port is; who should not gets no right to its directory.
+
+    One that a dead process left is replaced. Raises OSError (EADDRINUSE: another one listens).
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if _is_dead(path):
+            Path(path).unlink()
+        sock.bind(path)
+        Path(path).chmod(0o666)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_dead(path: str) -> bool:
+    """Whether there is a socket file that nobody listens at."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False  # bind() will tell; it is not ours to remove
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):  # gone already, or no right: nothing depends on it
+        Path(path).unlink()
 
 
 def _probe(address: Address) -> None:

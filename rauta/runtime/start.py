@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rauta.routing.errors import RautaError
 from rauta.runtime import offloading
 from rauta.runtime.banner import announce
 from rauta.runtime.errors import StartError
+from rauta.runtime.logfile import LogFile
 from rauta.runtime.offloading import Offloading
 from rauta.runtime.resolve import unresolved
 from rauta.runtime.supervisor import Supervisor
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A configuration, where it comes from (for people), and the files that it was read from, if any."""
+    """A configuration, where it comes from (for people), and the files that it was read from, if any.
+
+    `load` reads it anew, for a reload; it raises StartError.
+    """
 
     configuration: Configuration
     name: str
     files: tuple[Path, ...] = ()
+    load: Callable[[], Configuration] | None = None
 
     def places(self, wanted: Sequence[Keys]) -> list[Place | None]:
         """Where values of it are written down; None: in no file. Blocks, since it reads the files."""
@@ -51,14 +55,17 @@ def run(source: Source, events: EventLog) -> int:
     """Serve until a signal ends it; the exit status. Raises StartError."""
     configuration = source.configuration
     with ExitStack() as stack:
+        log = _open_access_log(source)
+        stack.callback(log.close)
         running = Offloading(configuration, events, place=lambda: source.at("offload", "mode"))
         supervisor = Supervisor(
             configuration,
             events=events,
-            access_log=_open_access_log(source, stack),
+            log=log,
             place=lambda listener: source.at("listeners", listener.name, "address"),
             offloading=running,
             on_ready=lambda pids: announce(events, configuration, running, pids, source.name),
+            load=source.load,
         )
         return asyncio.run(_run(supervisor, source, events))
 
@@ -101,17 +108,9 @@ async def _check_names(source: Source, events: EventLog) -> None:
         events.warning("backend_unresolved", text, service=finding.service, host=finding.host, **where)
 
 
-def _open_access_log(source: Source, stack: ExitStack) -> int | None:
-    """The descriptor for the workers. They get it opened, so that they need no right to open it."""
-    settings = source.configuration.access_log
-    standard = {"off": None, "stdout": 1, "stderr": 2}
-    if settings.to in standard:
-        return standard[settings.to]
+def _open_access_log(source: Source) -> LogFile:
     try:
-        fd = os.open(settings.to, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        return LogFile.of(source.configuration.access_log)
     except OSError as error:
-        raise StartError(
-            f"{source.at('access_log', 'to')}access_log: cannot open {settings.to}: {error.strerror}"
-        ) from error
-    stack.callback(os.close, fd)
-    return fd
+        to = source.configuration.access_log.to
+        raise StartError(f"{source.at('access_log', 'to')}access_log: cannot open {to}: {error.strerror}") from error

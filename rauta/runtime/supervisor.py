@@ -13,18 +13,19 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rauta.routing.defaults import DRAIN_TIMEOUT
+from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.model import Configuration
 from rauta.routing.settings import Listener
 from rauta.runtime import sockets
 from rauta.runtime.control import Setup, encode_setup
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
+from rauta.runtime.gate import Gate
 from rauta.runtime.log import EventLog
+from rauta.runtime.logfile import LogFile
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
-from rauta.runtime.sockets import SlotSockets
+from rauta.runtime.revision import Reloaded, Revision, Slot
 from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
 KILL_GRACE: Final = 5.0  # beyond the drain, until SIGKILL: closing tables and flushing logs takes milliseconds
+HASTY_IDLE: Final = 0.5  # how long idle connections are kept when a person has pressed Ctrl-C
 HURRY_GRACE: Final = 1.0  # the same after a second signal, when somebody is waiting
 
 # A worker that dies after a while is replaced at once. One that dies young, again and again, has a cause that
@@ -59,15 +61,6 @@ class Backoff:
         return delay
 
 
-@dataclass(slots=True, kw_only=True)
-class Slot:
-    """A place for a worker: its sockets stay, workers come and go."""
-
-    index: int
-    sockets: SlotSockets
-    worker: WorkerProcess | None = None
-
-
 def worker_count(configuration: Configuration) -> int:
     """As configured, or one per CPU that this process may use."""
     return configuration.workers or min(len(os.sched_getaffinity(0)), 256)
@@ -76,9 +69,9 @@ def worker_count(configuration: Configuration) -> int:
 class Supervisor:
     """Runs one configuration until a signal ends it.
 
-    `access_log` is the descriptor that the workers write their lines to. `place`: see `sockets.bind`. `offloading` is
-    stopped when `run` ends, and has served no other supervisor. `on_ready` is called once, when all workers serve and
-    the offload is live, and gets their pids.
+    `log` opens the access log. `place`: see `sockets.bind`. `offloading` is stopped when `run` ends, and has served no
+    other supervisor. `on_ready` is called once, when all workers serve and the offload is live, and gets their pids.
+    `load` reads the configuration anew for a reload, in a thread, and raises StartError; None: there is no file.
     """
 
     def __init__(
@@ -86,17 +79,20 @@ class Supervisor:
         configuration: Configuration,
         *,
         events: EventLog,
-        access_log: int | None = None,
+        log: LogFile | None = None,
         place: Callable[[Listener], str] | None = None,
         offloading: Offloading | None = None,
         on_ready: Callable[[Sequence[int]], None] | None = None,
+        load: Callable[[], Configuration] | None = None,
     ) -> None:
-        self._generation = 1  # of the configuration that is served; the offload is told the number
+        self._configuration = configuration
+        self._generation = 1  # the last number that was given away; the offload is told it
         self._offloading = offloading
         self._events = events
         self._on_ready = on_ready
-        self._inherited = () if access_log is None else (access_log,)
-        self._setup = encode_setup(Setup(configuration=configuration, access_log=access_log))
+        self._place = place
+        self._load = load
+        self._log = LogFile(None) if log is None else log
         groups = sockets.bind(configuration.listeners, worker_count(configuration), place=place)
         self._slots = [Slot(index=index, sockets=group) for index, group in enumerate(groups)]
         self._workers: set[WorkerProcess] = set()
@@ -111,13 +107,17 @@ class Supervisor:
         self._keepers = Tasks(self._loop)
         self._stop: asyncio.Future[str] = self._loop.create_future()
         self._hurry = asyncio.Event()
+        self._gate = Gate()
+        self._wanted = asyncio.Event()  # a reload, by signal
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self._wanted.set)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         try:
             if await self._unless_stopped(self._start(), name="start"):
                 for slot in self._slots:
                     self._keepers.start(self._keep(slot), name=f"keeper of slot {slot.index}")
-                await self._unless_stopped(self._loop.create_future(), name="serve")
+                await self._unless_stopped(self._reload_on_signal(), name="serve")
             await self._drain(self._stop.result())
             return EXIT_OK
         finally:
@@ -175,11 +175,13 @@ class Supervisor:
             self._on_ready([worker.pid for worker in workers])
 
     async def _spawn(self, slot: Slot) -> WorkerProcess:
-        fds = {name: sock.fileno() for name, sock in slot.sockets.items()}
-        worker = WorkerProcess(slot.index, tuple(fds.values()), self._inherited, self._loop)
+        listeners = self._configuration.listeners
+        fds = tuple(slot.sockets[listener.address].fileno() for listener in listeners)
+        log = self._log.fd
+        worker = WorkerProcess(slot.index, fds, () if log is None else (log,), self._loop)
         self._workers.add(worker)
         self._watchers.start(self._watch(worker), name=f"watcher of worker {worker.pid}")
-        await worker.send_setup(self._setup)
+        await worker.send_setup(encode_setup(Setup(configuration=self._configuration, access_log=log)))
         return worker
 
     async def _watch(self, worker: WorkerProcess) -> None:
@@ -192,15 +194,17 @@ class Supervisor:
         backoff = Backoff()
         while True:
             await asyncio.sleep(await self._delay(slot.worker, backoff))
-            try:
-                slot.worker = await self._spawn(slot)
-            except OSError as error:
-                slot.worker = None
-                self._events.error(
-                    "worker_not_started", f"worker {slot.index}: cannot start: {error}", worker=slot.index
-                )
-            else:
-                await self._bring_up(slot.worker)
+            async with self._gate.restart():
+                await self._replace(slot)
+
+    async def _replace(self, slot: Slot) -> None:
+        try:
+            slot.worker = await self._spawn(slot)
+        except OSError as error:
+            slot.worker = None
+            self._events.error("worker_not_started", f"worker {slot.index}: cannot start: {error}", worker=slot.index)
+        else:
+            await self._bring_up(slot.worker)
 
     async def _delay(self, worker: WorkerProcess | None, backoff: Backoff) -> float:
         """Wait until a slot needs a new worker; the seconds to wait on. None: the last one could not be started."""
@@ -245,19 +249,64 @@ class Supervisor:
         else:
             self._events.error("worker_died", f"{name} died: {worker.ending}", ending=worker.ending, **fields)
 
+    # --- reload -----------------------------------------------------------------------------------------
+
+    async def _reload_on_signal(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self.reload("SIGHUP")
+
+    async def reload(self, cause: str) -> Reloaded:
+        """Read the configuration anew and serve it everywhere, or change nothing. One at a time, in order."""
+        async with self._gate.reload():
+            try:
+                if self._load is None:
+                    raise StartError("there is no configuration file to read again")
+                configuration = await asyncio.to_thread(self._load)
+                serving = [slot.worker for slot in self._slots if slot.worker and slot.worker.stage is Stage.READY]
+                revision = Revision(
+                    self._generation + 1, self._configuration, configuration, slots=self._slots, log=self._log
+                )
+                self._generation += 1
+                await revision.prepare(serving, self._offloading, place=self._place)
+                self._configuration = configuration
+                await revision.commit(serving, self._offloading)
+            except (StartError, WorkerError) as error:
+                self._events.error("reload_failed", f"{cause}: the old configuration goes on: {error}", cause=cause)
+                return Reloaded(ok=False, text=str(error))
+        text = f"{cause}: generation {self._generation} is live"
+        self._events.info("reloaded", text, cause=cause, generation=self._generation, notes=revision.notes)
+        return Reloaded(ok=True, text=text)
+
+    def _reopen(self) -> None:
+        """SIGUSR1: the access log has been renamed."""
+        self._keepers.start(self._reopen_log(), name="reopen the access log")
+
+    async def _reopen_log(self) -> None:
+        async with self._gate.reload():
+            try:
+                fd = self._log.reopened()
+                for worker in self._workers:
+                    if fd is not None and worker.stage is Stage.READY:
+                        worker.reopen(fd)
+            except (OSError, WorkerError) as error:
+                self._events.error("reopen_failed", f"access log: {error}")
+            else:
+                self._events.info("reopened", "the access log is open anew")
+
     # --- stop -------------------------------------------------------------------------------------------
 
     async def _drain(self, cause: str) -> None:
         await self._keepers.cancel()
         workers = [*self._workers]
-        self._events.info(
-            "draining", f"{cause}: finishing what is in flight, {DRAIN_TIMEOUT:g} s at most", signal=cause
-        )
+        seconds = self._configuration.shutdown.timeout
+        self._events.info("draining", f"{cause}: finishing what is in flight, {seconds:g} s at most", signal=cause)
         for worker in workers:
-            worker.drain(DRAIN_TIMEOUT)
+            worker.drain(seconds, HASTY_IDLE if cause == "SIGINT" else DRAIN_IDLE)
         # The workers close theirs too: from then on clients are refused, instead of waiting in a queue for nothing.
         sockets.close([slot.sockets for slot in self._slots])
-        if not await self._ended_within(DRAIN_TIMEOUT + KILL_GRACE, hurry=self._hurry):
+        if not await self._ended_within(seconds + KILL_GRACE, hurry=self._hurry):
             for worker in self._workers:
                 worker.drain(0)
             await self._ended_within(HURRY_GRACE)

@@ -1,10 +1,10 @@
 """A worker: one event loop that serves the sockets of its slot. Started by the supervisor as
 
-    python -m rauta.runtime.worker slot=0 control=7 listeners=4,5
+    python -m rauta.runtime.worker slot=0 control=7 passing=8 listeners=4,5
 
-with its end of the control connection (see `control`) and its sockets, in the order of the listeners, as
-inherited descriptors. It reads no configuration
-file; what it needs comes in its Setup. When the supervisor is gone, however it went, the connection ends: the
+with its end of the control connection (see `control`), the socket for further descriptors, and its listening sockets,
+in the order of the listeners, as inherited descriptors. It reads no configuration file; what it needs comes in its
+Setup, and in the Changes of reloads. When the supervisor is gone, however it went, the connection ends: the
 worker then drains and exits.
 """
 
@@ -24,20 +24,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dataplane import DataPlane
-from rauta.routing.defaults import DRAIN_TIMEOUT
+from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.table import Table
+from rauta.runtime.changing import Changes, context_of
 from rauta.runtime.control import (
+    Apply,
     Channel,
     Commit,
     ControlError,
     Drain,
     Drained,
     Draining,
+    Drop,
     Failed,
     Message,
     Prepared,
     Ready,
+    Reopen,
     Setup,
     encode,
     receive_setup,
@@ -83,11 +87,7 @@ def build(setup: Setup, fds: Sequence[int]) -> Parts:
     configuration = setup.configuration
     endpoints = []
     for listener, fd in zip(configuration.listeners, fds, strict=True):
-        context = None
-        if listener.tls is not None:
-            from rauta.runtime.tls import server_context  # OpenSSL's tables: only where TLS is served
-
-            context = server_context(listener.tls, listener=listener.name)
+        context = context_of(listener)
         os.set_inheritable(fd, False)  # not for what a plugin may start
         endpoints.append(Endpoint(listener=listener, sock=socket.socket(fileno=fd), context=context))
     writer = None
@@ -100,6 +100,7 @@ class Worker:
     """From Prepared to Drained, on the loop."""
 
     __slots__ = (
+        "_changes",
         "_channel",
         "_commit",
         "_events",
@@ -111,15 +112,16 @@ class Worker:
         "_plane",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, parts: Parts, events: EventLog) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, parts: Parts, events: EventLog, passing: socket.socket) -> None:
         self._events = events
         self._log_failure_told = False
         self._loop = loop
         self._parts = parts
         self._plane = DataPlane(parts.table, loop=loop, access_log=parts.access_log)
-        self._channel = Channel(self._on_message, self._on_gone)
+        self._channel = Channel(self._on_message, self._on_gone, self._on_change)
+        self._changes = Changes(loop, self._plane, self._channel, passing, parts.access_log)
         self._commit: asyncio.Future[bool] = loop.create_future()
-        self._leave: asyncio.Future[float] = loop.create_future()
+        self._leave: asyncio.Future[Drain] = loop.create_future()
         self._hurry: asyncio.Future[None] = loop.create_future()
 
     async def run(self, control: socket.socket) -> int:
@@ -132,22 +134,25 @@ class Worker:
                 await self._plane.serve(endpoint.listener, endpoint.sock, ssl=endpoint.context)
             self._channel.send(Ready())
             self._watch_access_log()
-        complete = await self._drain(await self._leave)
-        self._parts.table.close()
-        if self._parts.access_log is not None:
-            self._parts.access_log.close(LOG_TIMEOUT if not self._hurry.done() else LOG_TIMEOUT_IN_HURRY)
-            self._check_access_log(self._parts.access_log)
+        leave = await self._leave
+        await self._changes.end()
+        complete = await self._drain(leave)
+        self._plane.close()
+        log = self._changes.log
+        if log is not None:
+            log.close(LOG_TIMEOUT if not self._hurry.done() else LOG_TIMEOUT_IN_HURRY)
+            self._check_access_log(log)
         self._channel.send(Drained(complete))
         self._channel.close()
         await asyncio.sleep(0)  # the transport writes at once; a full buffer is not waited for
         return EXIT_OK
 
-    async def _drain(self, seconds: float) -> bool:
+    async def _drain(self, leave: Drain) -> bool:
         tasks = Tasks(self._loop)
         drained: asyncio.Future[bool] = self._loop.create_future()
 
         async def drain() -> None:
-            drained.set_result(await self._plane.drain(seconds))
+            drained.set_result(await self._plane.drain(leave.timeout, idle=leave.idle))
 
         tasks.start(drain(), name="drain")
         first: list[asyncio.Future[Any]] = [drained, self._hurry, tasks.crashed]
@@ -158,8 +163,8 @@ class Worker:
         return drained.done() and drained.result()
 
     def _watch_access_log(self) -> None:
-        writer = self._parts.access_log
-        if writer is not None and not self._check_access_log(writer):
+        writer = self._changes.log
+        if writer is None or not self._check_access_log(writer):
             self._loop.call_later(LOG_CHECK_INTERVAL, self._watch_access_log)
 
     def _check_access_log(self, writer: AccessLogWriter) -> bool:
@@ -176,21 +181,31 @@ class Worker:
         elif isinstance(message, Drain):
             if message.timeout <= 0 and not self._hurry.done():
                 self._hurry.set_result(None)
-            self._go(message.timeout)
+            self._go(message)
+        elif isinstance(message, Apply):
+            self._changes.apply(message)
+        elif isinstance(message, Drop):
+            self._changes.drop(message)
+        elif isinstance(message, Reopen):
+            self._changes.reopen()
+
+    def _on_change(self, payload: bytes) -> None:
+        self._changes.change(payload)
 
     def _on_gone(self, error: ControlError | None) -> None:
-        self._go(DRAIN_TIMEOUT)
+        self._go(Drain(DRAIN_TIMEOUT, DRAIN_IDLE))
 
     def _on_sigterm(self) -> None:
-        # Somebody retires this one worker (or signals the whole group, as systemd does).
+        # Somebody retires this one worker (or signals the whole group, as systemd does). Its successor takes the new
+        # connections, so idle ones may be kept to the end.
         self._channel.send(Draining())
-        self._go(DRAIN_TIMEOUT)
+        self._go(Drain(DRAIN_TIMEOUT, DRAIN_TIMEOUT))
 
-    def _go(self, timeout: float) -> None:
+    def _go(self, leave: Drain) -> None:
         if not self._commit.done():
             self._commit.set_result(False)
         if not self._leave.done():
-            self._leave.set_result(timeout)
+            self._leave.set_result(leave)
 
 
 def _raise_descriptor_limit() -> None:
@@ -208,8 +223,8 @@ def _settle_memory() -> None:
     gc.freeze()
 
 
-def serve(control: socket.socket, fds: Sequence[int], events: EventLog) -> int:
-    """The whole life of a worker, from its control connection and its sockets; the exit status."""
+def serve(control: socket.socket, passing: socket.socket, fds: Sequence[int], events: EventLog) -> int:
+    """The whole life of a worker, from its connections to the supervisor and its sockets; the exit status."""
     setup = None
     try:
         setup = receive_setup(control)
@@ -231,7 +246,7 @@ def serve(control: socket.socket, fds: Sequence[int], events: EventLog) -> int:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Worker(runner.get_loop(), parts, events).run(control))
+        return runner.run(Worker(runner.get_loop(), parts, events, passing).run(control))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -242,13 +257,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     events = EventLog()
     bridge(events)
     arguments = dict(argument.partition("=")[::2] for argument in (sys.argv[1:] if argv is None else argv))
-    if arguments.keys() != {"slot", "control", "listeners"}:
+    if arguments.keys() != {"slot", "control", "passing", "listeners"}:
         events.text("rauta: workers are started by the gateway: use `python -m rauta.proxy`")
         return EXIT_CONFIGURATION
-    fd = int(arguments["control"])
-    os.set_inheritable(fd, False)
+    control, passing = int(arguments["control"]), int(arguments["passing"])
+    os.set_inheritable(control, False)
+    os.set_inheritable(passing, False)
     _raise_descriptor_limit()
-    return serve(socket.socket(fileno=fd), [int(number) for number in arguments["listeners"].split(",")], events)
+    connections = socket.socket(fileno=control), socket.socket(fileno=passing)
+    return serve(*connections, [int(number) for number in arguments["listeners"].split(",")], events)
 
 
 if __name__ == "__main__":

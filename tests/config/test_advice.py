@@ -123,6 +123,129 @@ def test_loops(address: str, listener: str | None, warnings: Warnings) -> None:
     )  # fmt: skip
 
 
+def test_a_loop_through_a_unix_socket(warnings: Warnings) -> None:
+    text = BASE.replace('b: {address: "127.0.0.1:9090"}', "b: {address: 'unix:/run/web.sock'}")
+    assert warnings(text.replace('"10.0.0.1:80"', "'unix:/run/web.sock'")) == [
+        "3: services.s.backends[0].address: unix:/run/web.sock is this gateway's own listener 'b': requests would go round in circles"
+    ]
+
+
+TWICE = "only the last request id of a list counts: remove this one"
+
+
+@pytest.mark.parametrize(
+    ("filters", "problem"),
+    [
+        ("[{request_id: {}}]", None),
+        ("[{request_id: {}}, {request_id: {header: X-Other}}]", f"6: routes[1].filters[0].request_id: {TWICE}"),
+        ("[{rewrite: {host: a.example}}]", None),
+        ("[{rewrite: {path: {prefix: /b}}}]", None),
+        ("[{rewrite: {path: {full: /b}}}, {rewrite: {path: {prefix: /c}}}]",
+         "6: routes[1].filters[1].rewrite.path.prefix: the rewrite before it leads to '/b', without the prefix of the route: it changes nothing"),
+        ("[{rewrite: {path: {full: /a/b}}}, {rewrite: {path: {prefix: /c}}}]", None),
+        ("[{rewrite: {path: {prefix: /b}}}, {rewrite: {path: {prefix: /c}}}]",
+         "6: routes[1].filters[1].rewrite.path.prefix: the rewrite before it leads to '/b', without the prefix of the route: it changes nothing"),
+        ("[{rewrite: {path: {prefix: /}}}, {rewrite: {path: {prefix: /c}}}]", None),
+        ("[{rewrite: {path: {regex: '/a/([0-9]+)', substitution: '/x'}}}]", None),
+        ("[{rewrite: {path: {regex: '/(.*)', substitution: '/x'}}}]", None),
+        ("[{rewrite: {path: {regex: '(/b)?/a', substitution: '/x'}}}]", None),
+        ("[{rewrite: {path: {regex: '/abc/.*', substitution: '/x'}}}]",
+         "6: routes[1].filters[0].rewrite.path.regex: it rewrites paths that start with '/abc/', and the route matches none: it changes nothing"),
+        ("[{rewrite: {path: {prefix: /abc}}}, {rewrite: {path: {regex: '/abc/.*', substitution: '/x'}}}]", None),
+    ],
+)  # fmt: skip
+def test_filters_of_a_route(filters: str, problem: str | None, warnings: Warnings) -> None:
+    row = f"- {{name: r, service: s, match: {{path: {{prefix: /a}}}}, filters: {filters}}}\n"
+    assert warnings(BASE + row) == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize(
+    ("match", "reached"),
+    [
+        ("{exact: /users/7}", True),
+        ("{exact: /orders/7}", False),
+        ("{regex: '/us.*'}", True),
+        ("{regex: '/users/7.*'}", True),
+        ("{regex: '/o.*'}", False),
+        ("{prefix: /}", True),
+        ("{prefix: /users/7}", True),
+        ("{prefix: /user}", False),
+    ],
+)
+def test_a_rewrite_of_paths_that_the_route_does_not_have(match: str, reached: bool, warnings: Warnings) -> None:
+    row = f"- {{name: r, service: s, match: {{path: {match}}}, "
+    row += "filters: [{rewrite: {path: {regex: '/users/(.*)', substitution: '/u'}}}]}\n"
+    assert [line.split(": ")[1] for line in warnings(BASE + row)] == (
+        [] if reached else ["routes[1].filters[0].rewrite.path.regex"]
+    )
+
+
+def test_filters_without_a_backend(warnings: Warnings) -> None:
+    filters = "[{request_id: {}}, {response_headers: {set: {A: b}}}, {request_headers: {set: {A: b}}}, {rewrite: {host: a.b}}]"
+    told = "this changes what a backend gets, and the route has none: rauta answers by itself"
+    assert warnings(BASE + f"- {{name: r, respond: {{}}, filters: {filters}}}") == [
+        f"6: routes[1].filters[2].request_headers: {told}",
+        f"6: routes[1].filters[3].rewrite: {told}",
+    ]
+
+
+def test_request_ids_of_listeners(warnings: Warnings) -> None:
+    text = BASE.replace('{address: ":8080"}', '{address: ":8080", filters: [{request_id: {}}]}')
+    row = "- {name: r, service: s, filters: [{request_id: {header: X-Own}}], match: {path: {exact: /r}}}"
+    assert warnings(text + row) == []  # the route's replaces the listener's
+    twice = text.replace("[{request_id: {}}]", "[{request_id: {}}, {request_id: {}}]")
+    assert warnings(twice) == [f"2: listeners.a.filters[0].request_id: {TWICE}"]
+
+
+@pytest.mark.parametrize(
+    ("listener", "problem"),
+    [
+        ("trusted_proxies: [10.0.0.0/8]", None),
+        ("trusted_proxies: [10.0.0.0/8, 0.0.0.0/0]",
+         "2: listeners.b.trusted_proxies[1]: 0.0.0.0/0 trusts every client: each of them can say that it has any other address"),
+        ("trusted_proxies: ['::/0']",
+         "2: listeners.b.trusted_proxies[0]: ::/0 trusts every client: each of them can say that it has any other address"),
+        ("forwarded: []", None),
+        ("forwarded: [], trusted_proxies: [10.0.0.1]",
+         "2: listeners.b.forwarded: what the trusted proxies say is not passed on: backends see neither them nor the client"),
+        ("forwarded: [forwarded], trusted_proxies: [10.0.0.1]", None),
+    ],
+)  # fmt: skip
+def test_trusted_proxies(listener: str, problem: str | None, warnings: Warnings) -> None:
+    text = BASE.replace('b: {address: "127.0.0.1:9090"}', f'b: {{address: "127.0.0.1:9090", {listener}}}')
+    assert warnings(text) == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize(
+    ("health", "problem"),
+    [
+        ("{}", None),
+        ("{timeout: 5s}", None),
+        ("{timeout: 5001ms}",
+         "3: services.s.health.timeout: a check may take 5.001s, and one is due every 5s: a backend that hangs is checked less often than that"),
+        ("{interval: 1s}",
+         "3: services.s.health: a check may take 2s, and one is due every 1s: a backend that hangs is checked less often than that"),
+    ],
+)  # fmt: skip
+def test_health_checks_that_take_longer_than_their_interval(
+    health: str, problem: str | None, warnings: Warnings
+) -> None:
+    text = BASE.replace(
+        'backends: [{address: "10.0.0.1:80"}]', f'backends: [{{address: "10.0.0.1:80"}}], health: {health}'
+    )
+    assert warnings(text) == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize(("address", "told"), [("127.0.0.1:9901", False), ("[::1]:1", False), ("192.0.2.1:9901", True)])
+def test_an_admin_interface_beyond_loopback(address: str, told: bool, warnings: Warnings) -> None:
+    lines = warnings(BASE + f"admin: {{address: '{address}', token: {{env: TOKEN}}}}")
+    assert len(lines) == told
+    if told:
+        assert lines[0].startswith(
+            f"6: admin.address: {address} can be reached from other machines, and the token goes"
+        )
+
+
 def test_warnings_can_be_left_out(write: Any) -> None:
     path = write(BASE + "- {name: one, respond: {}}\n- {name: two, respond: {}}")
     assert len(load(path).warnings) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
 import typing
 from collections.abc import Iterator
@@ -58,6 +59,8 @@ def dump(value: Any) -> Any:
         return sorted(dump(item) for item in value)
     if isinstance(value, tuple):
         return [dump(item) for item in value]
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return str(value)
     return value.replace(str(GOLDEN), ".") if isinstance(value, str) else value
 
 

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import os
 import pickle
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from rauta.config.errors import MAX_PROBLEMS
 from rauta.config.nodes import Mapping
 from rauta.config.source import MAX_FILE_SIZE
 from rauta.routing.model import Redirect
+from rauta.routing.settings import Address
 
 Bad = Callable[[str | bytes], list[str]]
 Good = Callable[[str], Loaded]
@@ -137,6 +139,53 @@ def test_wrong_listeners(listener: str, problem: str, bad: Bad) -> None:
     assert problems == [f"rauta.yaml:3: listeners.web{problem}"]
 
 
+@pytest.mark.parametrize(("service", "problem"), table("wrong_services.txt"))
+def test_wrong_services(service: str, problem: str, bad: Bad) -> None:
+    problems = bad(f"version: 1\nlisteners: {{web: {{address: ':80'}}}}\nservices:\n  s: {service}\n")
+    assert problems == [f"rauta.yaml:4: services.s{problem}"]
+
+
+def test_a_socket_in_an_included_file_is_relative_to_that_file(write: Callable[..., Path], good: Good) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # the path of a socket holds 107 bytes
+        folder = Path(short)
+        (folder / "conf.d").mkdir()
+        (folder / "conf.d" / "more.yaml").write_text("services: {s: {backends: [{address: 'unix:app.sock'}]}}")
+        (folder / "rauta.yaml").write_text(
+            "version: 1\ninclude: [conf.d/*.yaml]\nlisteners: {web: {address: 'unix:web.sock'}}\nadmin: {socket: a.sock}"
+        )
+        found = load(folder / "rauta.yaml").configuration
+        assert found.services[0].backends[0].address == Address.unix(f"{folder}/conf.d/app.sock")
+        assert found.listeners[0].address == Address.unix(f"{folder}/web.sock")
+        assert found.admin is not None
+        assert found.admin.socket == f"{folder}/a.sock"
+
+
+def test_a_path_that_no_socket_can_have(bad: Bad) -> None:
+    (problem,) = bad("version: 1\nlisteners: {web: {address: 'unix:/" + "a" * 107 + "'}}")
+    assert problem.endswith("is not the path of a socket: 1 to 107 bytes, none of them NUL")
+
+
+def test_a_filter_of_a_likely_name(bad: Bad) -> None:
+    unknown, missing = bad(BASE + "routes: [{name: a, service: users, filters: [{headers: {}}]}]")
+    assert (
+        unknown == "rauta.yaml:5: routes[0].filters[0].headers: unknown key; write request_headers or response_headers"
+    )
+    assert missing.endswith("it has none")
+
+
+def test_equal_filters_are_one_object(good: Good) -> None:
+    text = (
+        BASE
+        + "routes:\n"
+        + "".join(
+            f"- {{name: r{i}, service: users, filters: [{{request_headers: {{set: {{X-Env: a}}}}}}]}}\n"
+            for i in range(3)
+        )
+    )
+    first, *others = good(text).configuration.routes
+    assert all(other.filters[0] is first.filters[0] for other in others)
+
+
 @pytest.mark.parametrize(
     ("address", "problem"),
     [
@@ -144,7 +193,6 @@ def test_wrong_listeners(listener: str, problem: str, bad: Bad) -> None:
         ("HTTP://users/api", "'HTTP://users/api' is a URL: write 'users:80'"),
         ("https://users", "'https://users' is a URL, and backends are reached by plain HTTP only: write host:port"),
         (":80", "':80' has no host: write host:port, for example 127.0.0.1:80"),
-        ("unix:/run/x", "'unix:/run/x': unix sockets are not supported, write host:port"),
         ("users", "'users' is not an address: write host:port, for example 127.0.0.1:8080"),
     ],
 )
@@ -192,7 +240,7 @@ def test_all_problems_are_reported_at_once_and_in_order(bad: Bad) -> None:
         "rauta.yaml:6: workers: expected auto or an integer, not the text 'x'",
         "rauta.yaml:8: routes[0].service: there is no service 'nope'; known: users, other",
         "rauta.yaml:10: routes[2]: exactly one of 'service', 'services', 'redirect' and 'respond' is needed here; it has none",
-        "rauta.yaml:11: x: unknown key; known: version, include, listeners, services, routes, offload, access_log, workers",
+        "rauta.yaml:11: x: unknown key; known: version, include, listeners, services, routes, offload, access_log, workers, admin, shutdown",
     ]
 
 

@@ -6,6 +6,7 @@ A field that is added to the model is in none of the tables below, so this file 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 
 from rauta.offload import Capabilities, Reason, plan
-from rauta.offload.allow import Honoured, Scope, findings
+from rauta.offload.allow import UNITS, Honoured, Scope, findings
 from rauta.offload.honoured import HONOURED, WORDINGS
+from rauta.routing.filters import Filter, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.hosts import HostKind, HostPattern
 from rauta.routing.model import (
     Configuration,
@@ -30,10 +32,24 @@ from rauta.routing.model import (
     ValueMatch,
     WeightedService,
 )
-from rauta.routing.services import Backend, BalancerKey, BalancerSettings, Plugin, Service, TimeoutOverrides, Timeouts
+from rauta.routing.services import (
+    Backend,
+    BalancerKey,
+    BalancerSettings,
+    HealthCheck,
+    HealthKind,
+    LimitOverrides,
+    Plugin,
+    ProxyProtocol,
+    Service,
+    ServiceLimits,
+    TimeoutOverrides,
+    Timeouts,
+)
 from rauta.routing.settings import (
     AccessLog,
     Address,
+    AdminSettings,
     Certificate,
     ClientLimits,
     ClientTimeouts,
@@ -45,6 +61,7 @@ from rauta.routing.settings import (
     OffloadMode,
     OffloadSettings,
     Secret,
+    Shutdown,
     Sysctls,
     TlsSettings,
 )
@@ -90,8 +107,23 @@ def kind(plugin: Plugin) -> Configuration:
     return service(balancer=BalancerSettings(kind=plugin))
 
 
+def admin(**changes: Any) -> Configuration:
+    return replace(BASE, admin=AdminSettings(**changes))
+
+
+def health(**changes: Any) -> Configuration:
+    return service(health=HealthCheck(**changes))
+
+
+def filtered(item: Filter) -> list[tuple[Configuration, Reason]]:
+    on_route = (route(filters=(item,)), Reason.FILTERS)
+    return [on_route] if isinstance(item, Rewrite) else [on_route, (listener(filters=(item,)), Reason.FILTERS)]
+
+
 TLS = TlsSettings(certificates=(Certificate(cert="a.crt", key=Secret(file="a.key")),))
 XFF = frozenset({Forwarded.X_FORWARDED_FOR})
+SOCKET = Address.unix("/run/a.sock")
+NETWORK = ipaddress.ip_network("10.0.0.0/8")
 
 # Every change keeps GET http://anything.test/a on the listener 10.0.0.1:80 a request of the route "r".
 HONOURED_CHANGES: dict[tuple[type, str], list[Configuration]] = {
@@ -101,6 +133,13 @@ HONOURED_CHANGES: dict[tuple[type, str], list[Configuration]] = {
     (Configuration, "offload"): [offload(mode=OffloadMode.REQUIRE)],
     (Configuration, "access_log"): [access_log(to="stderr")],
     (Configuration, "workers"): [replace(BASE, workers=3)],
+    (Configuration, "admin"): [admin()],
+    (AdminSettings, "socket"): [admin(socket="/run/b.sock")],
+    (AdminSettings, "address"): [admin(address=Address("127.0.0.1", 9901))],
+    (AdminSettings, "token"): [admin(address=Address("10.0.0.1", 9901), token=Secret(env="TOKEN"))],
+    (Configuration, "shutdown"): [replace(BASE, shutdown=Shutdown(delay=1))],
+    (Shutdown, "delay"): [replace(BASE, shutdown=Shutdown(delay=1))],
+    (Shutdown, "timeout"): [replace(BASE, shutdown=Shutdown(timeout=1))],
     (OffloadSettings, "mode"): [offload(mode=OffloadMode.REQUIRE)],
     (OffloadSettings, "interfaces"): [offload(interfaces=("eth0",))],
     (OffloadSettings, "hook"): [offload(hook=Hook.TC)],
@@ -124,6 +163,15 @@ HONOURED_CHANGES: dict[tuple[type, str], list[Configuration]] = {
     ],
     (Service, "backends"): [service(backends=SERVICE.backends[:1])],
     (Service, "balancer"): [service(balancer=BalancerSettings(key=BalancerKey.ADDRESS))],
+    (Service, "health"): [health()],
+    (HealthCheck, "kind"): [health(kind=HealthKind.TCP)],
+    (HealthCheck, "path"): [health(path="/healthz")],
+    (HealthCheck, "host"): [health(host="a.test")],
+    (HealthCheck, "statuses"): [health(statuses=((200, 200),))],
+    (HealthCheck, "interval"): [health(interval=1)],
+    (HealthCheck, "timeout"): [health(timeout=1)],
+    (HealthCheck, "healthy"): [health(healthy=1)],
+    (HealthCheck, "unhealthy"): [health(unhealthy=1)],
     (Backend, "address"): [backend(address=Address("10.1.0.9", 8080))],
     (Backend, "weight"): [backend(weight=0), backend(weight=7)],
     (BalancerSettings, "key"): [service(balancer=BalancerSettings(key=BalancerKey.ADDRESS))],
@@ -162,6 +210,10 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (Listener, "forwarded"): [(listener(forwarded=XFF), Reason.FORWARDED)],
     (Listener, "timeouts"): [(listener(timeouts=ClientTimeouts(idle=1)), Reason.CLIENT_TIMEOUTS)],
     (Listener, "limits"): [(listener(limits=ClientLimits(head=1024)), Reason.CLIENT_LIMITS)],
+    (ClientLimits, "connections"): [(listener(limits=ClientLimits(connections=9)), Reason.CLIENT_LIMITS)],
+    (Listener, "trusted_proxies"): [(listener(trusted_proxies=(NETWORK,)), Reason.TRUSTED_PROXIES)],
+    (Listener, "filters"): [(listener(filters=(RequestId(),)), Reason.FILTERS)],
+    (Address, "path"): [(listener(address=SOCKET), Reason.UNIX), (backend(address=SOCKET), Reason.UNIX)],
     (TlsSettings, "certificates"): [(listener(tls=TLS), Reason.TLS)],
     (Certificate, "cert"): [(listener(tls=TLS), Reason.TLS)],
     (Certificate, "key"): [(listener(tls=TLS), Reason.TLS)],
@@ -178,6 +230,14 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (Timeouts, "connect"): [(service(timeouts=Timeouts(connect=1)), Reason.TIMEOUTS)],
     (Timeouts, "response"): [(service(timeouts=Timeouts(response=1)), Reason.TIMEOUTS)],
     (Timeouts, "idle"): [(service(timeouts=Timeouts(idle=1)), Reason.TIMEOUTS)],
+    (Timeouts, "request"): [(service(timeouts=Timeouts(request=1)), Reason.TIMEOUTS)],
+    (Service, "limits"): [(service(limits=ServiceLimits(body=1)), Reason.LIMITS)],
+    (ServiceLimits, "body"): [(service(limits=ServiceLimits(body=1)), Reason.LIMITS)],
+    (ServiceLimits, "connections"): [(service(limits=ServiceLimits(connections=1)), Reason.LIMITS)],
+    (ServiceLimits, "waiting"): [(service(limits=ServiceLimits(waiting=1)), Reason.LIMITS)],
+    (Service, "proxy_protocol"): [
+        (service(proxy_protocol=version), Reason.PROXY_PROTOCOL) for version in ProxyProtocol
+    ],
     (Backend, "address"): [
         (backend(address=Address("users.internal", 80)), Reason.BACKEND_NAME),
         (backend(address=Address("fd00::1", 80)), Reason.IPV6),
@@ -199,6 +259,31 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (TimeoutOverrides, "connect"): [(route(timeouts=TimeoutOverrides(connect=1)), Reason.TIMEOUTS)],
     (TimeoutOverrides, "response"): [(route(timeouts=TimeoutOverrides(response=60)), Reason.TIMEOUTS)],
     (TimeoutOverrides, "idle"): [(route(timeouts=TimeoutOverrides(idle=1)), Reason.TIMEOUTS)],
+    (TimeoutOverrides, "request"): [(route(timeouts=TimeoutOverrides(request=1)), Reason.TIMEOUTS)],
+    (Route, "limits"): [(route(limits=LimitOverrides(body=1)), Reason.LIMITS)],
+    (LimitOverrides, "body"): [(route(limits=LimitOverrides(body=1)), Reason.LIMITS)],
+    (Route, "filters"): filtered(RequestId()),
+    **{
+        (cls, name): filtered(changes)
+        for cls in (RequestHeaders, ResponseHeaders)
+        for name, changes in (
+            ("set", cls(set=(("X", "y"),))),
+            ("add", cls(add=(("X", "y"),))),
+            ("remove", cls(remove=("X",))),
+        )
+    },
+    (Rewrite, "host"): filtered(Rewrite(host="b.test")),
+    (Rewrite, "path"): filtered(Rewrite(path="/b")),
+    (Rewrite, "prefix"): [
+        (route(matches=(Match(path=PathMatch.prefix("/a")),), filters=(Rewrite(prefix="/b"),)), Reason.FILTERS)
+    ],
+    **{(Rewrite, name): filtered(Rewrite(regex="/a", substitution="/b")) for name in ("regex", "substitution")},
+    (RequestId, "header"): filtered(RequestId(header="X-Id")),
+    (RequestId, "accept"): filtered(RequestId(accept=True)),
+    (Route, "upgrades"): [
+        (route(upgrades=frozenset()), Reason.UPGRADES),
+        (route(upgrades=frozenset({"websocket", "irc"})), Reason.UPGRADES),
+    ],
     (Route, "forwarded"): [(route(forwarded=XFF), Reason.FORWARDED)],
     **{
         (Redirect, field.name): [(route(action=Redirect(host="b.test")), Reason.ACTION)]
@@ -360,7 +445,14 @@ def test_a_subclass_is_not_taken_for_its_base() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [(Listener, "encoded_slash"), (BalancerSettings, "key"), (HostPattern, "kind"), (PathMatch, "kind")]
+    "field",
+    [
+        (Listener, "encoded_slash"),
+        (BalancerSettings, "key"),
+        (HostPattern, "kind"),
+        (PathMatch, "kind"),
+        (HealthCheck, "kind"),
+    ],
 )
 def test_a_value_that_an_enumeration_gains_is_refused(field: tuple[type, str]) -> None:
     check: Callable[..., Any] | None = HONOURED[field[0]][field[1]].check
@@ -371,9 +463,36 @@ def test_a_value_that_an_enumeration_gains_is_refused(field: tuple[type, str]) -
 
 def test_messages_name_the_field_and_its_default() -> None:
     (refusal,) = plan(service(timeouts=Timeouts(response=30))).refusals["r"]
-    expected = "service 's': timeouts.response is 30 (default 60): time-outs of the kernel tiers are the backend's own"
-    assert refusal.message == expected
-    (refusal,) = plan(kind(Plugin(name="round_robin"))).refusals["r"]
-    assert (
-        refusal.message == "service 's': kind.name is round_robin (default maglev): the kernel tiers have Maglev only"
+    expected = (
+        "service 's': timeouts.response is 30s (default 60s): time-outs of the kernel tiers are the backend's own"
     )
+    assert refusal.message == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (kind(Plugin(name="round_robin")), "service 's': balancer.name is round_robin (default maglev)"),
+        (service(timeouts=Timeouts(connect=0.25, request=3600)),
+         "service 's': timeouts.connect is 250ms (default 5s), timeouts.request is 1h (default 24h)"),
+        (route(timeouts=TimeoutOverrides(idle=1.5)), "timeouts.idle is 1.5s"),
+        (listener(limits=ClientLimits(head=32768, connections=9)),
+         "listener 'web': limits.head is 32KiB (default 64KiB), limits.connections is 9 (default 32768)"),
+        (service(limits=ServiceLimits(body=1500)), "service 's': limits.body is 1500B (default 1024GiB)"),
+        (route(limits=LimitOverrides(body=0)), "limits.body is 0B"),
+        (listener(trusted_proxies=(NETWORK,)), "listener 'web': trusted_proxies is 10.0.0.0/8"),
+        (route(filters=(RequestId(), RequestHeaders(remove=("X",)))), "filters is request_id, request_headers"),
+        (route(upgrades=frozenset()), "upgrades is empty (default websocket)"),
+        (service(proxy_protocol=ProxyProtocol.V2), "service 's': proxy_protocol is v2"),
+        (backend(address=SOCKET), "service 's': unix is /run/a.sock"),
+        (match(plugins=(Plugin(name="p", settings={"secret": 1}),)), "plugins is p"),
+    ],
+)  # fmt: skip
+def test_values_are_told_as_the_file_has_them(changed: Configuration, told: str) -> None:
+    assert [refusal.message.rpartition(": ")[0] for refusal in plan(changed).refusals["r"]] == [told]
+
+
+def test_every_duration_is_told_with_its_unit() -> None:
+    floats = {(cls, name) for cls, name in model_fields() if typing.get_type_hints(cls)[name] in (float, float | None)}
+    honoured = {(cls, name) for cls, names in HONOURED.items() for name in names}
+    assert floats - honoured <= UNITS.keys()

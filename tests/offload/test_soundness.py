@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from ipaddress import ip_network
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from rauta.offload import Capabilities, Plan, plan
+from rauta.routing.filters import RequestId
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
     Action,
@@ -38,7 +40,17 @@ from rauta.routing.paths import normalise_path, prefix_matches
 from rauta.routing.precedence import Rule, rules_by_host
 from rauta.routing.regexes import literal_prefix
 from rauta.routing.request import FieldList, RequestView
-from rauta.routing.services import Backend, BalancerKey, Plugin, Service, Timeouts
+from rauta.routing.services import (
+    Backend,
+    BalancerKey,
+    HealthCheck,
+    LimitOverrides,
+    Plugin,
+    ProxyProtocol,
+    Service,
+    ServiceLimits,
+    Timeouts,
+)
 from rauta.routing.settings import Address, EncodedSlash, Forwarded, Listener, OffloadMode, OffloadSettings
 from rauta.routing.table import Table
 from support.build import backend, service
@@ -54,6 +66,7 @@ GOOD = (
     service("good-two", backend("10.1.0.2:80", 3), backend("10.1.0.3:80", 0), backend("10.1.0.1:81", 1)),
     service("good-near", backend("10.1.0.4:80"), backend("10.1.0.5:80"), key=BalancerKey.ADDRESS),
     service("good-far", backend("10.1.0.6:80"), backend("10.1.0.7:80"), key=BalancerKey.ADDRESS),
+    replace(service("good-watched", backend("10.1.0.8:80")), health=HealthCheck()),
 )
 BAD = (
     service("bad-name", backend("users.internal:80")),
@@ -62,6 +75,9 @@ BAD = (
     service("bad-many", *(backend(f"10.2.0.{i}:80") for i in range(33))),
     service("bad-empty", backend("10.1.0.1:80", 0)),
     replace(service("bad-time", backend("10.1.0.1:80")), timeouts=Timeouts(response=1.0)),
+    replace(service("bad-limit", backend("10.1.0.1:80")), limits=ServiceLimits(body=1)),
+    replace(service("bad-proxy", backend("10.1.0.1:80")), proxy_protocol=ProxyProtocol.V2),
+    service("bad-unix", backend("unix:/run/a.sock")),
 )
 LISTENERS = (
     Listener(name="good-web", address=Address("0.0.0.0", 80)),
@@ -70,6 +86,9 @@ LISTENERS = (
     Listener(name="asks", address=Address("10.0.0.9", 83), forwarded=frozenset({Forwarded.FORWARDED})),
     Listener(name="bad-local", address=Address("127.0.0.1", 84)),
     Listener(name="bad-ipv6", address=Address("fd00::9", 80)),
+    Listener(name="bad-unix", address=Address.unix("/run/web.sock")),
+    Listener(name="bad-filter", address=Address("10.0.0.9", 85), filters=(RequestId(),)),
+    Listener(name="bad-trust", address=Address("10.0.0.9", 86), trusted_proxies=(ip_network("10.0.0.0/8"),)),
 )
 HOSTS = [
     HostPattern("a.test"),
@@ -162,6 +181,9 @@ def configurations(draw: st.DrawFn) -> Configuration:
                 matches=st.lists(matches(), min_size=1, max_size=3).map(tuple),
                 listeners=seldom(st.lists(st.sampled_from(names), unique=True).map(tuple), ()),
                 priority=seldom(st.integers(-1, 1), 0),
+                filters=seldom(st.just((RequestId(),)), ()),
+                upgrades=seldom(st.just(frozenset()), frozenset({"websocket"})),
+                limits=seldom(st.just(LimitOverrides(body=9)), LimitOverrides()),
                 forwarded=seldom(st.sampled_from([frozenset(), frozenset({Forwarded.X_FORWARDED_FOR})]), None),
             ),
             min_size=draw(st.integers(1, 6)),  # hypothesis likes short lists, where nothing overlaps
@@ -250,6 +272,7 @@ def answers(configuration: Configuration, listener: str, rule: Rule) -> bool:
         and not (match.headers or match.query or match.plugins)
         and match.path.kind is not PathKind.REGEX
         and not configuration.forwarded_of(found, rule.route)
+        and not (rule.route.filters or not rule.route.upgrades or rule.route.limits.body)
         and not listener.startswith("bad")
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rauta.routing.errors import ModelError, Problem
+from rauta.routing.filters import RequestId, Rewrite
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import (
     Configuration,
@@ -25,11 +26,21 @@ from rauta.routing.model import (
     header_match,
     nearest,
 )
-from rauta.routing.services import Backend, Service, TimeoutOverrides, Timeouts
+from rauta.routing.services import (
+    Backend,
+    HealthCheck,
+    HealthKind,
+    LimitOverrides,
+    Service,
+    ServiceLimits,
+    TimeoutOverrides,
+    Timeouts,
+)
 from rauta.routing.settings import (
     X_FORWARDED,
     AccessLog,
     Address,
+    AdminSettings,
     Certificate,
     ClientLimits,
     ClientTimeouts,
@@ -38,11 +49,18 @@ from rauta.routing.settings import (
     OffloadMode,
     OffloadSettings,
     Secret,
+    Shutdown,
     TlsSettings,
 )
 from support.build import backend, configuration, route, service
 
 HERE = Address("0.0.0.0", 80)
+
+
+def route_with(**fields: Any) -> Route:
+    return Route(name="r", action=Forward(services=(WeightedService(name="s"),)), **fields)
+
+
 TLS = TlsSettings(certificates=(Certificate(cert="c", key=Secret(file="k")),))
 
 
@@ -78,12 +96,26 @@ def test_addresses(text: str, host: str, port: int, shown: str) -> None:
         ("1.2.3.256:80", "not a valid IPv4"),
         ("a b:80", "neither an IP address"),
         (":80", "has no host"),
-        ("unix:/run/x", "unix sockets are not supported"),
+        ("unix:", "1 to 107 bytes"),
+        ("unix:/" + "x" * 107, "1 to 107 bytes"),
+        ("unix:/" + "ä" * 54, "1 to 107 bytes"),
+        ("unix:/a\0b", "none of them NUL"),
     ],
 )
 def test_addresses_that_are_none(text: str, complaint: str) -> None:
     with pytest.raises(ModelError, match=complaint):
         Address.parse(text)
+
+
+def test_a_unix_socket_is_an_address() -> None:
+    address = Address.parse("unix:/run/a.sock")
+    assert address == Address.unix("/run/a.sock")
+    assert (address.host, address.port, address.path, address.ip) == ("", 0, "/run/a.sock", None)
+    assert str(address) == "unix:/run/a.sock"
+    assert not address.is_name
+    assert Address.parse("app.internal:80").is_name
+    assert not Address.parse("[::1]:80").is_name
+    assert Address.unix("/" + "x" * 106).path == "/" + "x" * 106
 
 
 BAD: list[tuple[Callable[[], Any], tuple[str | int, ...], str]] = [
@@ -94,6 +126,48 @@ BAD: list[tuple[Callable[[], Any], tuple[str | int, ...], str]] = [
     (lambda: service("bad name"), ("name",), "is not a name"),
     (lambda: service("-x"), ("name",), "is not a name"),
     (lambda: service("x" * 129), ("name",), "is not a name"),
+    (lambda: Address("", 0), (), "out of range"),
+    (lambda: Address("a", 0, "/run/a"), (), "has a host or a port"),
+    (lambda: Address("", 1, "/run/a"), (), "has a host or a port"),
+    (lambda: service("s", Backend(address=Address.unix("/a")), Backend(address=Address.unix("/a"))),
+     ("backends", 1, "address"), "already backend 1"),
+    (lambda: Timeouts(request=86401), ("request",), "1 ms to 24 h"),
+    (lambda: TimeoutOverrides(request=0), ("request",), "1 ms to 24 h"),
+    (lambda: ServiceLimits(body=-1), ("body",), "0 to 1 TiB"),
+    (lambda: ServiceLimits(body=(1 << 40) + 1), ("body",), "0 to 1 TiB"),
+    (lambda: LimitOverrides(body=-1), ("body",), "0 to 1 TiB"),
+    (lambda: ServiceLimits(connections=0), ("connections",), "1 to 65536"),
+    (lambda: ServiceLimits(waiting=-1), ("waiting",), "0 to 65536"),
+    (lambda: ServiceLimits(waiting=65537), ("waiting",), "0 to 65536"),
+    (lambda: ClientLimits(connections=0), ("connections",), "1 to 1000000"),
+    (lambda: HealthCheck(interval=0.05), ("interval",), "100 ms at least"),
+    (lambda: HealthCheck(interval=86401), ("interval",), "1 ms to 24 h"),
+    (lambda: HealthCheck(timeout=0), ("timeout",), "1 ms to 24 h"),
+    (lambda: HealthCheck(path="healthz"), ("path",), "does not start with '/'"),
+    (lambda: HealthCheck(path="/a?b c"), ("path",), "'/a?b c'"),
+    (lambda: HealthCheck(path="/../a"), ("path",), "above the root"),
+    (lambda: HealthCheck(host="a b"), ("host",), "'a b'"),
+    (lambda: HealthCheck(host="a:0"), ("host",), "'a:0'"),
+    (lambda: HealthCheck(statuses=()), ("statuses",), "no answer would be good"),
+    (lambda: HealthCheck(statuses=((200, 200), (199, 200))), ("statuses", 1), "not a range"),
+    (lambda: HealthCheck(statuses=((300, 200),)), ("statuses", 0), "not a range"),
+    (lambda: HealthCheck(statuses=((200, 600),)), ("statuses", 0), "not a range"),
+    (lambda: HealthCheck(healthy=0), ("healthy",), "1 to 100"),
+    (lambda: HealthCheck(unhealthy=101), ("unhealthy",), "1 to 100"),
+    (lambda: AdminSettings(socket=""), ("socket",), "1 to 107 bytes"),
+    (lambda: AdminSettings(address=Address("admin.internal", 1)), ("address",), "write an IP address"),
+    (lambda: AdminSettings(address=Address.unix("/a")), ("address",), "write an IP address"),
+    (lambda: AdminSettings(address=Address("0.0.0.0", 9901)), ("token",), "give a token"),
+    (lambda: Shutdown(delay=-1), ("delay",), "0 s to 1 h"),
+    (lambda: Shutdown(delay=3601), ("delay",), "0 s to 1 h"),
+    (lambda: Shutdown(timeout=0), ("timeout",), "1 ms to 24 h"),
+    (lambda: route_with(upgrades=frozenset({"a b"})), ("upgrades",), "not the name of a protocol"),
+    (lambda: route_with(upgrades=frozenset({"H2C"})), ("upgrades",), "cannot be tunnelled"),
+    (lambda: route_with(upgrades=frozenset({"http2"})), ("upgrades",), "cannot be tunnelled"),
+    (lambda: route_with(upgrades=frozenset({"TLS"})), ("upgrades",), "cannot be tunnelled"),
+    (lambda: route_with(filters=(RequestId(), Rewrite(prefix="/b")), matches=(Match(path=PathMatch.exact("/a")),)),
+     ("filters", 1, "prefix"), "needs a prefix match"),
+    (lambda: Listener(name="l", address=HERE, filters=(Rewrite(host="a.b"),)), ("filters", 0), "the match of a route"),
     (lambda: Timeouts(connect=0), ("connect",), "1 ms to 24 h"),
     (lambda: Timeouts(response=float("inf")), ("response",), "1 ms to 24 h"),
     (lambda: Timeouts(idle=float("nan")), ("idle",), "1 ms to 24 h"),
@@ -142,7 +216,7 @@ BAD: list[tuple[Callable[[], Any], tuple[str | int, ...], str]] = [
     (lambda: OffloadSettings(interfaces=("eth0", "a/b")), ("interfaces", 1), "not the name of a network interface"),
     (lambda: AccessLog(to=""), ("to",), "stdout"),
     (lambda: AccessLog(to="off", require=True), ("require",), "required and off"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("build", "where", "complaint"), BAD)
@@ -152,6 +226,25 @@ def test_bad_values(build: Callable[[], Any], where: tuple[str | int, ...], comp
     (problem,) = caught.value.problems
     assert problem.where == where
     assert complaint in problem.message
+
+
+def test_what_the_limits_allow() -> None:
+    assert ServiceLimits(body=0, connections=65536, waiting=0).body == 0
+    assert HealthCheck(path="/a?b=c", host="[::1]:80", statuses=((200, 599),), interval=0.1).kind is HealthKind.HTTP
+    assert Shutdown(delay=0).delay == 0
+    assert AdminSettings(address=Address("::1", 9901)).token is None
+    assert AdminSettings(address=Address("0.0.0.0", 9901), token=Secret(env="TOKEN")).address is not None
+    assert route_with(upgrades=frozenset({"WebSocket"})).upgrades == {"websocket"}
+    assert route_with().upgrades == {"websocket"}
+
+
+def test_addresses_are_taken_once() -> None:
+    web = Listener(name="web", address=Address("127.0.0.1", 80))
+    with pytest.raises(ModelError, match=r"admin\.address: 127\.0\.0\.1:80 is taken by listener 'web'"):
+        Configuration(listeners=(web,), admin=AdminSettings(address=Address("127.0.0.1", 80)))
+    one, two = (Listener(name=name, address=Address.unix("/run/a.sock")) for name in ("one", "two"))
+    with pytest.raises(ModelError, match=r"listeners\.two\.address: unix:/run/a\.sock is taken by 'one'"):
+        Configuration(listeners=(one, two))
 
 
 def test_a_configuration_reports_all_problems_at_once() -> None:
