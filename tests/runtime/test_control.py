@@ -21,6 +21,9 @@ from rauta.routing.settings import Address, Listener
 from rauta.runtime import control
 from rauta.runtime.control import (
     MESSAGE_LIMIT,
+    Applied,
+    Apply,
+    Built,
     Channel,
     Commit,
     ControlError,
@@ -28,16 +31,31 @@ from rauta.runtime.control import (
     Drain,
     Drained,
     Draining,
+    Drop,
     Failed,
     Prepared,
     Ready,
+    Reopen,
     Setup,
     encode,
     encode_setup,
     receive_setup,
 )
 
-MESSAGES = [Prepared(), Commit(), Ready(), Failed("no\nsuch \N{SNOWMAN}"), Drain(2.5), Draining(), Drained(True)]
+MESSAGES = [
+    Prepared(),
+    Commit(),
+    Ready(),
+    Failed("no\nsuch \N{SNOWMAN}"),
+    Drain(2.5, 0.5),
+    Draining(),
+    Drained(True),
+    Built(7, "why not"),
+    Apply(7),
+    Drop(8),
+    Applied(7),
+    Reopen(),
+]
 
 
 def configuration() -> Configuration:
@@ -171,7 +189,7 @@ def test_channel_tells_messages_and_then_the_end() -> None:
         ours.setblocking(False)
         await channel.open(loop, ours)
         with theirs:
-            channel.send(Drain(1.0))
+            channel.send(Drain(1.0, 0.0))
             theirs.sendall(encode(Prepared()) + encode(Drained(False)))
             theirs.settimeout(5)
             seen += await asyncio.to_thread(lambda: list(Decoder().feed(theirs.recv(1000))))
@@ -181,7 +199,7 @@ def test_channel_tells_messages_and_then_the_end() -> None:
         return seen
 
     seen = asyncio.run(scenario())
-    assert set(map(repr, seen)) == set(map(repr, [Drain(1.0), Prepared(), Drained(False)]))
+    assert set(map(repr, seen)) == set(map(repr, [Drain(1.0, 0.0), Prepared(), Drained(False)]))
 
 
 def test_channel_gives_up_on_a_peer_that_talks_nonsense() -> None:

@@ -31,7 +31,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Makes children run a script instead of the worker."""
 
     def install(script: str) -> None:
-        def execute(slot: int, control: int, *_: object) -> subprocess.Popen[bytes]:
+        def execute(slot: int, connections: tuple[int, int], *_: object) -> subprocess.Popen[bytes]:
+            control, _passing = connections
             command = [sys.executable, "-c", PRELUDE + SEND + script, str(control)]
             return subprocess.Popen(command, pass_fds=(control,))
 

@@ -24,11 +24,13 @@ class Child:
         self.listener = socket.create_server(("127.0.0.1", self.port))
         self.control, theirs = socket.socketpair()
         self.control.settimeout(PATIENCE)
-        fds = (theirs.fileno(), self.listener.fileno())
-        arguments = [f"slot=0 control={fds[0]} listeners={fds[1]}".split()]
+        self.passing, their_passing = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        fds = (theirs.fileno(), their_passing.fileno(), self.listener.fileno())
+        arguments = [f"slot=0 control={fds[0]} passing={fds[1]} listeners={fds[2]}".split()]
         command = [sys.executable, "-m", "rauta.runtime.worker", *arguments[0]]
         self.process = subprocess.Popen(command, cwd=ROOT, pass_fds=fds)
         theirs.close()
+        their_passing.close()
         self._decoder = Decoder()
 
     @property
@@ -52,6 +54,7 @@ class Child:
 
     def close(self) -> None:
         self.control.close()
+        self.passing.close()
         self.listener.close()
         if self.process.poll() is None:
             self.process.kill()
@@ -73,7 +76,7 @@ def test_the_life_of_a_worker(child: Child) -> None:
     child.control.sendall(encode(Commit()))
     assert child.hear() == Ready()
     assert get(child.port) == (200, b"here")
-    child.control.sendall(encode(Drain(5.0)))
+    child.control.sendall(encode(Drain(5.0, 0.5)))
     assert child.hear() == Drained(True)
     assert child.hear() is None
     assert child.process.wait(PATIENCE) == 0
@@ -93,7 +96,7 @@ def test_a_worker_ends_with_its_supervisor_at_any_stage(child: Child, sent: str)
 
 
 def test_a_start_that_is_called_off_serves_nothing(child: Child) -> None:
-    child.control.sendall(encode_setup(child.setup) + encode(Drain(5.0)))
+    child.control.sendall(encode_setup(child.setup) + encode(Drain(5.0, 0.5)))
     assert [child.hear(), child.hear(), child.hear()] == [Prepared(), Drained(True), None]
     assert child.process.wait(PATIENCE) == 0
 
@@ -113,7 +116,7 @@ from rauta.runtime import worker
 def hang(setup, fds):
     while True: pass
 worker.BUILD_LIMIT, worker.receive_setup, worker.build = 1, lambda control: object(), hang
-worker.serve(socket.socketpair()[0], [], None)
+worker.serve(*socket.socketpair(), [], None)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30)
     assert done.returncode == -signal.SIGALRM
