@@ -12,13 +12,13 @@ from rauta.ctl import errors
 from rauta.ctl.errors import ControlError
 from rauta.ctl.output import Output
 
-_DESCRIPTION: Final = "Look at a configuration of rauta without running it."
+_DESCRIPTION: Final = "Look at a configuration of rauta without running it, or at a gateway that runs."
 _FILES: Final = "./rauta.yaml, then /etc/rauta/rauta.yaml"
 _EXITS: Final = """\
 exit codes:
   0  done; check: the file is good; explain: a route claims the request
-  1  failed at run time, for example because the output cannot be written
-  2  a bad configuration or command line; check --strict: a warning
+  1  failed at run time: the output cannot be written, no gateway answers
+  2  a bad configuration or command line; check --strict: a warning; reload: the new file is not served
   3  explain: no route claims the request
 """
 
@@ -59,6 +59,31 @@ def _plugins(arguments: argparse.Namespace, output: Output) -> int:
 
     del arguments
     return plugins.run(output)
+
+
+def _socket(arguments: argparse.Namespace) -> str:
+    from rauta.ctl.client import socket_path
+
+    return socket_path(arguments.socket, arguments.config)
+
+
+def _act(name: str) -> Command:
+    def command(arguments: argparse.Namespace, output: Output) -> int:
+        from rauta.ctl import live
+
+        return live.command(output, socket=_socket(arguments), name=name)
+
+    return command
+
+
+def _show(name: str) -> Command:
+    def command(arguments: argparse.Namespace, output: Output) -> int:
+        from rauta.ctl import live
+
+        shows = {"status": live.status, "services": live.services, "stats": live.stats, "dump": live.dump}
+        return shows[name](output, socket=_socket(arguments))
+
+    return command
 
 
 def _version() -> str:
@@ -114,6 +139,23 @@ def parser() -> argparse.ArgumentParser:
     routes.add_argument("file", metavar="FILE", nargs="?", help=f"default: {_FILES}")
 
     add("plugins", _plugins, "list the matchers, balancers and offloads that are installed")
+
+    running = {
+        "status": (_show("status"), "say what runs: version, generation, workers, the last reload"),
+        "services": (_show("services"), "list the backends of a running gateway, with their health"),
+        "stats": (_show("stats"), "count the requests of a running gateway by route and service"),
+        "dump": (_show("dump"), "print the configuration that a running gateway serves"),
+        "reload": (
+            _act("reload"),
+            "let a running gateway read its file again: all of it is served, or nothing",
+        ),
+        "reopen": (_act("reopen"), "let a running gateway open its access log again, after it was renamed"),
+        "drain": (_act("drain"), "let a running gateway finish what is in flight, and stop"),
+    }
+    for name, (command, text) in running.items():
+        sub = add(name, command, text)
+        sub.add_argument("--socket", metavar="PATH", help="the gateway's admin socket; default: /run/rauta/admin.sock")
+        sub.add_argument("--config", metavar="FILE", help="take the socket from the gateway's file")
     return top
 
 

@@ -1,25 +1,159 @@
-"""What a worker counts."""
+"""What a worker counts, and under which names. The names are public (docs/metrics.md).
+
+No label has a value that clients can choose: hosts are none, and methods beyond the known ones are `OTHER`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from rauta.proxy.counters import Column, Kind
 
 if TYPE_CHECKING:
     from rauta.proxy.dataplane import DataPlane
     from rauta.proxy.exchange import Exchange
 
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
-class WorkerMetrics(Protocol):
-    """Where the data plane tells what happened."""
+REQUESTS: Final = "rauta_requests_total"
+DURATION: Final = "rauta_request_duration_seconds"
+UPSTREAM: Final = "rauta_upstream_response_seconds"
+FAILURES: Final = "rauta_failures_total"
+RETRIES: Final = "rauta_retries_total"
+SENT: Final = "rauta_sent_bytes_total"
+RECEIVED: Final = "rauta_received_bytes_total"
+CONNECTIONS: Final = "rauta_connections_total"
+OPEN: Final = "rauta_connections_open"
+POOL: Final = "rauta_upstream_connections"
+WAITING: Final = "rauta_upstream_waiting"
+IN_FLIGHT: Final = "rauta_upstream_requests_in_flight"
+CONNECTS: Final = "rauta_upstream_connects_total"
+
+LABELS: Final[dict[str, tuple[str, ...]]] = {
+    REQUESTS: ("listener", "route", "service", "code", "method", "protocol", "tier"),
+    DURATION: ("listener", "route", "service"),
+    UPSTREAM: ("service",),
+    FAILURES: ("listener", "route", "service", "reason"),
+    RETRIES: ("service",),
+    SENT: ("listener",),
+    RECEIVED: ("listener",),
+    CONNECTIONS: ("listener",),
+    OPEN: ("listener",),
+    POOL: ("backend", "state"),
+    WAITING: ("backend",),
+    IN_FLIGHT: ("backend",),
+    CONNECTS: ("backend", "outcome"),
+}
+
+HELP: Final[dict[str, str]] = {
+    REQUESTS: "Requests that got a response, or whose client left.",
+    DURATION: "From the head of a request to the end of its response.",
+    UPSTREAM: "From the connection to a backend to the head of its response.",
+    FAILURES: "Requests that rauta answered itself or gave up, and why (the reasons of the access log).",
+    RETRIES: "Attempts beyond the first to send a request to a backend.",
+    SENT: "Bytes of response bodies.",
+    RECEIVED: "Bytes of request bodies.",
+    CONNECTIONS: "Connections of clients that were accepted.",
+    OPEN: "Connections of clients that are open.",
+    POOL: "Connections to backends that are open.",
+    WAITING: "Requests that wait for a connection to a backend.",
+    IN_FLIGHT: "Requests that are with a backend, or on their way to it.",
+    CONNECTS: "Attempts to connect to a backend.",
+}
+
+
+class _Cells:
+    """The cells that one kind of exchange is counted in."""
+
+    __slots__ = ("duration", "received", "requests", "retries", "sent", "upstream")
+
+    def __init__(self, column: Column, exchange: Exchange) -> None:
+        listener, route, service = _labels(exchange)
+        head = exchange.head
+        method = head.method if head.method in METHODS else "OTHER"
+        labels = (listener, route, service, str(exchange.status), method, f"HTTP/{head.version}", "3")
+        self.requests = column.cell(Kind.COUNTER, REQUESTS, *labels)
+        self.duration = column.cell(Kind.HISTOGRAM, DURATION, listener, route, service)
+        self.sent = column.cell(Kind.COUNTER, SENT, listener)
+        self.received = column.cell(Kind.COUNTER, RECEIVED, listener)
+        self.upstream = column.cell(Kind.HISTOGRAM, UPSTREAM, service)
+        self.retries = column.cell(Kind.COUNTER, RETRIES, service)
+
+
+def _labels(exchange: Exchange) -> tuple[str, str, str]:
+    return exchange.dispatcher.listener.name, exchange.route or "", exchange.service or ""
+
+
+class WorkerMetrics:
+    """Counts into a column; the data plane tells it what happened."""
+
+    __slots__ = ("_backends", "_column", "_counted", "_unrouted")
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._unrouted: dict[Any, _Cells] = {}  # exchanges that no route claimed
+        self._counted: dict[str, tuple[int, int]] = {}  # connects and failures of a backend that are in the column
+        self._backends: frozenset[str] = frozenset()  # whose gauges are not 0
 
     def exchange(self, exchange: Exchange, duration: float) -> None:
-        """An exchange has ended after `duration` seconds."""
+        """An exchange has ended after `duration` seconds. Some 1.5 us."""
+        column, head, plan = self._column, exchange.head, exchange.plan
+        key: tuple[Any, ...] = (exchange.status, head.method, head.version)
+        if plan is None:
+            cache, key = self._unrouted, (exchange.dispatcher.listener.name, exchange.route, *key)
+        else:
+            cache = plan.series
+        if key[-2] not in METHODS:  # of which a client could invent any number
+            key = (*key[:-2], "OTHER", key[-1])
+        found = cache.get(key)
+        if found is None:
+            found = cache[key] = _Cells(column, exchange)
+        cells = column.cells
+        cells[found.requests] += 1
+        column.observe(found.duration, duration)
+        if exchange.bytes_sent:
+            cells[found.sent] += exchange.bytes_sent
+        if exchange.bytes_received:
+            cells[found.received] += exchange.bytes_received
+        if exchange.t_head and exchange.t_connected:
+            column.observe(found.upstream, exchange.t_head - exchange.t_connected)
+        if exchange.attempts > 1:
+            cells[found.retries] += exchange.attempts - 1
+        if exchange.reason is not None:
+            cells[column.cell(Kind.COUNTER, FAILURES, *_labels(exchange), exchange.reason)] += 1
 
     def refused(self, listener: str, reason: str) -> None:
         """A request or connection was refused before it became an exchange."""
+        column = self._column
+        column.cells[column.cell(Kind.COUNTER, FAILURES, listener, "", "", reason)] += 1
 
     def accepted(self, listener: str) -> None:
         """A connection was accepted."""
+        column = self._column
+        column.cells[column.cell(Kind.COUNTER, CONNECTIONS, listener)] += 1
 
     def tick(self, plane: DataPlane) -> None:
-        """About once a second: what is there now."""
+        """About once a second: the heartbeat, and what is there now."""
+        column = self._column
+        cells = column.cells
+        column.beat(int(monotonic() * 1000))
+        for dispatcher in plane.dispatchers:
+            cells[column.cell(Kind.GAUGE, OPEN, dispatcher.listener.name)] = len(dispatcher.connections)
+        present = set()
+        for pool in plane.pools:
+            name = pool.name
+            present.add(name)
+            cells[column.cell(Kind.GAUGE, POOL, name, "idle")] = pool.idle
+            cells[column.cell(Kind.GAUGE, POOL, name, "busy")] = max(0, pool.open - pool.idle)
+            cells[column.cell(Kind.GAUGE, WAITING, name)] = pool.waiting
+            cells[column.cell(Kind.GAUGE, IN_FLIGHT, name)] = pool.in_flight
+            made, failed = self._counted.get(name, (0, 0))
+            cells[column.cell(Kind.COUNTER, CONNECTS, name, "failed")] += pool.failures - failed
+            cells[column.cell(Kind.COUNTER, CONNECTS, name, "made")] += pool.connects - pool.failures - (made - failed)
+            self._counted[name] = (pool.connects, pool.failures)
+        for name in self._backends - present:  # a reload has removed it
+            for labels in ((POOL, name, "idle"), (POOL, name, "busy"), (WAITING, name), (IN_FLIGHT, name)):
+                cells[column.cell(Kind.GAUGE, *labels)] = 0
+            self._counted.pop(name, None)
+        self._backends = frozenset(present)

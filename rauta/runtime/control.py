@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _HEADER: Final = struct.Struct("!cI")
 _JSON: Final = b"J"
 _PICKLE: Final = b"P"
-MESSAGE_LIMIT: Final = 64 * 1024  # the longest message is the text of a Failed: some hundred bytes
+MESSAGE_LIMIT: Final = 1024 * 1024  # the longest message names all backends of a service
 MESSAGE_TEXT_LIMIT: Final = 8 * 1024  # characters of a Failed; JSON escapes make at most 6 bytes of one
 
 
@@ -98,6 +98,55 @@ class Reopen:
     """Supervisor: a new descriptor for the access log has been sent; the old one is to be closed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSetup:
+    """What the agent works for; a new one with each generation. `token` is that of the admin interface."""
+
+    generation: int
+    configuration: Configuration
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Agent, passed on to the workers: these backends of a service (addresses as configured) must get no requests."""
+
+    service: str
+    down: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Agent, passed on to the workers: the literal addresses that the host of a backend has now."""
+
+    host: str
+    addresses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Agent: somebody who may do so wants `reload`, `reopen` or `drain`. Answered by a Result with the same number."""
+
+    number: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Supervisor: how a Command ended; the text is for the operator."""
+
+    number: int
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Supervisor: the state of the processes, whenever it changes; the keys are those of /v1/status."""
+
+    status: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Worker: everything is built, nothing is served yet."""
@@ -141,7 +190,9 @@ class Drained:
     complete: bool
 
 
-Message = Prepared | Commit | Ready | Failed | Drain | Draining | Drained | Built | Apply | Drop | Applied | Reopen
+OfWorkers = Prepared | Commit | Ready | Failed | Drain | Draining | Drained | Built | Apply | Drop | Applied | Reopen
+OfTheAgent = Health | Names | Command | Result | Status
+Message = OfWorkers | OfTheAgent
 
 _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Prepared: {},
@@ -156,6 +207,11 @@ _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Drop: {"generation": int},
     Applied: {"generation": int},
     Reopen: {},
+    Health: {"service": str, "down": list},
+    Names: {"host": str, "addresses": list},
+    Command: {"number": int, "name": str},
+    Result: {"number": int, "ok": bool, "text": str},
+    Status: {"status": dict},
 }
 _BY_NAME: Final = {cls.__name__: cls for cls in _FIELDS}
 
@@ -180,7 +236,20 @@ def encode_change(change: Change) -> bytes:
     return _pickled(change)
 
 
-def _pickled(what: Setup | Change) -> bytes:
+def encode_agent_setup(setup: AgentSetup) -> bytes:
+    """One frame."""
+    return _pickled(setup)
+
+
+def agent_setup_of(payload: bytes) -> AgentSetup:
+    """The AgentSetup in a pickled frame from the supervisor. Raises ControlError."""
+    setup = _unpickled(payload)
+    if not isinstance(setup, AgentSetup):
+        raise ControlError(f"the frame holds a {type(setup).__name__}")
+    return setup
+
+
+def _pickled(what: Setup | Change | AgentSetup) -> bytes:
     payload = pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL)
     return _HEADER.pack(_PICKLE, len(payload)) + payload
 
@@ -191,6 +260,8 @@ def _message_of(payload: bytes) -> Message:
         cls = _BY_NAME[fields.pop("is")]
         expected = _FIELDS[cls]
         if fields.keys() != expected.keys() or any(type(fields[name]) is not kind for name, kind in expected.items()):
+            raise TypeError
+        if any(type(item) is not str for value in fields.values() if type(value) is list for item in value):
             raise TypeError
         return cls(**fields)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

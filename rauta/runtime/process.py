@@ -27,15 +27,15 @@ from rauta.runtime.control import (
     Draining,
     Drop,
     Failed,
+    Health,
     Message,
+    Names,
     Prepared,
     Ready,
     Reopen,
 )
 from rauta.runtime.passing import send_descriptors
-
-# Over the exec these are blocked, until the worker ignores them: else Ctrl-C would kill one that is starting.
-_BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGHUP})
+from rauta.runtime.terminal import blocked_signals
 
 # What a worker said right before its death is in the socket's buffer; reading it takes one turn of the loop.
 # More than that is waited for only if a process that the worker started holds the other end open.
@@ -71,17 +71,22 @@ _STAGE_OF: Final[dict[type[Message], Stage]] = {
 class WorkerProcess:
     """A child that was exec'ed, its control connection and its stage.
 
-    Building one starts the process, which inherits `sockets` (in the order of the listeners) and `others`.
-    `watch` must run as a task from then on. Raises OSError.
+    Building one starts the process, which inherits `sockets` (in the order of the listeners), the `segment` to count
+    in, and `others`. `watch` must run as a task from then on. Raises OSError.
     """
 
     def __init__(
-        self, slot: int, sockets: tuple[int, ...], others: tuple[int, ...], loop: asyncio.AbstractEventLoop
+        self,
+        slot: int,
+        sockets: tuple[int, ...],
+        segment: int,
+        others: tuple[int, ...],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._ours, theirs = socket.socketpair()
         self._passing, their_passing = socket.socketpair(type=socket.SOCK_SEQPACKET)
         try:
-            self._child = _execute(slot, (theirs.fileno(), their_passing.fileno()), sockets, others)
+            self._child = _execute(slot, (theirs.fileno(), their_passing.fileno(), segment), sockets, others)
         except BaseException:
             self._ours.close()
             self._passing.close()
@@ -188,6 +193,10 @@ class WorkerProcess:
         """Let it forget what it may have built."""
         self._channel.send(Drop(generation))
 
+    def tell(self, message: Health | Names) -> None:
+        """What the agent has found out about backends."""
+        self._channel.send(message)
+
     def reopen(self, fd: int) -> None:
         """Give it another descriptor for the access log. Raises WorkerError: it takes none."""
         self._pass([fd])
@@ -251,23 +260,21 @@ class WorkerProcess:
 
 
 def _execute(
-    slot: int, connections: tuple[int, int], sockets: tuple[int, ...], others: tuple[int, ...]
+    slot: int, connections: tuple[int, int, int], sockets: tuple[int, ...], others: tuple[int, ...]
 ) -> subprocess.Popen[bytes]:
     listeners = ",".join(map(str, sockets))
-    control, passing = connections
-    arguments = [f"slot={slot}", f"control={control}", f"passing={passing}", f"listeners={listeners}"]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
-    try:
+    named = zip(("control", "passing", "segment"), connections, strict=True)
+    arguments = [f"slot={slot}", *(f"{name}={fd}" for name, fd in named), f"listeners={listeners}"]
+    with blocked_signals():
         return subprocess.Popen(  # noqa: S603 - this interpreter and our own module
-            [sys.executable, *_flags(), "-m", "rauta.runtime.worker", *arguments],
+            [sys.executable, *interpreter_flags(), "-m", "rauta.runtime.worker", *arguments],
             stdin=subprocess.DEVNULL,
-            pass_fds=(control, passing, *sockets, *others),
+            pass_fds=(*connections, *sockets, *others),
         )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _flags() -> list[str]:
+def interpreter_flags() -> list[str]:
+    """For `python -m`, of our own modules."""
     # `-m` puts the working directory first on the path, where a stray json.py would be imported. The worker
     # gets it only if this process has it too, that is, was itself started by `-m`.
     return [] if str(Path.cwd()) in sys.path or "" in sys.path else ["-P"]

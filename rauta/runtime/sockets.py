@@ -104,8 +104,8 @@ def _bound_for_all(address: Address, slots: int) -> list[socket.socket]:
     return found
 
 
-def _bound_unix(path: str) -> socket.socket:
-    """A socket file that everyone may connect to, as a port is; who should not gets no right to its directory.
+def _bound_unix(path: str, *, mode: int = 0o666) -> socket.socket:
+    """A socket file. By default everyone may connect to it, as to a port; who should not gets no right to its folder.
 
     One that a dead process left is replaced. Raises OSError (EADDRINUSE: another one listens).
     """
@@ -114,8 +114,11 @@ def _bound_unix(path: str) -> socket.socket:
         sock.setblocking(False)
         if _is_dead(path):
             Path(path).unlink()
-        sock.bind(path)
-        Path(path).chmod(0o666)
+        before = os.umask(0o777 & ~mode)  # from the first moment on
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
     except BaseException:
         sock.close()
         raise
@@ -175,3 +178,34 @@ def _complaint(address: Address, error: OSError) -> str:
         )
     hint = _HINTS.get(error.errno or 0)
     return f"{address} {hint}" if hint else f"{address}: {os.strerror(error.errno or 0)}"
+
+
+def bind_admin(path: str, address: Address | None) -> dict[str, socket.socket]:
+    """The sockets of the admin interface, listening: `socket` for its owner alone, and `address`.
+
+    Raises StartError; then none is open.
+    """
+    found: dict[str, socket.socket] = {}
+    try:
+        Path(path).parent.mkdir(mode=0o755, exist_ok=True)
+        found["socket"] = _bound_unix(path, mode=0o600)
+        if address is not None:
+            _probe(address)
+            found["address"] = _bound(address, shared=False)
+        for sock in found.values():
+            sock.listen(128)
+    except OSError as error:
+        what = f"unix:{path}" if "socket" not in found else str(address)
+        close_admin(found)
+        hint = _HINTS.get(error.errno or 0) or error.strerror
+        raise StartError(f"admin: {what}: {hint}") from error
+    return found
+
+
+def close_admin(found: dict[str, socket.socket]) -> None:
+    """Close them, and remove the file of the unix socket."""
+    for sock in found.values():
+        name = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+        if name:
+            _remove(name)
+        sock.close()

@@ -16,7 +16,7 @@ from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
 from rauta.runtime.offloading import Offloading
 from rauta.runtime.resolve import unresolved
-from rauta.runtime.supervisor import Supervisor
+from rauta.runtime.supervisor import Origin, Supervisor
 from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -62,10 +62,13 @@ def run(source: Source, events: EventLog) -> int:
             configuration,
             events=events,
             log=log,
-            place=lambda listener: source.at("listeners", listener.name, "address"),
+            origin=Origin(
+                name=source.name,
+                place=lambda listener: source.at("listeners", listener.name, "address"),
+                load=source.load,
+            ),
             offloading=running,
             on_ready=lambda pids: announce(events, configuration, running, pids, source.name),
-            load=source.load,
         )
         return asyncio.run(_run(supervisor, source, events))
 

@@ -12,14 +12,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
+import rauta
+from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT, HANG_TIMEOUT
 from rauta.routing.model import Configuration
 from rauta.routing.settings import Listener
-from rauta.runtime import sockets
-from rauta.runtime.control import Setup, encode_setup
+from rauta.runtime import agents, segment, sockets
+from rauta.runtime.agents import Agents
+from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
 from rauta.runtime.log import EventLog
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
 KILL_GRACE: Final = 5.0  # beyond the drain, until SIGKILL: closing tables and flushing logs takes milliseconds
+HEART_INTERVAL: Final = 5.0  # between two looks at the workers' heartbeats
 HASTY_IDLE: Final = 0.5  # how long idle connections are kept when a person has pressed Ctrl-C
 HURRY_GRACE: Final = 1.0  # the same after a second signal, when somebody is waiting
 
@@ -61,6 +66,16 @@ class Backoff:
         return delay
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where the configuration comes from: a name for people; the place of a listener's address in it (see
+    `sockets.bind`); and what reads it anew, in a thread, raising StartError. None: there is no file."""
+
+    name: str = ""
+    place: Callable[[Listener], str] | None = None
+    load: Callable[[], Configuration] | None = None
+
+
 def worker_count(configuration: Configuration) -> int:
     """As configured, or one per CPU that this process may use."""
     return configuration.workers or min(len(os.sched_getaffinity(0)), 256)
@@ -69,9 +84,8 @@ def worker_count(configuration: Configuration) -> int:
 class Supervisor:
     """Runs one configuration until a signal ends it.
 
-    `log` opens the access log. `place`: see `sockets.bind`. `offloading` is stopped when `run` ends, and has served no
-    other supervisor. `on_ready` is called once, when all workers serve and the offload is live, and gets their pids.
-    `load` reads the configuration anew for a reload, in a thread, and raises StartError; None: there is no file.
+    `log` is the access log. `offloading` is stopped when `run` ends, and has served no other supervisor. `on_ready` is
+    called once, when all workers serve and the offload is live, and gets their pids.
     """
 
     def __init__(
@@ -80,22 +94,25 @@ class Supervisor:
         *,
         events: EventLog,
         log: LogFile | None = None,
-        place: Callable[[Listener], str] | None = None,
+        origin: Origin | None = None,
         offloading: Offloading | None = None,
         on_ready: Callable[[Sequence[int]], None] | None = None,
-        load: Callable[[], Configuration] | None = None,
     ) -> None:
         self._configuration = configuration
         self._generation = 1  # the last number that was given away; the offload is told it
         self._offloading = offloading
         self._events = events
         self._on_ready = on_ready
-        self._place = place
-        self._load = load
+        self._origin = Origin() if origin is None else origin
         self._log = LogFile(None) if log is None else log
-        groups = sockets.bind(configuration.listeners, worker_count(configuration), place=place)
+        groups = sockets.bind(configuration.listeners, worker_count(configuration), place=self._origin.place)
         self._slots = [Slot(index=index, sockets=group) for index, group in enumerate(groups)]
         self._workers: set[WorkerProcess] = set()
+        self._segment = segment.create(len(self._slots))
+        self._started = time.time()
+        self._restarts = 0
+        self._draining = self._ready = False
+        self._reloads: dict[str, Any] = {"succeeded": 0, "failed": 0, "last": None}
 
     async def run(self) -> int:
         """Start, serve, and stop on SIGTERM or SIGINT; a second one stops at once. The exit status.
@@ -105,9 +122,11 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._watchers = Tasks(self._loop)
         self._keepers = Tasks(self._loop)
+        self._helpers = Tasks(self._loop)
         self._stop: asyncio.Future[str] = self._loop.create_future()
         self._hurry = asyncio.Event()
         self._gate = Gate()
+        self._agents = Agents(self._segment, self._events, on_news=self._on_news, on_command=self._on_command)
         self._wanted = asyncio.Event()  # a reload, by signal
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
@@ -117,6 +136,10 @@ class Supervisor:
             if await self._unless_stopped(self._start(), name="start"):
                 for slot in self._slots:
                     self._keepers.start(self._keep(slot), name=f"keeper of slot {slot.index}")
+                self._helpers.start(self._agents.keep(), name="keeper of the agent")
+                self._helpers.start(self._watch_hearts(), name="heartbeats")
+                self._ready = True
+                self._tell_status()
                 await self._unless_stopped(self._reload_on_signal(), name="serve")
             await self._drain(self._stop.result())
             return EXIT_OK
@@ -136,7 +159,7 @@ class Supervisor:
             await work
 
         task = self._keepers.start(run(), name=name)
-        crashes = (self._keepers.crashed, self._watchers.crashed)
+        crashes = (self._keepers.crashed, self._watchers.crashed, self._helpers.crashed)
         first: list[asyncio.Future[Any]] = [task, self._stop, *crashes]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         for crash in crashes:
@@ -147,6 +170,8 @@ class Supervisor:
     # --- start ------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        admin = self._agents.bind(self._configuration.admin)
+        self._agents.configure(self._agent_setup(self._configuration), admin)
         workers = []
         for slot in self._slots:
             try:
@@ -178,7 +203,7 @@ class Supervisor:
         listeners = self._configuration.listeners
         fds = tuple(slot.sockets[listener.address].fileno() for listener in listeners)
         log = self._log.fd
-        worker = WorkerProcess(slot.index, fds, () if log is None else (log,), self._loop)
+        worker = WorkerProcess(slot.index, fds, self._segment, () if log is None else (log,), self._loop)
         self._workers.add(worker)
         self._watchers.start(self._watch(worker), name=f"watcher of worker {worker.pid}")
         await worker.send_setup(encode_setup(Setup(configuration=self._configuration, access_log=log)))
@@ -236,6 +261,10 @@ class Supervisor:
         except WorkerError:
             return  # it is gone, which its keeper sees and tells
         else:
+            for news in self._agents.news:
+                worker.tell(news)
+            self._restarts += 1
+            self._tell_status()
             text = f"worker {worker.slot} is replaced (pid {worker.pid})"
             self._events.info("worker_ready", text, worker=worker.slot, worker_pid=worker.pid)
 
@@ -261,29 +290,47 @@ class Supervisor:
         """Read the configuration anew and serve it everywhere, or change nothing. One at a time, in order."""
         async with self._gate.reload():
             try:
-                if self._load is None:
+                if self._origin.load is None:
                     raise StartError("there is no configuration file to read again")
-                configuration = await asyncio.to_thread(self._load)
+                configuration = await asyncio.to_thread(self._origin.load)
                 serving = [slot.worker for slot in self._slots if slot.worker and slot.worker.stage is Stage.READY]
                 revision = Revision(
                     self._generation + 1, self._configuration, configuration, slots=self._slots, log=self._log
                 )
                 self._generation += 1
-                await revision.prepare(serving, self._offloading, place=self._place)
+                setup = self._agent_setup(configuration)
+                admin = self._agents.bind(configuration.admin)
+                try:
+                    await revision.prepare(serving, self._offloading, place=self._origin.place)
+                except BaseException:
+                    sockets.close_admin(admin or {})
+                    raise
                 self._configuration = configuration
                 await revision.commit(serving, self._offloading)
+                self._agents.configure(setup, admin)
             except (StartError, WorkerError) as error:
                 self._events.error("reload_failed", f"{cause}: the old configuration goes on: {error}", cause=cause)
-                return Reloaded(ok=False, text=str(error))
+                return self._reloaded(Reloaded(ok=False, text=str(error)))
         text = f"{cause}: generation {self._generation} is live"
         self._events.info("reloaded", text, cause=cause, generation=self._generation, notes=revision.notes)
-        return Reloaded(ok=True, text=text)
+        return self._reloaded(Reloaded(ok=True, text="; ".join([text, *revision.notes])))
+
+    def _reloaded(self, result: Reloaded) -> Reloaded:
+        self._reloads["succeeded" if result.ok else "failed"] += 1
+        self._reloads["last"] = {"time": time.time(), "ok": result.ok, "text": result.text}
+        self._tell_status()
+        return result
+
+    def _agent_setup(self, configuration: Configuration) -> AgentSetup:
+        return AgentSetup(
+            generation=self._generation, configuration=configuration, token=agents.token_of(configuration)
+        )
 
     def _reopen(self) -> None:
         """SIGUSR1: the access log has been renamed."""
         self._keepers.start(self._reopen_log(), name="reopen the access log")
 
-    async def _reopen_log(self) -> None:
+    async def _reopen_log(self) -> tuple[bool, str]:
         async with self._gate.reload():
             try:
                 fd = self._log.reopened()
@@ -292,12 +339,81 @@ class Supervisor:
                         worker.reopen(fd)
             except (OSError, WorkerError) as error:
                 self._events.error("reopen_failed", f"access log: {error}")
-            else:
-                self._events.info("reopened", "the access log is open anew")
+                return False, f"access log: {error}"
+        self._events.info("reopened", "the access log is open anew")
+        return True, "the access log is open anew"
+
+    # --- the agent ---------------------------------------------------------------------------------------
+
+    def _on_news(self, news: Health | Names) -> None:
+        for worker in self._workers:
+            if worker.stage is Stage.READY:
+                worker.tell(news)
+
+    def _on_command(self, command: Command) -> None:
+        self._helpers.start(self._obey(command), name=f"command {command.name}")
+
+    async def _obey(self, command: Command) -> None:
+        if command.name == "reload":
+            reloaded = await self.reload("admin")
+            result = Result(command.number, reloaded.ok, reloaded.text)
+        elif command.name == "reopen":
+            result = Result(command.number, *await self._reopen_log())
+        elif command.name == "drain":
+            result = Result(command.number, True, "the gateway finishes what is in flight and stops")
+        else:
+            result = Result(command.number, False, f"there is no command {command.name!r}")
+        self._agents.answer(result)
+        if command.name == "drain" and not self._stop.done():
+            self._stop.set_result("admin")
+
+    def _tell_status(self) -> None:
+        workers = [
+            {"slot": slot.index, "pid": slot.worker.pid, "stage": slot.worker.stage.name.lower()}
+            for slot in self._slots
+            if slot.worker is not None
+        ]
+        offload = None
+        if self._offloading is not None:
+            offload = {"name": self._offloading.name, "reason": self._offloading.reason}
+        self._agents.tell(
+            {
+                "version": rauta.__version__,
+                "source": self._origin.name,
+                "started": self._started,
+                "generation": self._generation,
+                "ready": self._ready,
+                "draining": self._draining,
+                "workers": workers,
+                "restarts": self._restarts,
+                "offload": offload,
+                "reloads": self._reloads,
+            }
+        )
+
+    async def _watch_hearts(self) -> None:
+        """A worker whose loop does not turn any more serves nobody, and would keep its share of the connections."""
+        columns = segment.columns(self._segment)
+        while True:
+            await asyncio.sleep(HEART_INTERVAL)
+            now = time.monotonic()
+            for slot in self._slots:
+                worker = slot.worker
+                if worker is None or worker.stage is not Stage.READY:
+                    continue
+                last = max(segment.heartbeat(columns[slot.index]) / 1000, worker.started_at)
+                if now - last > HANG_TIMEOUT:
+                    text = f"worker {slot.index} (pid {worker.pid}) has not moved for {now - last:.0f} s: it is killed"
+                    self._events.error("worker_hung", text, worker=slot.index, worker_pid=worker.pid)
+                    worker.kill()
 
     # --- stop -------------------------------------------------------------------------------------------
 
     async def _drain(self, cause: str) -> None:
+        self._draining = True
+        self._tell_status()  # /readyz fails from here on
+        if self._configuration.shutdown.delay and not self._hurry.is_set():
+            await self._ended_within(self._configuration.shutdown.delay, hurry=self._hurry)
         await self._keepers.cancel()
         workers = [*self._workers]
         seconds = self._configuration.shutdown.timeout
@@ -338,6 +454,9 @@ class Supervisor:
             worker.kill()
         await self._all_gone()
         await self._watchers.cancel()
+        await self._agents.stop()
+        await self._helpers.cancel()
+        os.close(self._segment)
         sockets.close([slot.sockets for slot in self._slots])
         if self._offloading is not None:
             await self._offloading.stop()

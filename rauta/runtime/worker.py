@@ -1,11 +1,11 @@
 """A worker: one event loop that serves the sockets of its slot. Started by the supervisor as
 
-    python -m rauta.runtime.worker slot=0 control=7 passing=8 listeners=4,5
+    python -m rauta.runtime.worker slot=0 control=7 passing=8 segment=9 listeners=4,5
 
-with its end of the control connection (see `control`), the socket for further descriptors, and its listening sockets,
-in the order of the listeners, as inherited descriptors. It reads no configuration file; what it needs comes in its
-Setup, and in the Changes of reloads. When the supervisor is gone, however it went, the connection ends: the
-worker then drains and exits.
+with its end of the control connection (see `control`), the socket for further descriptors, the memory for counters and
+its listening sockets, in the order of the listeners, as inherited descriptors. It reads no configuration file; what it
+needs comes in its Setup, and in the Changes of reloads. When the supervisor is gone, however it went, the connection
+ends: the worker then drains and exits.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dataplane import DataPlane
+from rauta.proxy.metrics import WorkerMetrics
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.table import Table
@@ -38,7 +39,9 @@ from rauta.runtime.control import (
     Draining,
     Drop,
     Failed,
+    Health,
     Message,
+    Names,
     Prepared,
     Ready,
     Reopen,
@@ -48,15 +51,15 @@ from rauta.runtime.control import (
 )
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
 from rauta.runtime.log import EventLog, bridge
+from rauta.runtime.segment import column
 from rauta.runtime.tasks import Tasks
+from rauta.runtime.terminal import ignore_terminal
 
 if TYPE_CHECKING:
     import ssl
 
+    from rauta.proxy.counters import Column
     from rauta.routing.settings import Listener
-
-# Told by the supervisor what to do: what a terminal sends to the whole foreground group is not for workers.
-TERMINAL_SIGNALS = frozenset({signal.SIGINT, signal.SIGHUP})
 
 BUILD_LIMIT: Final = 90  # seconds to build everything, if nobody is left to say stop; the supervisor does after 60
 LOG_TIMEOUT: Final = 3.0  # for the last lines, to a reader that may be slow; below the supervisor's KILL_GRACE
@@ -96,6 +99,15 @@ def build(setup: Setup, fds: Sequence[int]) -> Parts:
     return Parts(table=Table(configuration), endpoints=tuple(endpoints), access_log=writer)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """What joins a worker to the supervisor, besides its sockets."""
+
+    control: socket.socket
+    passing: socket.socket
+    counters: Column | None = None
+
+
 class Worker:
     """From Prepared to Drained, on the loop."""
 
@@ -112,14 +124,17 @@ class Worker:
         "_plane",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, parts: Parts, events: EventLog, passing: socket.socket) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, parts: Parts, events: EventLog, connections: Connections
+    ) -> None:
         self._events = events
         self._log_failure_told = False
         self._loop = loop
         self._parts = parts
-        self._plane = DataPlane(parts.table, loop=loop, access_log=parts.access_log)
+        metrics = None if connections.counters is None else WorkerMetrics(connections.counters)
+        self._plane = DataPlane(parts.table, loop=loop, access_log=parts.access_log, metrics=metrics)
         self._channel = Channel(self._on_message, self._on_gone, self._on_change)
-        self._changes = Changes(loop, self._plane, self._channel, passing, parts.access_log)
+        self._changes = Changes(loop, self._plane, self._channel, connections.passing, parts.access_log)
         self._commit: asyncio.Future[bool] = loop.create_future()
         self._leave: asyncio.Future[Drain] = loop.create_future()
         self._hurry: asyncio.Future[None] = loop.create_future()
@@ -188,6 +203,10 @@ class Worker:
             self._changes.drop(message)
         elif isinstance(message, Reopen):
             self._changes.reopen()
+        elif isinstance(message, Health):
+            self._plane.set_down(message.service, frozenset(message.down))
+        elif isinstance(message, Names):
+            self._plane.set_names(message.host, tuple(message.addresses))
 
     def _on_change(self, payload: bytes) -> None:
         self._changes.change(payload)
@@ -223,8 +242,9 @@ def _settle_memory() -> None:
     gc.freeze()
 
 
-def serve(control: socket.socket, passing: socket.socket, fds: Sequence[int], events: EventLog) -> int:
+def serve(connections: Connections, fds: Sequence[int], events: EventLog) -> int:
     """The whole life of a worker, from its connections to the supervisor and its sockets; the exit status."""
+    control = connections.control
     setup = None
     try:
         setup = receive_setup(control)
@@ -246,26 +266,29 @@ def serve(control: socket.socket, passing: socket.socket, fds: Sequence[int], ev
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Worker(runner.get_loop(), parts, events, passing).run(control))
+        return runner.run(Worker(runner.get_loop(), parts, events, connections).run(control))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the module."""
-    for number in TERMINAL_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # the supervisor blocked them over the exec
+    ignore_terminal()
     events = EventLog()
     bridge(events)
     arguments = dict(argument.partition("=")[::2] for argument in (sys.argv[1:] if argv is None else argv))
-    if arguments.keys() != {"slot", "control", "passing", "listeners"}:
+    if arguments.keys() != {"slot", "control", "passing", "segment", "listeners"}:
         events.text("rauta: workers are started by the gateway: use `python -m rauta.proxy`")
         return EXIT_CONFIGURATION
-    control, passing = int(arguments["control"]), int(arguments["passing"])
-    os.set_inheritable(control, False)
-    os.set_inheritable(passing, False)
+    control, passing, segment = (int(arguments[name]) for name in ("control", "passing", "segment"))
+    for fd in (control, passing):
+        os.set_inheritable(fd, False)
     _raise_descriptor_limit()
-    connections = socket.socket(fileno=control), socket.socket(fileno=passing)
-    return serve(*connections, [int(number) for number in arguments["listeners"].split(",")], events)
+    connections = Connections(
+        control=socket.socket(fileno=control),
+        passing=socket.socket(fileno=passing),
+        counters=column(segment, int(arguments["slot"])),
+    )
+    os.close(segment)  # the mapping stays
+    return serve(connections, [int(number) for number in arguments["listeners"].split(",")], events)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""Commands to a gateway that runs: `status`, `stats`, `services`, `dump`, `reload`, `reopen`, `drain`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rauta.ctl.client import ask
+from rauta.ctl.errors import EXIT_OK
+from rauta.ctl.output import Output
+from rauta.ctl.tables import Cell, Style
+
+
+def command(output: Output, *, socket: str, name: str) -> int:
+    """Let the gateway do something."""
+    answer = ask(socket, "POST", f"/v1/{name}")
+    if output.json:
+        output.document(answer)
+    else:
+        output.line(str(answer["text"]))
+    return EXIT_OK
+
+
+def status(output: Output, *, socket: str) -> int:
+    """What runs."""
+    answer = ask(socket, "GET", "/v1/status")
+    if output.json:
+        output.document({"status": answer})
+        return EXIT_OK
+    last = answer["reloads"]["last"]
+    state = "draining" if answer["draining"] else "ready" if answer["ready"] else "starting"
+    workers = ", ".join(f"{worker['slot']}: pid {worker['pid']} {worker['stage']}" for worker in answer["workers"])
+    offload = answer["offload"] or {"reason": "none"}
+    output.facts(
+        [
+            ("gateway", f"rauta {answer['version']}, {state}, since {_when(answer['started'])}"),
+            ("configuration", f"{answer['source']}, generation {answer['generation']}"),
+            ("workers", workers),
+            ("restarts", str(answer["restarts"])),
+            ("offload", offload["reason"]),
+            ("reloads", f"{answer['reloads']['succeeded']} done, {answer['reloads']['failed']} failed"),
+            *([("last reload", f"{_when(last['time'])}: {last['text']}")] if last else []),
+        ]
+    )
+    return EXIT_OK
+
+
+def services(output: Output, *, socket: str) -> int:
+    """Backends and their health."""
+    answer = ask(socket, "GET", "/v1/services")
+    if output.json:
+        output.document(answer)
+        return EXIT_OK
+    rows = []
+    for service in answer["services"]:
+        for backend in service["backends"]:
+            health = backend["health"]
+            style = {"healthy": Style.GOOD, "unhealthy": Style.BAD}.get(health, Style.PLAIN)
+            why = backend.get("failure") or backend.get("name_failure") or ", ".join(backend.get("addresses", ()))
+            rows.append((service["name"], backend["address"], str(backend["weight"]), Cell(health, style), why))
+    output.table(("service", "backend", "weight", "health", "notes"), rows)
+    return EXIT_OK
+
+
+def stats(output: Output, *, socket: str) -> int:
+    """Counters by route and service."""
+    answer = ask(socket, "GET", "/v1/stats")
+    if output.json:
+        output.document(answer)
+        return EXIT_OK
+    rows = []
+    for row in answer["routes"]:
+        classes = row["classes"]
+        rows.append(
+            (
+                row["listener"],
+                row["route"] or "(none)",
+                row["service"] or "-",
+                str(row["requests"]),
+                *(str(classes.get(name, 0)) for name in ("2xx", "3xx", "4xx", "5xx")),
+                _time(row["p50"]),
+                _time(row["p99"]),
+            )
+        )
+    output.table(("listener", "route", "service", "requests", "2xx", "3xx", "4xx", "5xx", "p50", "p99"), rows)
+    if answer["failures"]:
+        output.line()
+        output.table(("failures", "count"), [(name, str(count)) for name, count in answer["failures"].items()])
+    return EXIT_OK
+
+
+def dump(output: Output, *, socket: str) -> int:
+    """The configuration that is served, as a file of version 1, in JSON."""
+    output.raw_json(ask(socket, "GET", "/v1/config"))
+    return EXIT_OK
+
+
+def _time(seconds: Any) -> str:
+    return "-" if seconds is None else f"<= {seconds * 1000:g} ms"
+
+
+def _when(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

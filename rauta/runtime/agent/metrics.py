@@ -1,0 +1,153 @@
+"""The counters of all workers, summed, as Prometheus wants them; and as plain numbers for `rautactl stats`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+import rauta
+from rauta.proxy import metrics
+from rauta.proxy.counters import BUCKETS, Kind, Series, read
+from rauta.runtime.agent.health import HealthChecks
+from rauta.runtime.segment import columns
+
+Sums = dict[Series, list[int]]
+
+
+def totals(segment: int | list[memoryview]) -> Sums:
+    """All series of all workers, cell by cell. `segment` is a descriptor, or what `columns` makes of it."""
+    sums: Sums = {}
+    for column in columns(segment) if isinstance(segment, int) else segment:
+        for series, cells in read(column):
+            known = sums.get(series)
+            sums[series] = cells if known is None else [a + b for a, b in zip(known, cells, strict=True)]
+    return sums
+
+
+class Metrics(Collector):
+    """Reads the segment each time it is asked."""
+
+    def __init__(self, segment: int) -> None:
+        self._columns = columns(segment)
+        self.status: dict[str, Any] = {}
+        self.health: HealthChecks | None = None
+        self.services: Iterable[str] = ()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """All metrics in the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+    def totals(self) -> Sums:
+        """The sums of now."""
+        return totals(self._columns)
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        families: dict[str, Metric] = {}
+        for series, cells in sorted(self.totals().items(), key=lambda item: (item[0].name, item[0].labels)):
+            family = families.get(series.name)
+            if family is None:
+                family = families[series.name] = _family(series)
+            if isinstance(family, HistogramMetricFamily):
+                family.add_metric(series.labels, _buckets(cells), sum_value=cells[-1] / 1e6)
+            elif isinstance(family, CounterMetricFamily | GaugeMetricFamily):
+                family.add_metric(series.labels, cells[0])
+        yield from families.values()
+        yield from self._of_processes()
+        yield from self._of_health()
+
+    def _of_processes(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily("rauta_build_info", "The version, as labels.", labels=("version", "python"))
+        build.add_metric((rauta.__version__, platform.python_version()), 1)
+        yield build
+        status = self.status
+        if not status:
+            return
+        yield GaugeMetricFamily("rauta_generation", "The configuration that is served.", status["generation"])
+        yield GaugeMetricFamily("rauta_start_time_seconds", "When the gateway started.", status["started"])
+        reloads = CounterMetricFamily("rauta_reloads", "Reloads by their end.", labels=("outcome",))
+        for outcome in ("succeeded", "failed"):
+            reloads.add_metric((outcome,), status["reloads"][outcome])
+        yield reloads
+        ready = GaugeMetricFamily("rauta_worker_ready", "Whether the worker of a slot serves.", labels=("slot",))
+        for worker in status["workers"]:
+            ready.add_metric((str(worker["slot"]),), float(worker["stage"] == "ready"))
+        yield ready
+        yield CounterMetricFamily("rauta_worker_restarts", "Workers that were replaced.", status["restarts"])
+
+    def _of_health(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "rauta_backend_healthy",
+            "Whether a backend that is checked may get requests.",
+            labels=("service", "backend"),
+        )
+        for service in self.services:
+            for backend, state in (self.health.states(service) if self.health else {}).items():
+                family.add_metric((service, backend), float(state.healthy))
+        yield family
+
+
+def _family(series: Series) -> Metric:
+    labels, text = metrics.LABELS[series.name], metrics.HELP[series.name]
+    if series.kind is Kind.HISTOGRAM:
+        return HistogramMetricFamily(series.name, text, labels=labels)
+    if series.kind is Kind.GAUGE:
+        return GaugeMetricFamily(series.name, text, labels=labels)
+    return CounterMetricFamily(series.name.removesuffix("_total"), text, labels=labels)
+
+
+def _buckets(cells: list[int]) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    so_far = 0
+    for bound, count in zip((*map(str, BUCKETS), "+Inf"), cells, strict=False):
+        so_far += count
+        found.append((bound, so_far))
+    return found
+
+
+def summary(sums: Sums) -> dict[str, Any]:
+    """For people: requests by route and service, by class of status, with the median and 99th percentile of their time
+    (upper bounds of the buckets, in seconds)."""
+    routes: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for series, cells in sums.items():
+        if series.name == metrics.REQUESTS:
+            listener, route, service, code, *_ = series.labels
+            row = routes.setdefault((listener, route, service), {"requests": 0, "classes": {}})
+            row["requests"] += cells[0]
+            row["classes"][f"{code[:1]}xx"] = row["classes"].get(f"{code[:1]}xx", 0) + cells[0]
+    for (listener, route, service), row in routes.items():
+        cells = sums.get(Series(Kind.HISTOGRAM, metrics.DURATION, (listener, route, service)), [])
+        row["p50"], row["p99"] = _quantile(cells, 0.5), _quantile(cells, 0.99)
+    gauge = [(series, cells[0]) for series, cells in sums.items() if series.kind is Kind.GAUGE]
+    return {
+        "routes": [
+            {"listener": listener, "route": route, "service": service, **row}
+            for (listener, route, service), row in sorted(routes.items())
+        ],
+        "failures": {
+            "/".join(filter(None, series.labels)): cells[0]
+            for series, cells in sorted(sums.items(), key=lambda item: item[0].labels)
+            if series.name == metrics.FAILURES
+        },
+        "connections": {series.labels[0]: value for series, value in gauge if series.name == metrics.OPEN},
+    }
+
+
+def _quantile(cells: list[int], share: float) -> float | None:
+    counts = cells[: len(BUCKETS) + 1]
+    wanted = sum(counts) * share
+    if not wanted:
+        return None
+    so_far = 0
+    for bound, count in zip(BUCKETS, counts, strict=False):
+        so_far += count
+        if so_far >= wanted:
+            return bound
+    return None

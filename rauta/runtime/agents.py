@@ -1,0 +1,269 @@
+"""The agent, as the supervisor sees it: started when there is work for it, replaced when it dies, told what changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from rauta.runtime import sockets
+from rauta.runtime.control import (
+    AgentSetup,
+    Channel,
+    Command,
+    ControlError,
+    Drain,
+    Health,
+    Message,
+    Names,
+    Ready,
+    Result,
+    Status,
+    encode_agent_setup,
+)
+from rauta.runtime.errors import StartError
+from rauta.runtime.process import interpreter_flags
+from rauta.runtime.tasks import Tasks
+from rauta.runtime.terminal import blocked_signals
+
+if TYPE_CHECKING:
+    from rauta.routing.model import Configuration
+    from rauta.routing.settings import AdminSettings
+    from rauta.runtime.log import EventLog
+
+STOP_TIMEOUT: Final = 3.0  # from being told to end to SIGKILL
+
+
+def is_needed(configuration: Configuration) -> bool:
+    """Whether the agent has anything to do."""
+    return configuration.admin is not None or any(
+        service.health is not None or any(backend.address.is_name for backend in service.backends)
+        for service in configuration.services
+    )
+
+
+def bind_admin(settings: AdminSettings | None) -> dict[str, socket.socket]:
+    """The listening sockets of the admin interface. Raises StartError; then none is open."""
+    return {} if settings is None else sockets.bind_admin(settings.socket, settings.address)
+
+
+class AgentProcess:
+    """A child that was exec'ed, and its control connection. Building one starts it; `watch` must run as a task."""
+
+    def __init__(self, segment: int, admin: Mapping[str, socket.socket], on_message: Callable[[Message], None]) -> None:
+        self._ours, theirs = socket.socketpair()
+        fds = {"control": theirs.fileno(), "segment": segment, **{name: sock.fileno() for name, sock in admin.items()}}
+        try:
+            with blocked_signals():
+                self._child = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
+                    [
+                        sys.executable,
+                        *interpreter_flags(),
+                        "-m",
+                        "rauta.runtime.agent",
+                        *(f"{name}={fd}" for name, fd in fds.items()),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=tuple(fds.values()),
+                )
+        except BaseException:
+            self._ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._ours.setblocking(False)
+        self.pid = self._child.pid
+        self.gone = asyncio.Event()
+        self._channel = Channel(on_message, self._on_gone)
+
+    async def open(self) -> None:
+        """Open the control connection."""
+        await self._channel.open(asyncio.get_running_loop(), self._ours)
+
+    def setup(self, setup: AgentSetup) -> None:
+        """What it works for from now on."""
+        self._channel.send_frame(encode_agent_setup(setup))
+
+    def send(self, message: Message) -> None:
+        """Tell it."""
+        self._channel.send(message)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if not self.gone.is_set():
+            self._child.kill()
+
+    async def watch(self) -> None:
+        """Wait for its end and reap it."""
+        ended = asyncio.Event()
+        pidfd = os.pidfd_open(self.pid)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+        self._child.wait()
+        self._channel.close()
+        self.gone.set()
+
+    def _on_gone(self, error: ControlError | None) -> None:
+        if error is not None:
+            self._child.kill()
+
+
+class Agents:
+    """Keeps the one agent. `on_news` gets what it finds out about backends, `on_command` what somebody wants done."""
+
+    def __init__(
+        self,
+        segment: int,
+        events: EventLog,
+        *,
+        on_news: Callable[[Health | Names], None],
+        on_command: Callable[[Command], None],
+    ) -> None:
+        self._segment = segment
+        self._events = events
+        self._on_news = on_news
+        self._on_command = on_command
+        self._admin: dict[str, socket.socket] = {}
+        self._settings: AdminSettings | None = None
+        self._setup: AgentSetup | None = None
+        self._status: dict[str, Any] = {}
+        self._process: AgentProcess | None = None
+        self._health: dict[str, Health] = {}
+        self._names: dict[str, Names] = {}
+        self._wake = asyncio.Event()
+        self._ending = False
+        self._tasks = Tasks(asyncio.get_running_loop())
+
+    @property
+    def news(self) -> list[Health | Names]:
+        """All that is known of backends, for a worker that has just started."""
+        return [*self._names.values(), *self._health.values()]
+
+    def bind(self, settings: AdminSettings | None) -> dict[str, socket.socket] | None:
+        """New sockets for these settings; None if the present ones will do. Raises StartError."""
+        same = self._settings is not None and settings is not None
+        if settings == self._settings or (
+            same and (settings.socket, settings.address) == (self._settings.socket, self._settings.address)  # type: ignore[union-attr]
+        ):
+            return None
+        return bind_admin(settings)
+
+    def configure(self, setup: AgentSetup, admin: dict[str, socket.socket] | None) -> None:
+        """Work for another configuration; `admin` are other sockets than before (None: the same)."""
+        configuration = setup.configuration
+        self._settings = configuration.admin
+        self._setup = setup if is_needed(configuration) else None
+        if admin is not None:
+            sockets.close_admin(self._admin)
+            self._admin = admin
+        checked = {service.name for service in configuration.services if service.health is not None}
+        for name in [name for name in self._health if name not in checked]:
+            self._on_news(Health(name, []))
+            del self._health[name]
+        process = self._process
+        if process is not None and self._setup is not None and admin is None:
+            process.setup(setup)
+        elif process is not None:
+            process.send(Drain(0.0, 0.0))  # it has other sockets, or nothing to do: its successor takes over
+        self._wake.set()
+
+    def tell(self, status: dict[str, Any]) -> None:
+        """The state of the processes has changed."""
+        self._status = status
+        if self._process is not None:
+            self._process.send(Status(status))
+
+    def answer(self, result: Result) -> None:
+        """A command has ended."""
+        if self._process is not None:
+            self._process.send(result)
+
+    async def keep(self) -> None:
+        """Run an agent whenever there is work for one. To be run as a task."""
+        delay = 0.0
+        while True:
+            while self._setup is None:
+                await self._wake.wait()
+                self._wake.clear()
+            started = asyncio.get_running_loop().time()
+            told = await self._run(self._setup)
+            if self._ending:
+                return
+            lived = asyncio.get_running_loop().time() - started
+            if told or self._setup is None:
+                delay = 0.0
+                continue
+            delay = 0.0 if lived > 10 else min(max(2 * delay, 0.25), 5.0)
+            self._events.error("agent_died", "the agent died; its successor starts (health checks, names, admin)")
+            await asyncio.sleep(delay)
+
+    async def stop(self) -> None:
+        """End it, at the very end of the gateway."""
+        self._ending = True
+        process = self._process
+        if process is not None:
+            process.send(Drain(0.0, 0.0))
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await process.gone.wait()
+            except TimeoutError:
+                process.kill()
+                await process.gone.wait()
+        sockets.close_admin(self._admin)
+        self._admin = {}
+
+    async def _run(self, setup: AgentSetup) -> bool:
+        """One agent from start to end; whether it was told to end."""
+        try:
+            process = AgentProcess(self._segment, self._admin, self._on_message)
+        except OSError as error:
+            self._events.error("agent_not_started", f"the agent cannot start: {error}")
+            return False
+        watch = self._tasks.start(process.watch(), name=f"watcher of the agent {process.pid}")
+        self._process = process
+        try:
+            await process.open()
+            process.send(Status(self._status))
+            process.setup(setup)
+            await asyncio.shield(watch)
+        finally:
+            self._process = None
+            if not process.gone.is_set():
+                process.kill()
+                await watch
+        return self._setup is not setup
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Health):
+            self._health[message.service] = message
+            self._on_news(message)
+        elif isinstance(message, Names):
+            self._names[message.host] = message
+            self._on_news(message)
+        elif isinstance(message, Command):
+            self._on_command(message)
+        elif not isinstance(message, Ready) and self._process is not None:
+            self._process.kill()  # it says what no agent says
+
+
+def token_of(configuration: Configuration) -> str | None:
+    """The token of the admin interface, which the agent may have no right to read. Raises StartError."""
+    admin = configuration.admin
+    if admin is None or admin.token is None:
+        return None
+    from rauta.config.secrets import SecretError
+    from rauta.config.secrets import token_of as read
+
+    try:
+        return read(admin.token)
+    except SecretError as error:
+        raise StartError(f"admin.token: {error.message}") from error
