@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 # Not part of a clone: environments, caches, results of builds.
 _LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", ".*_cache", ".hypothesis"
+    ".git", ".venv", ".venv-bench", "__pycache__", "*.egg-info", "build", "dist", ".*_cache", ".hypothesis"
 )
 
 
