@@ -45,7 +45,7 @@ _CUT: Final = "[...]"
 # the fixed parts, some 400 bytes, the sum stays below PIPE_BUF.
 _MAX_WRITTEN: Final = {
     "method": 32, "target": MAX_TARGET, "host": 256, "listener": 128, "route": 128, "service": 128, "backend": 256,
-    "detail": 512,
+    "detail": 512, "request_id": 128,
 }  # fmt: skip
 
 
@@ -67,6 +67,10 @@ class Entry(NamedTuple):
     upstream: float | None = None
     reason: str | None = None
     detail: str | None = None
+    connect: float | None = None
+    received: int = 0
+    attempts: int = 0
+    request_id: str | None = None
 
 
 def _escape(text: str) -> str:
@@ -114,11 +118,13 @@ def _common(entry: Entry, stamp: str) -> str:
     """Common Log Format, and behind it `key=value` for what it has no room for."""
     line = "-" if entry.method is None else _escape(f"{entry.method} {entry.target or '-'} HTTP/{entry.version or '-'}")
     upstream = "-" if entry.upstream is None else f"{entry.upstream:.6f}"
+    connect = "-" if entry.connect is None else f"{entry.connect:.6f}"
     text = (
         f'{entry.client or "-"} - - [{stamp}] "{line}" {entry.status} {entry.bytes_sent} listener={entry.listener}'
         f" host={_escape(entry.host or '-')} route={entry.route or '-'} service={entry.service or '-'}"
         f" backend={entry.backend or '-'} tier=3 time={entry.duration:.6f} upstream={upstream}"
-        f" reason={entry.reason or '-'}"
+        f" reason={entry.reason or '-'} connect={connect} received={entry.received} attempts={entry.attempts}"
+        f" id={entry.request_id or '-'}"
     )
     return text + (f' detail="{_escape(entry.detail)}"\n' if entry.detail else "\n")
 
@@ -141,6 +147,10 @@ def _json(entry: Entry, stamp: str) -> str:
         "duration": round(entry.duration, 6),
         "upstream": None if entry.upstream is None else round(entry.upstream, 6),
         "reason": entry.reason,
+        "connect": None if entry.connect is None else round(entry.connect, 6),
+        "received": entry.received,
+        "attempts": entry.attempts,
+        "request_id": entry.request_id,
     }
     if entry.detail:
         fields["detail"] = entry.detail
@@ -154,6 +164,14 @@ _GAPS: Final = {
     LogFormat.COMMON: "# %d lines dropped: the log's reader is too slow\n",
     LogFormat.JSON: '{"dropped":%d,"detail":"the log\'s reader is too slow"}\n',
 }
+
+
+_LAST_STANDARD: Final = 2  # stderr
+
+
+def _between(earlier: float, later: float) -> float | None:
+    """Seconds; None if one of the two was never reached."""
+    return later - earlier if earlier and later else None
 
 
 class AccessLogWriter:
@@ -196,7 +214,11 @@ class AccessLogWriter:
                 service=exchange.service,
                 backend=None if exchange.backend is None else exchange.backend.name,
                 duration=duration,
-                upstream=(exchange.t_head - exchange.t_connected) if exchange.t_connected and exchange.t_head else None,
+                upstream=_between(exchange.t_connected, exchange.t_head),
+                connect=_between(exchange.started, exchange.t_connected),
+                received=exchange.bytes_received,
+                attempts=exchange.attempts,
+                request_id=exchange.request_id,
                 reason=exchange.reason,
                 detail=exchange.detail,
             )
@@ -257,6 +279,16 @@ class AccessLogWriter:
             self._queue.put(None)
             self._thread.join(timeout)
             self._thread = None
+
+    def release(self, timeout: float = 5.0) -> None:
+        """As `close`, and close the descriptor: not a standard stream, nor one that a slow reader still holds up."""
+        self.flush()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(timeout)
+        if self._fd > _LAST_STANDARD and (thread is None or not thread.is_alive()):
+            os.close(self._fd)
 
     def _pieces(self, lines: list[str]) -> list[bytes]:
         """Whole lines, joined up to the size that is written at once."""

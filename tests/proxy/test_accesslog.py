@@ -52,6 +52,7 @@ def test_common() -> None:
     assert words[5:] == [
         "GET /a?b=c HTTP/1.1", "200", "5", "listener=web", "host=test", "route=users", "service=s",
         "backend=127.0.0.1:9000", "tier=3", "time=0.001234", "upstream=0.001000", "reason=-",
+        "connect=-", "received=0", "attempts=0", "id=-",
     ]  # fmt: skip
 
 
@@ -63,6 +64,7 @@ def test_json() -> None:
         "client": "192.0.2.7", "method": "GET", "target": "/a?b=c", "protocol": "HTTP/1.1", "status": 200, "bytes": 5,
         "listener": "web", "host": "test", "route": "users", "service": "s", "backend": "127.0.0.1:9000", "tier": 3,
         "duration": 0.001234, "upstream": 0.001, "reason": None,
+        "connect": None, "received": 0, "attempts": 0, "request_id": None,
     }  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def test_nothing_breaks_a_line(text: str) -> None:
     assert len(lines) == 1
     assert lines[0].isascii()
     assert lines[0].isprintable()
-    assert len(shlex.split(lines[0])) == 17 + bool(text)
+    assert len(shlex.split(lines[0])) == 21 + bool(text)
     (line,) = written(LogFormat.JSON, entry)
     assert json.loads(line)["target"] == text
     assert line.isprintable()
