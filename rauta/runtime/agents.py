@@ -26,6 +26,7 @@ from rauta.runtime.control import (
     encode_agent_setup,
 )
 from rauta.runtime.errors import StartError
+from rauta.runtime.privileges import Identity
 from rauta.runtime.process import interpreter_flags
 from rauta.runtime.tasks import Tasks
 from rauta.runtime.terminal import blocked_signals
@@ -46,15 +47,16 @@ def is_needed(configuration: Configuration) -> bool:
     )
 
 
-def bind_admin(settings: AdminSettings | None) -> dict[str, socket.socket]:
-    """The listening sockets of the admin interface. Raises StartError; then none is open."""
-    return {} if settings is None else sockets.bind_admin(settings.socket, settings.address)
-
-
 class AgentProcess:
     """A child that was exec'ed, and its control connection. Building one starts it; `watch` must run as a task."""
 
-    def __init__(self, segment: int, admin: Mapping[str, socket.socket], on_message: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        segment: int,
+        admin: Mapping[str, socket.socket],
+        on_message: Callable[[Message], None],
+        identity: Identity | None = None,
+    ) -> None:
         self._ours, theirs = socket.socketpair()
         fds = {"control": theirs.fileno(), "segment": segment, **{name: sock.fileno() for name, sock in admin.items()}}
         try:
@@ -69,6 +71,7 @@ class AgentProcess:
                     ],
                     stdin=subprocess.DEVNULL,
                     pass_fds=tuple(fds.values()),
+                    **({} if identity is None else identity.for_popen()),
                 )
         except BaseException:
             self._ours.close()
@@ -78,6 +81,7 @@ class AgentProcess:
         self._ours.setblocking(False)
         self.pid = self._child.pid
         self.gone = asyncio.Event()
+        self.told = False  # to end
         self._channel = Channel(on_message, self._on_gone)
 
     async def open(self) -> None:
@@ -91,6 +95,11 @@ class AgentProcess:
     def send(self, message: Message) -> None:
         """Tell it."""
         self._channel.send(message)
+
+    def end(self) -> None:
+        """Tell it to end."""
+        self.told = True
+        self._channel.send(Drain(0.0, 0.0))
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -125,11 +134,13 @@ class Agents:
         segment: int,
         events: EventLog,
         *,
+        identity: Identity | None = None,
         on_news: Callable[[Health | Names], None],
         on_command: Callable[[Command], None],
     ) -> None:
         self._segment = segment
         self._events = events
+        self._identity = identity
         self._on_news = on_news
         self._on_command = on_command
         self._admin: dict[str, socket.socket] = {}
@@ -149,13 +160,26 @@ class Agents:
         return [*self._names.values(), *self._health.values()]
 
     def bind(self, settings: AdminSettings | None) -> dict[str, socket.socket] | None:
-        """New sockets for these settings; None if the present ones will do. Raises StartError."""
-        same = self._settings is not None and settings is not None
-        if settings == self._settings or (
-            same and (settings.socket, settings.address) == (self._settings.socket, self._settings.address)  # type: ignore[union-attr]
-        ):
-            return None
-        return bind_admin(settings)
+        """The sockets for these settings, open ones among them where they can stay; None if all can. Raises
+        StartError; then nothing has changed."""
+        old = self._settings
+        if settings is None:
+            return None if old is None else {}
+        kept = {}
+        if old is not None:
+            same = {"socket": old.socket == settings.socket, "address": old.address == settings.address}
+            kept = {name: sock for name, sock in self._admin.items() if same[name]}
+            if all(same.values()):
+                return None
+        return sockets.bind_admin(settings.socket, settings.address, kept=kept)
+
+    def unbind(self, admin: Mapping[str, socket.socket] | None) -> None:
+        """What `bind` gave is not wanted: close those that are new."""
+        self._close_unless(admin or {}, self._admin)
+
+    @staticmethod
+    def _close_unless(these: Mapping[str, socket.socket], kept: Mapping[str, socket.socket]) -> None:
+        sockets.close_admin({name: sock for name, sock in these.items() if kept.get(name) is not sock})
 
     def configure(self, setup: AgentSetup, admin: dict[str, socket.socket] | None) -> None:
         """Work for another configuration; `admin` are other sockets than before (None: the same)."""
@@ -163,7 +187,7 @@ class Agents:
         self._settings = configuration.admin
         self._setup = setup if is_needed(configuration) else None
         if admin is not None:
-            sockets.close_admin(self._admin)
+            self._close_unless(self._admin, admin)
             self._admin = admin
         checked = {service.name for service in configuration.services if service.health is not None}
         for name in [name for name in self._health if name not in checked]:
@@ -173,7 +197,7 @@ class Agents:
         if process is not None and self._setup is not None and admin is None:
             process.setup(setup)
         elif process is not None:
-            process.send(Drain(0.0, 0.0))  # it has other sockets, or nothing to do: its successor takes over
+            process.end()  # it has other sockets, or nothing to do: its successor takes over
         self._wake.set()
 
     def tell(self, status: dict[str, Any]) -> None:
@@ -211,7 +235,7 @@ class Agents:
         self._ending = True
         process = self._process
         if process is not None:
-            process.send(Drain(0.0, 0.0))
+            process.end()
             try:
                 async with asyncio.timeout(STOP_TIMEOUT):
                     await process.gone.wait()
@@ -224,7 +248,7 @@ class Agents:
     async def _run(self, setup: AgentSetup) -> bool:
         """One agent from start to end; whether it was told to end."""
         try:
-            process = AgentProcess(self._segment, self._admin, self._on_message)
+            process = AgentProcess(self._segment, self._admin, self._on_message, self._identity)
         except OSError as error:
             self._events.error("agent_not_started", f"the agent cannot start: {error}")
             return False
@@ -240,7 +264,7 @@ class Agents:
             if not process.gone.is_set():
                 process.kill()
                 await watch
-        return self._setup is not setup
+        return process.told
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Health):

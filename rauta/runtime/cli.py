@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.check:
             events.text(f"rauta: {start.check(source)}")
             return EXIT_OK
-        return start.run(source, events)
+        identity = None
+        if arguments.user is not None:
+            from rauta.runtime.privileges import identity_of
+
+            identity = identity_of(arguments.user)
+        return start.run(source, events, identity)
     except UsageError as error:
         parser.error(str(error))
     except StartError as error:
@@ -66,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", metavar="ADDRESS", help="without a file: where to listen, HOST:PORT or :PORT")
     parser.add_argument("--to", metavar="URL", help="without a file: the backend, http://HOST:PORT")
     parser.add_argument("--workers", metavar="N", type=int, help="worker processes (default: one per CPU)")
+    parser.add_argument("--user", metavar="USER[:GROUP]", help="run workers and agent as this user (needs root)")
     parser.add_argument("--check", action="store_true", help="only check the configuration")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     return parser

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from rauta.routing.errors import RautaError
+from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
     import socket
@@ -56,10 +57,13 @@ class Change:
 
     `opened` are the addresses that it has no socket for: these come as descriptors, in that order, and behind them one
     for the access log if `access_log` is true. Generations rise; the number of one that failed does not come again.
+
+    The configuration is pickled by itself: unpickling it imports plugins, which may fail, and the rest must be known
+    even then.
     """
 
     generation: int
-    configuration: Configuration
+    configuration: bytes
     opened: tuple[Address, ...]
     access_log: bool
 
@@ -236,6 +240,16 @@ def encode_change(change: Change) -> bytes:
     return _pickled(change)
 
 
+def pack(configuration: Configuration) -> bytes:
+    """A configuration as it stands in a Change. Raises StartError (a plugin's settings cannot be passed on)."""
+    return _dumped(configuration)
+
+
+def unpack(packed: bytes) -> Configuration:
+    """The other way. Raises ControlError if a plugin's settings in it cannot be imported."""
+    return cast("Configuration", _unpickled(packed))
+
+
 def encode_agent_setup(setup: AgentSetup) -> bytes:
     """One frame."""
     return _pickled(setup)
@@ -250,8 +264,15 @@ def agent_setup_of(payload: bytes) -> AgentSetup:
 
 
 def _pickled(what: Setup | Change | AgentSetup) -> bytes:
-    payload = pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL)
+    payload = _dumped(what)
     return _HEADER.pack(_PICKLE, len(payload)) + payload
+
+
+def _dumped(what: object) -> bytes:
+    try:
+        return pickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # only plugins' settings can fail: foreign code
+        raise StartError(f"the settings of a plugin cannot be passed to the workers (pickle): {error!r}") from error
 
 
 def _message_of(payload: bytes) -> Message:
@@ -294,8 +315,7 @@ class Decoder:
 
 
 def change_of(payload: bytes) -> Change:
-    """The Change in a pickled frame from the supervisor. Raises ControlError if a plugin's settings in it cannot be
-    imported."""
+    """The Change in a pickled frame from the supervisor. Raises ControlError if the frame holds anything else."""
     change = _unpickled(payload)
     if not isinstance(change, Change):
         raise ControlError(f"the frame holds a {type(change).__name__}")

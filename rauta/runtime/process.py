@@ -35,6 +35,7 @@ from rauta.runtime.control import (
     Reopen,
 )
 from rauta.runtime.passing import send_descriptors
+from rauta.runtime.privileges import Identity
 from rauta.runtime.terminal import blocked_signals
 
 # What a worker said right before its death is in the socket's buffer; reading it takes one turn of the loop.
@@ -82,11 +83,12 @@ class WorkerProcess:
         segment: int,
         others: tuple[int, ...],
         loop: asyncio.AbstractEventLoop,
+        identity: Identity | None = None,
     ) -> None:
         self._ours, theirs = socket.socketpair()
         self._passing, their_passing = socket.socketpair(type=socket.SOCK_SEQPACKET)
         try:
-            self._child = _execute(slot, (theirs.fileno(), their_passing.fileno(), segment), sockets, others)
+            self._child = _execute(slot, (theirs.fileno(), their_passing.fileno(), segment), sockets, others, identity)
         except BaseException:
             self._ours.close()
             self._passing.close()
@@ -260,7 +262,11 @@ class WorkerProcess:
 
 
 def _execute(
-    slot: int, connections: tuple[int, int, int], sockets: tuple[int, ...], others: tuple[int, ...]
+    slot: int,
+    connections: tuple[int, int, int],
+    sockets: tuple[int, ...],
+    others: tuple[int, ...],
+    identity: Identity | None,
 ) -> subprocess.Popen[bytes]:
     listeners = ",".join(map(str, sockets))
     named = zip(("control", "passing", "segment"), connections, strict=True)
@@ -270,6 +276,7 @@ def _execute(
             [sys.executable, *interpreter_flags(), "-m", "rauta.runtime.worker", *arguments],
             stdin=subprocess.DEVNULL,
             pass_fds=(*connections, *sockets, *others),
+            **({} if identity is None else identity.for_popen()),
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from rauta.routing.settings import Address
 from rauta.runtime import sockets
-from rauta.runtime.control import Change, encode_change
+from rauta.runtime.control import Change, encode_change, pack
 from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
 from rauta.runtime.process import WorkerProcess
@@ -73,7 +73,7 @@ class Revision:
             self.notes.append(f"workers: {wanted} takes a restart; {len(self.slots)} go on")
         known = self.slots[0].sockets
         added = [listener for listener in self.new.listeners if listener.address not in known]
-        self._groups = sockets.bind(added, len(self.slots), place=place)
+        self._groups = sockets.bind(added, len(self.slots), place=place, held=known)
         try:
             self._open_log()
             if offloading is not None:
@@ -111,7 +111,7 @@ class Revision:
         change = encode_change(
             Change(
                 generation=self.generation,
-                configuration=self.new,
+                configuration=pack(self.new),
                 opened=added,
                 access_log=log is not None,
             )

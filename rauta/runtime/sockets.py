@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +30,7 @@ BACKLOG: Final = 4096
 _HINTS: Final = {
     errno.EADDRINUSE: "is in use: stop what listens there (`ss -ltnp` tells), or choose another port",
     errno.EADDRNOTAVAIL: "is not an address of this machine (`ip address` lists them); 0.0.0.0 stands for all of them",
+    errno.ENOENT: "cannot be made: its folder does not exist",
     errno.EAFNOSUPPORT: "cannot be used: this machine has no IPv6",
 }
 
@@ -38,18 +39,24 @@ SlotSockets = dict[Address, socket.socket]
 
 
 def bind(
-    listeners: Sequence[Listener], slots: int, *, place: Callable[[Listener], str] | None = None
+    listeners: Sequence[Listener],
+    slots: int,
+    *,
+    place: Callable[[Listener], str] | None = None,
+    held: Collection[Address] = (),
 ) -> list[SlotSockets]:
     """Bind every listener once per slot; nothing listens yet. `place` gives what a message
-    about a listener starts with: where it is configured.
+    about a listener starts with: where it is configured. `held` are the addresses that this gateway serves already.
 
     Raises StartError that names the listener and what is wrong with its address.
     """
     opened: list[socket.socket] = []
     listener = None
     try:
+        # Where the gateway itself has the port (0.0.0.0 becomes 127.0.0.1 by a reload) the probe would find just that.
+        ours = {address.port for address in held}
         for listener in listeners:
-            if listener.address.path is None:
+            if listener.address.path is None and listener.address.port not in ours:
                 _probe(listener.address)
         groups: list[SlotSockets] = [{} for _ in range(slots)]
         for listener in listeners:
@@ -180,29 +187,34 @@ def _complaint(address: Address, error: OSError) -> str:
     return f"{address} {hint}" if hint else f"{address}: {os.strerror(error.errno or 0)}"
 
 
-def bind_admin(path: str, address: Address | None) -> dict[str, socket.socket]:
-    """The sockets of the admin interface, listening: `socket` for its owner alone, and `address`.
+def bind_admin(
+    path: str, address: Address | None, *, kept: Mapping[str, socket.socket] | None = None
+) -> dict[str, socket.socket]:
+    """The sockets of the admin interface, listening: `socket` for its owner alone, and `address`. Those in `kept` are
+    there already.
 
-    Raises StartError; then none is open.
+    Raises StartError; then none but these is open.
     """
     found: dict[str, socket.socket] = {}
+    kept = kept or {}
+    what = f"unix:{path}"
     try:
-        Path(path).parent.mkdir(mode=0o755, exist_ok=True)
-        found["socket"] = _bound_unix(path, mode=0o600)
-        if address is not None:
-            _probe(address)
+        if "socket" not in kept:
+            Path(path).parent.mkdir(mode=0o755, exist_ok=True)
+            found["socket"] = _bound_unix(path, mode=0o600)
+        if address is not None and "address" not in kept:
+            what = str(address)
             found["address"] = _bound(address, shared=False)
         for sock in found.values():
             sock.listen(128)
     except OSError as error:
-        what = f"unix:{path}" if "socket" not in found else str(address)
         close_admin(found)
         hint = _HINTS.get(error.errno or 0) or error.strerror
-        raise StartError(f"admin: {what}: {hint}") from error
-    return found
+        raise StartError(f"admin: {what} {hint}") from error
+    return {**kept, **found}
 
 
-def close_admin(found: dict[str, socket.socket]) -> None:
+def close_admin(found: Mapping[str, socket.socket]) -> None:
     """Close them, and remove the file of the unix socket."""
     for sock in found.values():
         name = sock.getsockname() if sock.family == socket.AF_UNIX else ""

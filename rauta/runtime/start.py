@@ -14,15 +14,17 @@ from rauta.runtime import offloading
 from rauta.runtime.banner import announce
 from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
+from rauta.runtime.notify import Notifier
 from rauta.runtime.offloading import Offloading
 from rauta.runtime.resolve import unresolved
-from rauta.runtime.supervisor import Origin, Supervisor
+from rauta.runtime.supervisor import Host, Origin, Supervisor
 from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from rauta.routing.model import Configuration
     from rauta.runtime.log import EventLog
     from rauta.runtime.places import Keys, Place
+    from rauta.runtime.privileges import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,8 @@ class Source:
         return "" if place is None else f"{place}: "
 
 
-def run(source: Source, events: EventLog) -> int:
-    """Serve until a signal ends it; the exit status. Raises StartError."""
+def run(source: Source, events: EventLog, identity: Identity | None = None) -> int:
+    """Serve until a signal ends it; the exit status. `identity` is whom workers run as. Raises StartError."""
     configuration = source.configuration
     with ExitStack() as stack:
         log = _open_access_log(source)
@@ -61,7 +63,7 @@ def run(source: Source, events: EventLog) -> int:
         supervisor = Supervisor(
             configuration,
             events=events,
-            log=log,
+            host=Host(log=log, identity=identity, notifier=Notifier()),
             origin=Origin(
                 name=source.name,
                 place=lambda listener: source.at("listeners", listener.name, "address"),

@@ -14,11 +14,12 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import rauta
-from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT, HANG_TIMEOUT
+from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
+from rauta.routing.errors import RautaError
 from rauta.routing.model import Configuration
 from rauta.routing.settings import Listener
 from rauta.runtime import agents, segment, sockets
@@ -26,8 +27,11 @@ from rauta.runtime.agents import Agents
 from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
+from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
 from rauta.runtime.log import EventLog
 from rauta.runtime.logfile import LogFile
+from rauta.runtime.notify import Notifier
+from rauta.runtime.privileges import Identity
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
 from rauta.runtime.revision import Reloaded, Revision, Slot
 from rauta.runtime.tasks import Tasks
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
 KILL_GRACE: Final = 5.0  # beyond the drain, until SIGKILL: closing tables and flushing logs takes milliseconds
-HEART_INTERVAL: Final = 5.0  # between two looks at the workers' heartbeats
 HASTY_IDLE: Final = 0.5  # how long idle connections are kept when a person has pressed Ctrl-C
 HURRY_GRACE: Final = 1.0  # the same after a second signal, when somebody is waiting
 
@@ -76,6 +79,16 @@ class Origin:
     load: Callable[[], Configuration] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What of the machine it uses: the access log, whom workers and agent run as (None: the same user), and the service
+    manager."""
+
+    log: LogFile = field(default_factory=lambda: LogFile(None))
+    identity: Identity | None = None
+    notifier: Notifier = field(default_factory=lambda: Notifier({}))
+
+
 def worker_count(configuration: Configuration) -> int:
     """As configured, or one per CPU that this process may use."""
     return configuration.workers or min(len(os.sched_getaffinity(0)), 256)
@@ -84,7 +97,7 @@ def worker_count(configuration: Configuration) -> int:
 class Supervisor:
     """Runs one configuration until a signal ends it.
 
-    `log` is the access log. `offloading` is stopped when `run` ends, and has served no other supervisor. `on_ready` is
+    `offloading` is stopped when `run` ends, and has served no other supervisor. `on_ready` is
     called once, when all workers serve and the offload is live, and gets their pids.
     """
 
@@ -93,18 +106,20 @@ class Supervisor:
         configuration: Configuration,
         *,
         events: EventLog,
-        log: LogFile | None = None,
+        host: Host | None = None,
         origin: Origin | None = None,
         offloading: Offloading | None = None,
         on_ready: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         self._configuration = configuration
         self._generation = 1  # the last number that was given away; the offload is told it
+        self._live = 1  # the number of the generation that is served
         self._offloading = offloading
         self._events = events
         self._on_ready = on_ready
         self._origin = Origin() if origin is None else origin
-        self._log = LogFile(None) if log is None else log
+        self._host = Host() if host is None else host
+        self._log = self._host.log
         groups = sockets.bind(configuration.listeners, worker_count(configuration), place=self._origin.place)
         self._slots = [Slot(index=index, sockets=group) for index, group in enumerate(groups)]
         self._workers: set[WorkerProcess] = set()
@@ -126,7 +141,13 @@ class Supervisor:
         self._stop: asyncio.Future[str] = self._loop.create_future()
         self._hurry = asyncio.Event()
         self._gate = Gate()
-        self._agents = Agents(self._segment, self._events, on_news=self._on_news, on_command=self._on_command)
+        self._agents = Agents(
+            self._segment,
+            self._events,
+            identity=self._host.identity,
+            on_news=self._on_news,
+            on_command=self._on_command,
+        )
         self._wanted = asyncio.Event()  # a reload, by signal
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
@@ -196,6 +217,7 @@ class Supervisor:
             raise StartError(f"the workers were not ready within {START_TIMEOUT:g} s", code=EXIT_FAILURE) from None
         if self._offloading is not None:
             await self._offloading.commit()
+        self._host.notifier.ready(f"{len(workers)} workers serve {self._origin.name or 'their configuration'}")
         if self._on_ready is not None:
             self._on_ready([worker.pid for worker in workers])
 
@@ -203,7 +225,8 @@ class Supervisor:
         listeners = self._configuration.listeners
         fds = tuple(slot.sockets[listener.address].fileno() for listener in listeners)
         log = self._log.fd
-        worker = WorkerProcess(slot.index, fds, self._segment, () if log is None else (log,), self._loop)
+        others = () if log is None else (log,)
+        worker = WorkerProcess(slot.index, fds, self._segment, others, self._loop, self._host.identity)
         self._workers.add(worker)
         self._watchers.start(self._watch(worker), name=f"watcher of worker {worker.pid}")
         await worker.send_setup(encode_setup(Setup(configuration=self._configuration, access_log=log)))
@@ -289,6 +312,7 @@ class Supervisor:
     async def reload(self, cause: str) -> Reloaded:
         """Read the configuration anew and serve it everywhere, or change nothing. One at a time, in order."""
         async with self._gate.reload():
+            self._host.notifier.reloading()
             try:
                 if self._origin.load is None:
                     raise StartError("there is no configuration file to read again")
@@ -303,14 +327,18 @@ class Supervisor:
                 try:
                     await revision.prepare(serving, self._offloading, place=self._origin.place)
                 except BaseException:
-                    sockets.close_admin(admin or {})
+                    self._agents.unbind(admin)
                     raise
                 self._configuration = configuration
+                self._live = self._generation
                 await revision.commit(serving, self._offloading)
                 self._agents.configure(setup, admin)
-            except (StartError, WorkerError) as error:
+            except Exception as error:  # noqa: BLE001 - a defect, ours or a plugin's, must not end a gateway that serves
+                if not isinstance(error, StartError | WorkerError):
+                    self._loop.call_exception_handler({"message": "a reload crashed", "exception": error})
                 self._events.error("reload_failed", f"{cause}: the old configuration goes on: {error}", cause=cause)
-                return self._reloaded(Reloaded(ok=False, text=str(error)))
+                text = str(error) if isinstance(error, RautaError) else repr(error)
+                return self._reloaded(Reloaded(ok=False, text=text))
         text = f"{cause}: generation {self._generation} is live"
         self._events.info("reloaded", text, cause=cause, generation=self._generation, notes=revision.notes)
         return self._reloaded(Reloaded(ok=True, text="; ".join([text, *revision.notes])))
@@ -319,6 +347,7 @@ class Supervisor:
         self._reloads["succeeded" if result.ok else "failed"] += 1
         self._reloads["last"] = {"time": time.time(), "ok": result.ok, "text": result.text}
         self._tell_status()
+        self._host.notifier.ready(result.text if result.ok else f"the old configuration goes on: {result.text}")
         return result
 
     def _agent_setup(self, configuration: Configuration) -> AgentSetup:
@@ -381,7 +410,7 @@ class Supervisor:
                 "version": rauta.__version__,
                 "source": self._origin.name,
                 "started": self._started,
-                "generation": self._generation,
+                "generation": self._live,
                 "ready": self._ready,
                 "draining": self._draining,
                 "workers": workers,
@@ -392,32 +421,30 @@ class Supervisor:
         )
 
     async def _watch_hearts(self) -> None:
-        """A worker whose loop does not turn any more serves nobody, and would keep its share of the connections."""
-        columns = segment.columns(self._segment)
+        hearts = Hearts(self._segment, time.monotonic())
         while True:
-            await asyncio.sleep(HEART_INTERVAL)
-            now = time.monotonic()
-            for slot in self._slots:
-                worker = slot.worker
-                if worker is None or worker.stage is not Stage.READY:
-                    continue
-                last = max(segment.heartbeat(columns[slot.index]) / 1000, worker.started_at)
-                if now - last > HANG_TIMEOUT:
-                    text = f"worker {slot.index} (pid {worker.pid}) has not moved for {now - last:.0f} s: it is killed"
-                    self._events.error("worker_hung", text, worker=slot.index, worker_pid=worker.pid)
-                    worker.kill()
+            await asyncio.sleep(LOOK_INTERVAL)
+            serving = {slot.index: slot.worker for slot in self._slots if slot.worker}
+            serving = {index: worker for index, worker in serving.items() if worker.stage is Stage.READY}
+            started = {index: worker.started_at for index, worker in serving.items()}
+            for index, seconds in hearts.silent(time.monotonic(), started).items():
+                pid = serving[index].pid
+                text = f"worker {index} (pid {pid}) has not moved for {seconds:.0f} s: it is killed"
+                self._events.error("worker_hung", text, worker=index, worker_pid=pid)
+                serving[index].kill()
 
     # --- stop -------------------------------------------------------------------------------------------
 
     async def _drain(self, cause: str) -> None:
         self._draining = True
         self._tell_status()  # /readyz fails from here on
-        if self._configuration.shutdown.delay and not self._hurry.is_set():
-            await self._ended_within(self._configuration.shutdown.delay, hurry=self._hurry)
+        self._host.notifier.stopping(cause)
+        delay, seconds = self._configuration.shutdown.delay, self._configuration.shutdown.timeout
+        self._events.info("draining", f"{cause}: finishing what is in flight, {seconds:g} s at most", signal=cause)
+        if delay:
+            await self._ended_within(delay, hurry=self._hurry)
         await self._keepers.cancel()
         workers = [*self._workers]
-        seconds = self._configuration.shutdown.timeout
-        self._events.info("draining", f"{cause}: finishing what is in flight, {seconds:g} s at most", signal=cause)
         for worker in workers:
             worker.drain(seconds, HASTY_IDLE if cause == "SIGINT" else DRAIN_IDLE)
         # The workers close theirs too: from then on clients are refused, instead of waiting in a queue for nothing.

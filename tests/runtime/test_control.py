@@ -25,6 +25,7 @@ from rauta.runtime.control import (
     Apply,
     Built,
     Channel,
+    Command,
     Commit,
     ControlError,
     Decoder,
@@ -33,10 +34,14 @@ from rauta.runtime.control import (
     Draining,
     Drop,
     Failed,
+    Health,
+    Names,
     Prepared,
     Ready,
     Reopen,
+    Result,
     Setup,
+    Status,
     encode,
     encode_setup,
     receive_setup,
@@ -55,6 +60,11 @@ MESSAGES = [
     Drop(8),
     Applied(7),
     Reopen(),
+    Health("users", ["10.0.2.2:80", "unix:/run/app.sock"]),
+    Names("app.example.com", []),
+    Command(1, "reload"),
+    Result(1, False, "rauta.yaml:3: no"),
+    Status({"generation": 2, "ready": True, "workers": [{"slot": 0}], "reloads": {"last": None}}),
 ]
 
 
@@ -103,6 +113,8 @@ def frame(payload: bytes, kind: bytes = b"J") -> bytes:
         frame(b'{"is": "Failed"}'),
         frame(b'{"is": "Failed", "message": 7}'),
         frame(b'{"is": "Drained", "complete": 1}'),
+        frame(b'{"is": "Health", "service": "s", "down": "all"}'),
+        frame(b'{"is": "Names", "host": "h", "addresses": ["10.0.0.1", 7]}'),
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from rauta.routing.model import Configuration
 from rauta.routing.settings import Address, Listener
-from rauta.runtime import process
+from rauta.runtime import process, segment
 from rauta.runtime import supervisor as supervisor_module
 from rauta.runtime.log import EventLog
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
@@ -31,8 +31,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Makes children run a script instead of the worker."""
 
     def install(script: str) -> None:
-        def execute(slot: int, connections: tuple[int, int], *_: object) -> subprocess.Popen[bytes]:
-            control, _passing = connections
+        def execute(slot: int, connections: tuple[int, int, int], *_: object) -> subprocess.Popen[bytes]:
+            control, _passing, _segment = connections
             command = [sys.executable, "-c", PRELUDE + SEND + script, str(control)]
             return subprocess.Popen(command, pass_fds=(control,))
 
@@ -84,7 +84,11 @@ def meet(stage: Stage) -> tuple[WorkerProcess, WorkerError | None]:
 
     async def scenario() -> tuple[WorkerProcess, WorkerError | None]:
         loop = asyncio.get_running_loop()
-        worker = WorkerProcess(3, (), (), loop)
+        memory = segment.create(4)
+        try:
+            worker = WorkerProcess(3, (), memory, (), loop)
+        finally:
+            os.close(memory)
         watching = loop.create_task(worker.watch())
         await worker.send_setup(b"")
         error = None
@@ -106,7 +110,9 @@ def meet(stage: Stage) -> tuple[WorkerProcess, WorkerError | None]:
         "send(b'P', pickle.dumps(1))",
         "send(b'J', b'no json')",
         """send(b'J', b'{"is": "Commit"}')""",
-        """send(b'J', b'{"is": "Drain", "timeout": 0.0}')""",
+        """send(b'J', b'{"is": "Drain", "timeout": 0.0, "idle": 0.0}')""",
+        """send(b'J', b'{"is": "Health", "service": "s", "down": []}')""",
+        """send(b'J', b'{"is": "Command", "number": 1, "name": "drain"}')""",
     ],
 )
 def test_a_child_that_sends_what_no_worker_sends_is_killed(sent: str, fake: Callable[[str], None]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,6 +250,31 @@ def test_the_access_log_moves_with_a_reload(file: File) -> None:
     assert json.loads(line)["target"] == "/word"
 
 
+def test_changing_the_access_log_leaves_no_descriptor_behind(file: File) -> None:
+    file.write("hello")
+    with gateway("--config", str(file.path)) as running:
+        workers = children(running.process.pid)
+
+        def change(number: int) -> list[int]:
+            file.write("hello", access_log={"to": str(file.home / f"log{number}")})
+            reload(running, number)
+            return [descriptors_of(pid) for pid in workers]
+
+        before = change(1)
+        for number in range(2, 6):
+            after = change(number)
+        assert after == before
+
+
+def test_a_listener_moves_from_one_address_to_all(file: File) -> None:
+    file.write("one")
+    with gateway("--config", str(file.path)) as running:
+        for number, host in enumerate(("0.0.0.0", "127.0.0.1"), 1):
+            file.write(host, listeners={"web": {"address": f"{host}:{file.port}"}})
+            reload(running, number)
+            assert get(file.port, "/word") == (200, host.encode())
+
+
 def test_without_a_file_there_is_nothing_to_reload(backend: Backend) -> None:
     port = free_port()
     with gateway("--listen", f"127.0.0.1:{port}", "--to", backend.url) as running:
@@ -270,3 +296,33 @@ def test_worker_memory_stays_level_over_reloads(file: File) -> None:
         before = reload_some(1, 31)
         after = reload_some(31, 91)
         assert after - before < 2048, f"{after - before} KiB more after 60 reloads"
+
+
+def test_a_load_that_crashes_changes_nothing(file: File) -> None:
+    """A plugin's settings are foreign code: whatever they raise, the gateway goes on."""
+    file.write("old")
+    script = file.home / "crash.py"
+    script.write_text(
+        "import sys\n"
+        "from rauta.config import load\n"
+        "import rauta.config\n"
+        "loads = []\n"
+        "def once(path):\n"
+        "    loads.append(path)\n"
+        "    if len(loads) == 2: raise ZeroDivisionError('no luck')\n"
+        "    return load(path)\n"
+        "rauta.config.load = once\n"
+        "from rauta.runtime.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    running = Gateway("--config", str(file.path), command=[sys.executable, str(script)])
+    try:
+        running.wait_for("ready")
+        running.signal(signal.SIGHUP)
+        assert "no luck" in running.wait_for("reload_failed")["message"]
+        assert get(file.port, "/word") == (200, b"old")
+        file.write("new")
+        reload(running)
+        assert get(file.port, "/word") == (200, b"new")
+    finally:
+        running.destroy()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,21 @@ def test_nothing_stays_open_when_a_later_listener_fails() -> None:
         sockets.bind([listener("127.0.0.1", port), listener("10.255.255.1", port, "far")], 2)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(("before", "after"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
+def test_a_wildcard_and_one_of_its_addresses_may_replace_each_other(before: str, after: str) -> None:
+    port = free_port()
+    with bound([listener(before, port)], 2) as old:
+        sockets.listen(old)
+        groups = sockets.bind([listener(after, port)], 2, held=old[0])
+        sockets.listen(groups)
+        sockets.close(old)
+        assert can_connect(port)
+        sockets.close(groups)
+
+
+def test_the_folder_of_a_unix_socket_is_missed(tmp_path: Path) -> None:
+    web = Listener(name="web", address=Address.unix(str(tmp_path / "no" / "socket")))
+    with pytest.raises(StartError, match=r"listener 'web': unix:.* cannot be made: its folder does not exist"):
+        sockets.bind([web], 1)

@@ -74,6 +74,35 @@ def test_a_killed_worker_is_replaced_and_its_port_never_refuses(backend: Backend
         assert running.stop() == 0
 
 
+def test_a_worker_that_hangs_is_replaced(backend: Backend, port: int, tmp_path: Path) -> None:
+    script = tmp_path / "impatient.py"
+    script.write_text(
+        "import sys\n"
+        "from rauta.routing import defaults\n"
+        "defaults.HANG_TIMEOUT = 2.5\n"
+        "from rauta.runtime import hearts\n"
+        "hearts.LOOK_INTERVAL = 0.5\n"
+        "from rauta.runtime import supervisor\n"
+        "supervisor.LOOK_INTERVAL = 0.5\n"
+        "from rauta.runtime.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    running = Gateway(*arguments(port, backend), command=[sys.executable, str(script)])
+    try:
+        first, second = running.wait_for("ready")["workers"]
+        os.kill(first, signal.SIGSTOP)
+        hung = running.wait_for("worker_hung")
+        assert hung["worker_pid"] == first
+        running.wait_for("worker_ready")
+        assert pid_gone(first)
+        now = children(running.process.pid)
+        assert (second in now, first in now, len(now)) == (True, False, 2)
+        assert running.stop() == 0
+        assert len(running.events("worker_hung")) == 1
+    finally:
+        running.destroy()
+
+
 def test_a_worker_that_is_told_to_leave_finishes_while_its_successor_serves(backend: Backend, port: int) -> None:
     with gateway(*arguments(port, backend, workers=1)) as running:
         (old,) = running.wait_for("ready")["workers"]

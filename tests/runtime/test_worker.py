@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.settings import AccessLog, Address, Listener
+from rauta.runtime import segment
 from rauta.runtime.control import Commit, Decoder, Drain, Drained, Message, Prepared, Ready, Setup, encode, encode_setup
 from support.process import PATIENCE, ROOT, free_port, get
 
@@ -25,12 +27,14 @@ class Child:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(PATIENCE)
         self.passing, their_passing = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        fds = (theirs.fileno(), their_passing.fileno(), self.listener.fileno())
-        arguments = [f"slot=0 control={fds[0]} passing={fds[1]} listeners={fds[2]}".split()]
-        command = [sys.executable, "-m", "rauta.runtime.worker", *arguments[0]]
+        memory = segment.create(1)
+        fds = (theirs.fileno(), their_passing.fileno(), memory, self.listener.fileno())
+        arguments = "slot=0 control={} passing={} segment={} listeners={}".format(*fds).split()
+        command = [sys.executable, "-m", "rauta.runtime.worker", *arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, pass_fds=fds)
         theirs.close()
         their_passing.close()
+        os.close(memory)
         self._decoder = Decoder()
 
     @property
@@ -116,7 +120,8 @@ from rauta.runtime import worker
 def hang(setup, fds):
     while True: pass
 worker.BUILD_LIMIT, worker.receive_setup, worker.build = 1, lambda control: object(), hang
-worker.serve(*socket.socketpair(), [], None)
+control, passing = socket.socketpair()
+worker.serve(worker.Connections(control=control, passing=passing), [], None)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30)
     assert done.returncode == -signal.SIGALRM

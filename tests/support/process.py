@@ -62,11 +62,17 @@ def pid_gone(pid: int, timeout: float = PATIENCE) -> bool:
 class Gateway:
     """A running `python -m rauta.proxy`. Its events are read as they come; `wait_for` waits for one."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, stdout: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        stdout: Path | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "rauta.proxy"),
+    ) -> None:
         with contextlib.ExitStack() as stack:
             sink: Any = subprocess.DEVNULL if stdout is None else stack.enter_context(stdout.open("wb"))
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rauta.proxy", *arguments],
+                [*command, *arguments],
                 cwd=ROOT,
                 env=env,
                 stdin=subprocess.DEVNULL,

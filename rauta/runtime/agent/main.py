@@ -33,6 +33,7 @@ from rauta.runtime.control import (
 from rauta.runtime.control import Names as NamesMessage
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
 from rauta.runtime.log import EventLog, bridge
+from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.terminal import ignore_terminal
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ class Agent:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the module."""
     ignore_terminal()
+    no_new_privileges()
     events = EventLog()
     bridge(events)
     arguments = dict(argument.partition("=")[::2] for argument in (sys.argv[1:] if argv is None else argv))

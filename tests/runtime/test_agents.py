@@ -1,0 +1,134 @@
+"""The admin sockets over reloads: what can stay stays, and what is given up is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rauta.routing.model import Configuration
+from rauta.routing.settings import Address, AdminSettings, Listener
+from rauta.runtime import segment
+from rauta.runtime.agents import Agents
+from rauta.runtime.control import AgentSetup
+from rauta.runtime.errors import StartError
+from rauta.runtime.log import EventLog
+from support.process import free_port
+
+
+def run(scenario: Callable[[Agents], Coroutine[Any, Any, None]]) -> None:
+    """Let a scenario play with agents that are never started."""
+
+    async def play() -> None:
+        memory = segment.create(1)
+        agents = Agents(memory, EventLog(), on_news=lambda news: None, on_command=lambda command: None)
+        try:
+            await scenario(agents)
+        finally:
+            await agents.stop()
+            os.close(memory)
+
+    asyncio.run(play())
+
+
+def setup(admin: AdminSettings | None) -> AgentSetup:
+    listener = Listener(name="web", address=Address("127.0.0.1", 8080))
+    return AgentSetup(generation=1, configuration=Configuration(listeners=(listener,), admin=admin), token=None)
+
+
+def change(agents: Agents, admin: AdminSettings | None) -> dict[str, socket.socket] | None:
+    """Bind and use."""
+    found = agents.bind(admin)
+    agents.configure(setup(admin), found)
+    return found
+
+
+def test_sockets_that_can_stay_are_the_same(tmp_path: Path) -> None:
+    path, ports = str(tmp_path / "admin"), [free_port(), free_port()]
+
+    async def scenario(agents: Agents) -> None:
+        first = change(agents, AdminSettings(socket=path))
+        assert first is not None
+        assert first.keys() == {"socket"}
+        second = change(agents, AdminSettings(socket=path, address=Address("127.0.0.1", ports[0])))
+        assert second is not None
+        assert second["socket"] is first["socket"]
+        third = change(agents, AdminSettings(socket=path, address=Address("127.0.0.1", ports[1])))
+        assert third is not None
+        assert third["socket"] is first["socket"]
+        assert second["address"].fileno() == -1
+        assert change(agents, AdminSettings(socket=path, address=Address("127.0.0.1", ports[1]))) is None
+        fourth = change(agents, AdminSettings(socket=path + "2", address=Address("127.0.0.1", ports[1])))
+        assert fourth is not None
+        assert fourth["address"] is third["address"]
+        assert not Path(path).exists()
+        assert change(agents, None) == {}
+        assert fourth["address"].fileno() == -1
+        assert not Path(path + "2").exists()
+
+    run(scenario)
+
+
+def test_what_is_not_wanted_after_all_leaves_the_old_ones_open(tmp_path: Path) -> None:
+    path = str(tmp_path / "admin")
+
+    async def scenario(agents: Agents) -> None:
+        first = change(agents, AdminSettings(socket=path))
+        assert first is not None
+        new = agents.bind(AdminSettings(socket=path, address=Address("127.0.0.1", free_port())))
+        assert new is not None
+        agents.unbind(new)
+        assert new["address"].fileno() == -1
+        assert first["socket"].fileno() >= 0
+        assert Path(path).exists()
+
+    run(scenario)
+
+
+def test_an_address_in_use_leaves_the_old_ones_open(tmp_path: Path) -> None:
+    path = str(tmp_path / "admin")
+
+    async def scenario(agents: Agents) -> None:
+        first = change(agents, AdminSettings(socket=path))
+        assert first is not None
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = Address("127.0.0.1", taken.getsockname()[1])
+            with pytest.raises(StartError, match=f"admin: {address} is in use"):
+                agents.bind(AdminSettings(socket=path, address=address))
+        assert first["socket"].fileno() >= 0
+        assert Path(path).exists()
+
+    run(scenario)
+
+
+def test_the_socket_is_for_its_owner_alone_and_a_live_one_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "admin"
+
+    async def scenario(agents: Agents) -> None:
+        change(agents, AdminSettings(socket=str(path)))
+        assert path.stat().st_mode & 0o777 == 0o600
+        second = Agents(-1, EventLog(), on_news=lambda news: None, on_command=lambda command: None)
+        with pytest.raises(StartError, match="is in use"):
+            second.bind(AdminSettings(socket=str(path)))
+        await second.stop()
+        assert path.exists()
+
+    run(scenario)
+
+
+def test_the_file_of_a_dead_one_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "admin"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+
+    async def scenario(agents: Agents) -> None:
+        change(agents, AdminSettings(socket=str(path)))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+    run(scenario)
