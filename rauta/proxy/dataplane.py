@@ -7,7 +7,7 @@ import socket
 import ssl as tls
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dispatch import Dispatcher
@@ -259,8 +259,7 @@ class _Refusal(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._dispatcher.refused(("", 0), "too_many_connections", "the listener's limits.connections is reached")
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
+        cast("asyncio.WriteTransport", transport).abort()  # uvloop's are no instances of it
 
 
 def _let_swap(context: tls.SSLContext, dispatcher: Dispatcher) -> None:
