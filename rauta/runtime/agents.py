@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rauta.routing.settings import AdminSettings
     from rauta.runtime.log import EventLog
 
+MOST_COMMANDS: Final = 16  # at work at a time; people send one
 STOP_TIMEOUT: Final = 3.0  # from being told to end to SIGKILL
 
 
@@ -148,6 +149,9 @@ class Agents:
         self._setup: AgentSetup | None = None
         self._status: dict[str, Any] = {}
         self._process: AgentProcess | None = None
+        self._checked: set[str] = set()
+        self._hosts: set[str] = set()
+        self._commands = 0  # that are at work
         self._health: dict[str, Health] = {}
         self._names: dict[str, Names] = {}
         self._wake = asyncio.Event()
@@ -189,10 +193,14 @@ class Agents:
         if admin is not None:
             self._close_unless(self._admin, admin)
             self._admin = admin
-        checked = {service.name for service in configuration.services if service.health is not None}
-        for name in [name for name in self._health if name not in checked]:
+        self._checked = {service.name for service in configuration.services if service.health is not None}
+        for name in [name for name in self._health if name not in self._checked]:
             self._on_news(Health(name, []))
             del self._health[name]
+        addresses = [backend.address for service in configuration.services for backend in service.backends]
+        self._hosts = {address.host for address in addresses if address.is_name}
+        for host in [host for host in self._names if host not in self._hosts]:
+            del self._names[host]
         process = self._process
         if process is not None and self._setup is not None and admin is None:
             process.setup(setup)
@@ -208,6 +216,7 @@ class Agents:
 
     def answer(self, result: Result) -> None:
         """A command has ended."""
+        self._commands -= 1
         if self._process is not None:
             self._process.send(result)
 
@@ -267,14 +276,21 @@ class Agents:
         return process.told
 
     def _on_message(self, message: Message) -> None:
+        # It parses what strangers send. Should it be taken over, it must not fill this process's memory.
         if isinstance(message, Health):
-            self._health[message.service] = message
-            self._on_news(message)
+            if message.service in self._checked:
+                self._health[message.service] = message
+                self._on_news(message)
         elif isinstance(message, Names):
-            self._names[message.host] = message
-            self._on_news(message)
+            if message.host in self._hosts:
+                self._names[message.host] = message
+                self._on_news(message)
         elif isinstance(message, Command):
-            self._on_command(message)
+            if self._commands < MOST_COMMANDS:
+                self._commands += 1
+                self._on_command(message)
+            elif self._process is not None:
+                self._process.send(Result(message.number, False, f"{MOST_COMMANDS} commands are at work: try again"))
         elif not isinstance(message, Ready) and self._process is not None:
             self._process.kill()  # it says what no agent says
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from rauta.routing.model import Configuration
+from rauta.routing.services import Backend, HealthCheck, Service
 from rauta.routing.settings import Address, AdminSettings, Listener
 from rauta.runtime import segment
-from rauta.runtime.agents import Agents
-from rauta.runtime.control import AgentSetup
+from rauta.runtime.agents import MOST_COMMANDS, Agents
+from rauta.runtime.control import AgentSetup, Command, Health, Names, Result
 from rauta.runtime.errors import StartError
 from rauta.runtime.log import EventLog
 from support.process import free_port
@@ -132,3 +133,40 @@ def test_the_file_of_a_dead_one_is_replaced(tmp_path: Path) -> None:
             client.connect(str(path))
 
     run(scenario)
+
+
+def test_what_the_agent_says_of_strangers_is_not_kept() -> None:
+    """It parses what comes over networks, so what it says is bounded."""
+    news: list[Health | Names] = []
+    commands: list[Command] = []
+
+    async def play() -> None:
+        memory = segment.create(1)
+        agents = Agents(memory, EventLog(), on_news=news.append, on_command=commands.append)
+        check = HealthCheck()
+        backends = (Backend(address=Address("named.example", 80)),)
+        configuration = Configuration(
+            listeners=(Listener(name="web", address=Address("127.0.0.1", 8080)),),
+            services=(Service(name="s", backends=backends, health=check), Service(name="unchecked", backends=backends)),
+        )
+        agents.configure(AgentSetup(generation=1, configuration=configuration), None)
+        for message in (
+            Health("s", ["named.example:80"]),
+            Health("unchecked", []),
+            Health("nobody", []),
+            Names("named.example", ["192.0.2.1"]),
+            Names("other.example", ["192.0.2.1"]),
+        ):
+            agents._on_message(message)
+        assert [*map(str, news)] == [str(Health("s", ["named.example:80"])), str(Names("named.example", ["192.0.2.1"]))]
+        assert len(agents.news) == 2
+        for number in range(100):
+            agents._on_message(Command(number, "reload"))
+        assert len(commands) == MOST_COMMANDS
+        agents.answer(Result(0, True, ""))
+        agents._on_message(Command(101, "reload"))
+        assert len(commands) == MOST_COMMANDS + 1
+        await agents.stop()
+        os.close(memory)
+
+    asyncio.run(play())
