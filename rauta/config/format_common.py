@@ -14,4 +14,5 @@ WEIGHT: Final = Integer(least=0, most=defaults.MAX_WEIGHT)
 FORWARDED: Final = ListOf(Choice(settings.Forwarded), collect=frozenset, unique=True, share=True)
 
 TCHARS: Final = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"  # RFC 9110 5.6.2
+PROTOCOL: Final = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$"  # RFC 9110 7.8
 REGEX: Final = "[regular expressions](routing.md#regular-expressions)"

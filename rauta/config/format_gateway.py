@@ -124,7 +124,7 @@ LISTENER: Final = Object(
             key="trusted_proxies",
             type=ListOf(NetworkText(), unique=True, share=True),
             doc="Clients that are proxies of ours, by network or address: what their X-Forwarded-For, -Proto and -Host "
-            "or Forwarded say of the client before them is believed. With any, so are clients on a unix socket.",
+            "say of the client before them is believed. With any, so are clients on a unix socket.",
             example='["10.0.0.0/8", "2001:db8::7"]',
             absent="none",
         ),

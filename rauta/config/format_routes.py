@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from rauta.config.composite import ListOf, OneOrMany
-from rauta.config.format_common import FORWARDED, NAME, PATH, TCHARS, WEIGHT
+from rauta.config.format_common import FORWARDED, NAME, PATH, PROTOCOL, WEIGHT
 from rauta.config.format_filters import FILTERS, in_file
 from rauta.config.format_matches import ANY_PATH, MATCH
 from rauta.config.format_services import LIMIT_BODY, TIMEOUT_DOCS
@@ -217,9 +217,9 @@ ROUTE: Final = Object(
         ),
         Field(
             key="upgrades",
-            type=ListOf(Text("a protocol", pattern=TCHARS), collect=frozenset, unique=True, share=True),
+            type=ListOf(Text("a protocol", pattern=PROTOCOL), collect=frozenset, unique=True, share=True),
             doc="Protocols that a client may switch to (`Upgrade`), after which bytes are passed on as they come. "
-            "`[]`: none.",
+            "`name/version` is another protocol than `name`. `[]`: none.",
             example="[websocket]",
         ),
     ),

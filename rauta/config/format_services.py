@@ -127,9 +127,9 @@ _OF_HTTP: Final = ("path", "host", "statuses")
 
 def _build_health(**values: Any) -> services.HealthCheck:
     if values.get("kind") is services.HealthKind.TCP:
-        for key in _OF_HTTP:
+        for key in _OF_HTTP:  # the model sees no key that repeats its default
             if key in values:
-                raise ModelError.at(key, "a TCP check sends no request: remove the key, or write kind: http")
+                raise ModelError.at(key, services.NO_REQUEST)
     return services.HealthCheck(**values)
 
 

@@ -41,7 +41,7 @@ class Connector:
         try:
             async with asyncio.timeout(seconds):
                 if self.address.path is not None:
-                    _, connection = await self._loop.create_unix_connection(made, self.address.path)
+                    _, connection = await self._loop.create_unix_connection(made, self.address.path)  # type: ignore[type-var]  # one by its methods
                     return connection
                 hosts: tuple[str, ...] = (self.address.host,)
                 if self.address.is_name:
@@ -81,7 +81,7 @@ class Connector:
         failure: OSError = OSError(f"{self.address.host} has no address")
         for host in hosts:
             try:
-                _, connection = await self._loop.create_connection(made, host, self.address.port)
+                _, connection = await self._loop.create_connection(made, host, self.address.port)  # type: ignore[type-var]  # one by its methods
                 return connection
             except OSError as error:
                 failure = error

@@ -34,7 +34,7 @@ _RECORD: Final = struct.Struct("=IHH")
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of a histogram in seconds; one more is for what is longer. Behind the counts: the sum in us."""
-HISTOGRAM: Final = len(BUCKETS) + 2
+HISTOGRAM: Final = 16
 
 
 class Kind(Enum):
@@ -69,11 +69,13 @@ class Column:
             self.cells[_CELLS_USED] = HEADER
             self.cells[_NAMES_USED] = 0
             self.cells[0] = _MAGIC
-        for series, first, count in _records(self.cells, self._bytes):
+        used = 0
+        for series, first, count, used in _records(self.cells, self._bytes):  # noqa: B007 - the last one is wanted
             self._known[series] = first
             if series.kind is Kind.GAUGE:
                 for cell in range(first, first + count):
                     self.cells[cell] = 0
+        self.cells[_NAMES_USED] = used
 
     def cell(self, kind: Kind, name: str, *labels: str) -> int:
         """The first cell of a series, new or known. When the column is full, that of one series for all the rest: its
@@ -119,19 +121,29 @@ def heartbeat(memory: memoryview) -> int:
 
 
 def read(memory: memoryview) -> Iterator[tuple[Series, list[int]]]:
-    """All series of a column and their cells. The column may be written meanwhile."""
+    """All series of a column and their cells, as far as they can be read. The column may be written meanwhile, and its
+    writer is not to be trusted."""
     whole = memory.cast("B")
     cells = whole[: 8 * (HEADER + CELLS)].cast("Q")
     if cells[0] != _MAGIC:
         return
-    for series, first, count in _records(cells, whole[8 * (HEADER + CELLS) :]):
+    for series, first, count, _ in _records(cells, whole[8 * (HEADER + CELLS) :]):
         yield series, cells[first : first + count].tolist()
 
 
-def _records(cells: memoryview, names: memoryview) -> Iterator[tuple[Series, int, int]]:
-    at, end = 0, cells[_NAMES_USED]
-    while at < end:
+def _records(cells: memoryview, names: memoryview) -> Iterator[tuple[Series, int, int, int]]:
+    """Series, first cell, number of cells, and where the next record begins. Ends before one that makes no sense: a
+    worker that has been taken over stops neither the readers nor its successor."""
+    at, end = 0, min(cells[_NAMES_USED], NAMES)
+    while at + _RECORD.size <= end:
         first, count, length = _RECORD.unpack_from(names, at)
-        kind, name, *labels = json.loads(bytes(names[at + _RECORD.size : at + _RECORD.size + length]))
-        yield Series(Kind(kind), name, tuple(labels)), first, count
+        try:
+            kind, name, *labels = json.loads(bytes(names[at + _RECORD.size : at + _RECORD.size + length]))
+            series = Series(Kind(kind), name, tuple(labels))
+            hash(series)
+        except (ValueError, TypeError):
+            return
+        if first < HEADER or first + count > HEADER + CELLS:
+            return
         at += (_RECORD.size + length + 7) // 8 * 8
+        yield series, first, count, at

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dispatch import Dispatcher
 from rauta.proxy.generation import Generation
-from rauta.proxy.handshake import PLAIN_HTTP, observe
+from rauta.proxy.handshake import PLAIN_HTTP, Handshake, observe
 from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.pool import Pools
 from rauta.proxy.shared import Shared
@@ -198,21 +198,27 @@ class DataPlane:
     async def _server(self, dispatcher: Dispatcher, sock: socket.socket) -> asyncio.Server:
         context = dispatcher.context
         scheme = "http" if context is None else "https"
-        handshake = None if context is None else dispatcher.listener.timeouts.head
+        timeout = None if context is None else dispatcher.listener.timeouts.head
 
         def accept() -> asyncio.Protocol:
-            if len(dispatcher.connections) >= dispatcher.listener.limits.connections:
+            taken = len(dispatcher.connections) + len(dispatcher.handshakes)
+            if taken >= dispatcher.listener.limits.connections:
                 return _Refusal(dispatcher)
             if dispatcher.metrics is not None:
                 dispatcher.metrics.accepted(dispatcher.listener.name)
-            return ServerConnection(dispatcher, dispatcher.connections, scheme)
+            handshake = None
+            if context is not None:
+                handshake = Handshake()
+                dispatcher.handshakes.add(handshake)
+            connection = ServerConnection(dispatcher, dispatcher.connections, scheme, handshake)
+            return cast(asyncio.Protocol, connection)  # one by its methods
 
         if sock.family == socket.AF_UNIX:
             return await self._shared.loop.create_unix_server(
-                accept, sock=sock, ssl=context, ssl_handshake_timeout=handshake, backlog=BACKLOG
+                accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG
             )
         return await self._shared.loop.create_server(
-            accept, sock=sock, ssl=context, ssl_handshake_timeout=handshake, backlog=BACKLOG
+            accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG
         )
 
     def _shut(self, address: Address) -> None:
@@ -252,7 +258,8 @@ class DataPlane:
 
 
 class _Refusal(asyncio.Protocol):
-    """A connection beyond the listener's limit: closed at once, before any memory goes into it."""
+    """A connection beyond the listener's limit: closed at once, before any memory goes into it; with TLS, once its
+    handshake is over."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher

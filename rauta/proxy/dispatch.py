@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from rauta.proxy.accesslog import AccessLogWriter, Entry, logged_target
 from rauta.proxy.exchange import Downstream, Exchange
 from rauta.proxy.filters import FilterError
 from rauta.proxy.forwarded import TrustedProxies
 from rauta.proxy.generation import Generation
+from rauta.proxy.handshake import Handshake
 from rauta.proxy.messages import Glimpse, RequestHead
 from rauta.proxy.plan import RoutePlan
 from rauta.proxy.pool import BackendPool
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 # What is served at all; RFC 9110 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
 ALLOW: Final = ("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
 
+# Beyond all chains of proxies; RFC 9110 7.6.2 lets a recipient have a maximum.
+_MAX_FORWARDS: Final = 999
+
 _UNSEEN: Final = Glimpse()
 
 
@@ -46,6 +51,7 @@ class Dispatcher:
         "connections",
         "context",
         "generation",
+        "handshakes",
         "listener",
         "log",
         "loop",
@@ -67,6 +73,7 @@ class Dispatcher:
         self.wheel = shared.wheel
         self.loop = shared.loop
         self.connections: set[ServerConnection] = set()
+        self.handshakes: WeakSet[Handshake] = WeakSet()  # of connections that are not among them yet
         self._pools = shared.pools
         self.watch(shared)
         self.swap(listener, generation, context)
@@ -137,8 +144,13 @@ class Dispatcher:
         return min(left, key=lambda pool: pool.in_flight, default=None)
 
     def _decide(self, exchange: Exchange, head: RequestHead) -> None:
-        if head.path == "*":  # RFC 9110 9.3.7: "applies to the server in general rather than to a specific resource"
-            exchange.answer(200, [ALLOW], b"")
+        if head.scheme is not None and head.scheme != exchange.downstream.scheme and exchange.believed is None:
+            # RFC 9110 7.4: "a request for an "https" resource MUST be rejected unless it has been received over a
+            # connection that has been secured"; the other way round the two origins are different ones, too.
+            detail = f"the target is an {head.scheme} URL, the connection is {exchange.downstream.scheme}"
+            exchange.fail("misdirected", detail)
+            return
+        if head.method == "OPTIONS" and _options_end_here(exchange, head):
             return
         outcome = self.generation.table.match(
             self.listener.name,
@@ -212,3 +224,27 @@ class Dispatcher:
             exchange.fail("bad_host", "a redirect needs the host of the request, and there is none")
         else:
             exchange.answer(action.status, [("Location", location)], b"")
+
+
+def _options_end_here(exchange: Exchange, head: RequestHead) -> bool:
+    """Whether an OPTIONS request is answered here; else its Max-Forwards is updated. RFC 9110 7.6.2: "Each intermediary
+    that receives a TRACE or OPTIONS request containing a Max-Forwards header field MUST check and update its value
+    prior to forwarding the request"."""
+    if head.path == "*":  # RFC 9110 9.3.7: "applies to the server in general rather than to a specific resource"
+        exchange.answer(200, [ALLOW], b"")
+        return True
+    value = head.get("max-forwards")
+    if value is None:
+        return False
+    if not (value.isascii() and value.isdigit()):  # several of them are joined by a comma
+        exchange.fail("bad_field", "Max-Forwards is no number")
+        return True
+    digits = value.lstrip("0")
+    if not digits:
+        # RFC 9110 7.6.2: "the intermediary MUST NOT forward the request; instead, the intermediary MUST respond as the
+        # final recipient"
+        exchange.answer(200, [ALLOW], b"")
+        return True
+    left = str(int(digits) - 1 if len(digits) <= 3 else _MAX_FORWARDS)
+    head.fields = [(name, left if name.lower() == "max-forwards" else old) for name, old in head.fields]
+    return False

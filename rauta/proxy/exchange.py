@@ -22,18 +22,20 @@ closed without a byte of a response, the method is idempotent, and the body is e
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
+from rauta.proxy.wheel import Expiring
 from rauta.routing.defaults import CONNECT_ATTEMPTS, REPLAY_LIMIT
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.forwarded import Believed
     from rauta.proxy.plan import RoutePlan
-    from rauta.proxy.pool import BackendPool
+    from rauta.proxy.pool import BackendPool, Waiter
 
 # RFC 9110 9.2.2. Sending one of these twice means the same as once.
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -42,71 +44,96 @@ IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _WITHOUT_END: Final = 10 * 365 * 86400.0
 
 
-class Downstream(Protocol):
+class Downstream(Expiring):
     """What a codec towards clients offers to an exchange."""
 
-    client: tuple[str, int]
-    scheme: str
+    __slots__ = ("client", "scheme")
 
+    def __init__(self, scheme: str) -> None:
+        super().__init__()
+        self.client: tuple[str, int] = ("", 0)
+        self.scheme = scheme
+
+    @abstractmethod
     def send_interim(self, head: ResponseHead) -> None:
         """A 1xx response; more will follow."""
 
+    @abstractmethod
     def send_head(self, head: ResponseHead) -> None:
         """The head of the final response."""
 
+    @abstractmethod
     def send_body(self, data: bytes) -> None:
         """A piece of its body, not empty."""
 
+    @abstractmethod
     def flush(self) -> None:
         """Nothing more comes just now: what was given must not be held back any longer."""
 
+    @abstractmethod
     def send_end(self, trailers: list[Field]) -> None:
         """The response is complete. The exchange is not called again."""
 
+    @abstractmethod
     def cut(self) -> None:
         """The response cannot be completed: the client must see that. The exchange is not called again."""
 
+    @abstractmethod
     def switch(self, head: ResponseHead, token: str) -> None:
         """The backend has switched to the protocol `token`: its 101; what follows are bytes of a tunnel, both ways."""
 
+    @abstractmethod
     def arm(self, seconds: float) -> None:
         """Call the exchange's `expired` in that time, unless it ends before."""
 
+    @abstractmethod
     def local_address(self) -> tuple[str, int]:
         """Where the client connected to: address and port; ("", 0) for a unix socket."""
 
+    @abstractmethod
     def close_after(self) -> None:
         """The client is not to be waited for any more: keep no connection after this response."""
 
+    @abstractmethod
     def pause_body(self) -> None:
         """Take no more of the request's body from the client for now."""
 
+    @abstractmethod
     def resume_body(self) -> None:
         """Go on after `pause_body`."""
 
 
-class Upstream(Protocol):
+class Upstream(Expiring):
     """What a connection to a backend offers to an exchange."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: RoutePlan) -> None:
         """The head of a request; `added` are field lines. If it has a body, that follows, or `flush`."""
 
+    @abstractmethod
     def flush(self) -> None:
         """Nothing more comes just now: what was given must not be held back any longer."""
 
+    @abstractmethod
     def send_body(self, data: bytes) -> None:
         """A piece of the request's body, not empty."""
 
+    @abstractmethod
     def send_end(self, trailers: list[Field]) -> None:
         """The request is complete; called only if it has a body. In a tunnel: the client has ended it; deliver what is
         there and close. The exchange is not called again then."""
 
+    @abstractmethod
     def abort(self) -> None:
         """The exchange is over before its end; it is not called again."""
 
+    @abstractmethod
     def pause_body(self) -> None:
         """Take no more of the response's body from the backend for now."""
 
+    @abstractmethod
     def resume_body(self) -> None:
         """Go on after `pause_body`."""
 
@@ -118,6 +145,7 @@ class Exchange:
         "_complete",
         "_early",
         "_early_trailers",
+        "_repeated",
         "_replay",
         "_upstream",
         "attempts",
@@ -145,6 +173,7 @@ class Exchange:
         "tried",
         "tunnel",
         "upgrade",
+        "waiter",
     )
 
     def __init__(self, dispatcher: Dispatcher, downstream: Downstream, head: RequestHead) -> None:
@@ -163,6 +192,8 @@ class Exchange:
         self._early: list[bytes] = []  # body that arrived before the connection; one read at most, then paused
         self._early_trailers: list[Field] = []
         self._replay: list[bytes] | None = None  # all of the body that was sent, in case it has to be sent again
+        self._repeated = False  # over a new connection, after one that had gone stale
+        self.waiter: Waiter | None = None  # its place in a queue for a connection
         self.finished = False
         self.tried: tuple[BackendPool, ...] = ()  # backends that could not be reached
         self.attempts = 0
@@ -261,6 +292,8 @@ class Exchange:
             self._finish()
             self.downstream.send_end([])
             return
+        if trailers and self.plan is not None and self.plan.filters is not None:
+            trailers = self.plan.filters.request_trailers(trailers)
         self._early_trailers = trailers
         if upstream is not None:
             upstream.send_end(trailers)
@@ -300,7 +333,7 @@ class Exchange:
             self.t_connected = perf_counter()
         added = ""
         if plan.forwarded is not None:
-            added = plan.forwarded(*self._client_of())
+            added = plan.forwarded(*self._client_of(), self.head.version)
         upstream.send_request(self, head, added, plan)
         if not head.has_body:
             return
@@ -341,14 +374,15 @@ class Exchange:
         self._upstream = None
         backend, plan = self.backend, self.plan
         may_repeat = self.head.method in IDEMPOTENT and (not self.head.has_body or self._replay is not None)
-        if stale and may_repeat and backend is not None and plan is not None:
+        if stale and may_repeat and not self._repeated and backend is not None and plan is not None:
             # RFC 9110 9.2.2: "a client SHOULD NOT automatically retry a request with a non-idempotent method". A new
-            # connection, not another idle one: a backend that restarted has closed them all. It is not stale if it
-            # fails too, so this happens once.
+            # connection, not another idle one: a backend that restarted has closed them all. Once: it may be this
+            # request that ends them.
+            self._repeated = True
             if self._replay is not None:
                 self._early, self._replay = self._replay, None
             self.attempts += 1
-            backend.connect(self, plan)
+            backend.connect(self, plan, fresh=True)
             return
         self.fail(reason, detail)
 
@@ -393,6 +427,8 @@ class Exchange:
     def response_end(self, trailers: list[Field]) -> None:
         """The response is complete; the backend's connection has let go of the exchange."""
         self._upstream = None
+        if trailers and self.plan is not None and self.plan.filters is not None:
+            trailers = self.plan.filters.response_trailers(trailers)
         self._finish()
         self.downstream.send_end(trailers)
 
@@ -426,6 +462,8 @@ class Exchange:
 
     def _finish(self) -> None:
         self.finished = True
+        if self.waiter is not None:
+            self.waiter.leave()
         if self.backend is not None:
             self.backend.in_flight -= 1
         dispatcher = self.dispatcher

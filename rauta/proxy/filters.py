@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from rauta.proxy.http1.fields import plain_name
 from rauta.proxy.messages import Field, RequestHead, ResponseHead
 from rauta.routing.errors import RautaError, RequestError
 from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, RequestId, ResponseHeaders, Rewrite
@@ -27,18 +28,20 @@ class FilterError(RautaError):
 
 
 class _Changes:
-    """Changes of fields, with the names in lower case where they are compared."""
+    """Changes of fields. What is set or removed is so in all its spellings: a backend may read `X_User` as `X-User`."""
 
-    __slots__ = ("_added", "_gone")
+    __slots__ = ("_added", "gone")
 
     def __init__(self, changes: HeaderChanges) -> None:
-        self._gone = frozenset([name.lower() for name in changes.remove] + [name.lower() for name, _ in changes.set])
+        self.gone = frozenset(plain_name(name) for name in (*changes.remove, *(name for name, _ in changes.set)))
         self._added = [*changes.set, *changes.add]
 
     def apply(self, fields: list[Field]) -> list[Field]:
-        gone = self._gone
-        kept = [field for field in fields if field[0].lower() not in gone] if gone else fields
-        return kept + self._added
+        return _without(fields, self.gone) + self._added
+
+
+def _without(fields: list[Field], names: frozenset[str]) -> list[Field]:
+    return [field for field in fields if plain_name(field[0]) not in names] if names else fields
 
 
 _Step = Callable[[RequestHead], None]
@@ -47,12 +50,14 @@ _Step = Callable[[RequestHead], None]
 class Filters:
     """The filters of one route on one listener, in order: the listener's first."""
 
-    __slots__ = ("_id", "_request", "_response")
+    __slots__ = ("_id", "_request", "_request_names", "_response", "_response_names")
 
     def __init__(self, filters: tuple[Filter, ...], match: Match) -> None:
         self._request: list[_Step] = []
         self._response: list[_Changes] = []
         self._id: RequestId | None = None
+        self._request_names: frozenset[str] = frozenset()  # that are set or removed
+        self._response_names: frozenset[str] = frozenset()
         for item in filters:
             self._take(item, match)
 
@@ -75,26 +80,38 @@ class Filters:
     def response(self, head: ResponseHead, request_id: str | None) -> None:
         """Change the response's fields in place."""
         if request_id is not None and self._id is not None:
-            name = self._id.header.lower()
-            head.fields = [field for field in head.fields if field[0].lower() != name]
+            head.fields = _without(head.fields, frozenset({plain_name(self._id.header)}))
             head.fields.append((self._id.header, request_id))
         for changes in self._response:
             head.fields = changes.apply(head.fields)
 
+    def request_trailers(self, trailers: list[Field]) -> list[Field]:
+        """Those that may go to the backend: nothing that a filter sets or removes comes in by the back door."""
+        return _without(trailers, self._request_names)
+
+    def response_trailers(self, trailers: list[Field]) -> list[Field]:
+        """Those that may go to the client."""
+        return _without(trailers, self._response_names)
+
     def _take(self, item: Filter, match: Match) -> None:
         if isinstance(item, RequestId):
             self._id = item  # a second one, on the route, replaces that of the listener
+            self._request_names |= {plain_name(item.header)}
+            self._response_names |= {plain_name(item.header)}
         elif isinstance(item, ResponseHeaders):
-            self._response.append(_Changes(item))
+            changes = _Changes(item)
+            self._response.append(changes)
+            self._response_names |= changes.gone
         elif isinstance(item, RequestHeaders):
-            self._request.append(_change_request(_Changes(item)))
+            changes = _Changes(item)
+            self._request.append(_change_request(changes))
+            self._request_names |= changes.gone
         else:
             self._request.extend(_rewrites(item, match))
 
     def _id_of(self, settings: RequestId, head: RequestHead) -> str:
-        name = settings.header.lower()
-        sent = head.get(name) if settings.accept else None
-        head.fields = [field for field in head.fields if field[0].lower() != name]
+        sent = head.get(settings.header.lower()) if settings.accept else None
+        head.fields = _without(head.fields, frozenset({plain_name(settings.header)}))
         request_id = sent if sent is not None and _ID.fullmatch(sent) else new_id()
         head.fields.append((settings.header, request_id))
         return request_id

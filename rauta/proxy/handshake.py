@@ -1,11 +1,19 @@
 """TLS handshakes that fail. The event loops close such a connection without a word to its protocol, which they connect
-only after the handshake; so the TLS object itself has to tell."""
+only after the handshake; so the TLS object itself has to tell why, and a weak reference that."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
 from typing import Final
+
+
+class Handshake:
+    """Held by a connection until its handshake is over, and gone with it if that fails. It is there to be counted, by a
+    weak reference: the loop drops such a connection without telling anybody."""
+
+    __slots__ = ("__weakref__",)
+
 
 PLAIN_HTTP: Final = "HTTP_REQUEST"  # OpenSSL's name for a ClientHello that begins with a method of HTTP
 

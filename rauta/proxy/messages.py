@@ -35,7 +35,8 @@ class RequestHead:
     that routes may look at. `authority` is what the backend gets as Host, None if the client named none (HTTP/1.0).
     `host` is its normalised form. `length` is the body's: bytes, CHUNKED or NO_BODY. `query` is None without `?`.
     `named` are the fields that the sender has declared to be for this connection alone, in lower case. `upgrade` is
-    the protocol that the client offers to switch to, in lower case (RFC 9110 7.8). `claims` gives the fields that say
+    the protocol that the client offers to switch to, in lower case (RFC 9110 7.8). `scheme` is that of a target in
+    absolute form, in lower case; None in the other forms. `claims` gives the fields that say
     who the client is (X-Forwarded-For and its kin): nobody but a trusted proxy is believed.
     """
 
@@ -54,6 +55,7 @@ class RequestHead:
         "path",
         "query",
         "received",
+        "scheme",
         "upgrade",
         "version",
     )
@@ -76,14 +78,20 @@ class RequestHead:
         self.expects = False
         self.named = NONE_NAMED
         self.upgrade: str | None = None
+        self.scheme: str | None = None
         self._values: dict[str, str] | None = None
 
     def copy(self) -> RequestHead:
         """A request that may be changed without changing this one."""
-        twin = RequestHead.__new__(RequestHead)
-        for name in _SLOTS:
-            setattr(twin, name, getattr(self, name))
+        twin = RequestHead(self.method, self.path, self.query, self.host, self.authority, self.version, self.length)
         twin.fields = self.fields.copy()
+        twin.received = self.received
+        twin.claims = self.claims
+        twin.keep_alive = self.keep_alive
+        twin.expects = self.expects
+        twin.named = self.named
+        twin.upgrade = self.upgrade
+        twin.scheme = self.scheme
         return twin
 
     def get(self, name: str, /) -> str | None:
@@ -92,9 +100,6 @@ class RequestHead:
         if self._values is None:
             self._values = by_name(self.received())
         return self._values.get(name)
-
-
-_SLOTS: Final = RequestHead.__slots__
 
 
 def by_name(fields: list[Field]) -> dict[str, str]:
@@ -110,9 +115,21 @@ class ResponseHead:
 
     `declared` is the Content-Length of a response that has no body but tells the size of one (to HEAD, or 304).
     `dated`: a Date is among the fields. `named` as in RequestHead. `upgrade` is the protocol that a 101 switches to.
+    `kept_for`: seconds for which the sender keeps the connection when it is idle, None if it has not said so.
     """
 
-    __slots__ = ("dated", "declared", "fields", "keep_alive", "length", "named", "phrase", "status", "upgrade")
+    __slots__ = (
+        "dated",
+        "declared",
+        "fields",
+        "keep_alive",
+        "kept_for",
+        "length",
+        "named",
+        "phrase",
+        "status",
+        "upgrade",
+    )
 
     def __init__(
         self,
@@ -133,3 +150,4 @@ class ResponseHead:
         self.dated = dated
         self.named = NONE_NAMED
         self.upgrade: str | None = None
+        self.kept_for: float | None = None

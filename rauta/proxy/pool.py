@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.connecting import ConnectError, Connector
 from rauta.proxy.http1.client import ClientConnection
 from rauta.proxy.proxyprotocol import header
 from rauta.proxy.tasks import Tasks
-from rauta.proxy.wheel import NEVER, Wheel
+from rauta.proxy.wheel import Expiring, Wheel
 from rauta.routing.defaults import POOL_IDLE_TIMEOUT, POOL_MAX_IDLE_PER_BACKEND
 from rauta.routing.settings import Address
 
@@ -26,18 +26,25 @@ if TYPE_CHECKING:
     from rauta.proxy.plan import RoutePlan
     from rauta.routing.services import Backend
 
+# Seconds before the time at which a backend says that it closes an idle connection; the wheel may be 0.2 s late.
+KEPT_MARGIN: Final = 1.0
 
-class Waiter:
-    """An exchange that waits for a connection. Implements `wheel.Expiring`."""
 
-    __slots__ = ("_pool", "_seconds", "deadline", "exchange", "queued")
+class Waiter(Expiring):
+    """An exchange that waits for a connection; `fresh`: for one that nobody has used before."""
 
-    def __init__(self, pool: BackendPool, exchange: Exchange, seconds: float) -> None:
+    __slots__ = ("_pool", "_seconds", "exchange", "fresh")
+
+    def __init__(self, pool: BackendPool, exchange: Exchange, seconds: float, fresh: bool) -> None:
+        super().__init__()
         self._pool = pool
         self._seconds = seconds
         self.exchange = exchange
-        self.deadline: float = NEVER
-        self.queued = NEVER
+        self.fresh = fresh
+
+    def leave(self) -> None:
+        """It waits no more; who has left must not keep others out of the queue."""
+        self._pool.leave(self)
 
     def expired(self) -> None:
         """No connection has become free in time."""
@@ -107,12 +114,23 @@ class BackendPool:
         if self.closing or connection.single or len(self._idle) >= POOL_MAX_IDLE_PER_BACKEND:
             connection.close()
             return
-        if self._waiting and (exchange := self._next_waiting()) is not None:
+        if self._waiting:
+            if next(iter(self._waiting)).fresh:
+                connection.close()  # `lost` makes a new one in its place
+                return
+            exchange = self._next_waiting()
             exchange.connected(connection)
             exchange.request_flush()
             return
+        seconds = POOL_IDLE_TIMEOUT
+        if connection.kept_for is not None:
+            # Closed before the backend closes it: a request that crosses with that is lost (RFC 9112 9.5).
+            seconds = min(seconds, connection.kept_for - KEPT_MARGIN)
+            if seconds <= 0:
+                connection.close()
+                return
         self._idle[connection] = None
-        self.wheel.arm(connection, POOL_IDLE_TIMEOUT)
+        self.wheel.arm(connection, seconds)
 
     def forget(self, connection: ClientConnection) -> None:
         """That connection is not to be taken any more."""
@@ -121,16 +139,20 @@ class BackendPool:
     def lost(self) -> None:
         """A connection is gone, whatever it was doing: room for one that waits."""
         self.open -= 1
-        if self._waiting and (exchange := self._next_waiting()) is not None and exchange.plan is not None:
-            self._start(exchange, exchange.plan)
+        if self._waiting:
+            exchange = self._next_waiting()
+            if exchange.plan is not None:
+                self._start(exchange, exchange.plan)
 
-    def connect(self, exchange: Exchange, plan: RoutePlan) -> None:
-        """Get a new connection and tell the exchange: `connected` or `connect_failed`; the latter may come at once."""
+    def connect(self, exchange: Exchange, plan: RoutePlan, *, fresh: bool = False) -> None:
+        """Get a connection, a new one unless it has to wait, and tell the exchange: `connected` or `connect_failed`,
+        which may come at once. `fresh`: one that has been used before will not do, also after waiting."""
         if self.open < plan.connections:
             self._start(exchange, plan)
         elif len(self._waiting) < plan.waiting:
-            waiter = Waiter(self, exchange, plan.connect_timeout)
+            waiter = Waiter(self, exchange, plan.connect_timeout, fresh or plan.proxy_protocol is not None)
             self._waiting[waiter] = None
+            exchange.waiter = waiter
             self.wheel.arm(waiter, plan.connect_timeout)
         else:
             detail = f"{self.name}: {plan.connections} connections are in use and {plan.waiting} requests wait"
@@ -138,7 +160,10 @@ class BackendPool:
 
     def leave(self, waiter: Waiter) -> None:
         """It waits no more."""
-        self._waiting.pop(waiter, None)
+        if waiter in self._waiting:
+            del self._waiting[waiter]
+            self.wheel.forget(waiter)
+            waiter.exchange.waiter = None
 
     def set_addresses(self, addresses: tuple[str, ...]) -> None:
         """The literal addresses that the backend's name has now. Idle connections to others are closed."""
@@ -154,14 +179,11 @@ class BackendPool:
             connection, _ = self._idle.popitem()
             connection.close()
 
-    def _next_waiting(self) -> Exchange | None:
-        while self._waiting:
-            waiter = next(iter(self._waiting))
-            del self._waiting[waiter]
-            self.wheel.forget(waiter)
-            if not waiter.exchange.finished:
-                return waiter.exchange
-        return None
+    def _next_waiting(self) -> Exchange:
+        """The exchange that has waited longest, which waits no more. There must be one."""
+        waiter = next(iter(self._waiting))
+        self.leave(waiter)
+        return waiter.exchange
 
     def _start(self, exchange: Exchange, plan: RoutePlan) -> None:
         self.open += 1
@@ -186,6 +208,8 @@ class BackendPool:
         except BaseException:
             self._give_back(made)
             raise
+        if plan.proxy_protocol is not None:
+            connection.single = True  # also where the client has left before its address was sent: nobody else's may be
         if not connection.usable:  # lost before this task's turn came; it will tell nobody any more
             if not exchange.finished:
                 exchange.connect_failed("upstream_reset", f"{self.name}: connection closed as soon as it was made")

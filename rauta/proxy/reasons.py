@@ -41,11 +41,11 @@ REASONS: Final = _table(
     ("body_too_large", 413, "the body is longer than this route allows"),
     ("target_too_long", 414, "the request target is too long"),
     ("bad_expectation", 417, "only the expectation 100-continue can be met"),
-    ("misdirected", 421, "this request is not for this connection"),
     ("head_too_large", 431, "the request head is too large or has too many fields"),
     ("unsupported_coding", 501, "the only transfer coding that is understood is chunked"),
     ("bad_version", 505, "only HTTP/1.1 and HTTP/1.0 are spoken here"),
     # The request was understood, and routing has no backend for it.
+    ("misdirected", 421, "this request is not for this connection"),
     ("unknown_host", 404, "no route has this host"),
     ("no_route", 404, "no route matches this request"),
     ("regex_timeout", 503, "a route's pattern could not be decided in time"),

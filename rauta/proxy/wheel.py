@@ -10,20 +10,27 @@ Time-outs end up to two ticks late and never early.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 TICK: Final = 0.1  # seconds; a time-out of seconds may end a tenth late, and ten wake-ups a second cost nothing
 TICKS_PER_SECOND: Final = 1 / TICK
-NEVER: Final = 0
+NEVER: Final = 0.0
+NOWHERE: Final = 0
 
 
-class Expiring(Protocol):
-    """What the wheel holds. `deadline` and `queued` are ticks and belong to the wheel; NEVER means not armed."""
+class Expiring(ABC):
+    """What the wheel holds. `deadline` and `queued` are ticks and belong to the wheel; NEVER: it is not armed, NOWHERE:
+    the wheel does not hold it."""
 
-    deadline: float
-    queued: int
+    __slots__ = ("deadline", "queued")
 
+    def __init__(self) -> None:
+        self.deadline = NEVER
+        self.queued = NOWHERE
+
+    @abstractmethod
     def expired(self) -> None:
         """The deadline has passed; it is NEVER now."""
 
@@ -69,7 +76,7 @@ class Wheel:
         slot = self._slots.get(item.queued)
         if slot is not None:
             slot.pop(item, None)
-        item.queued = NEVER
+        item.queued = NOWHERE
 
     def _queue(self, item: Expiring, tick: int) -> None:
         slots = self._slots
@@ -96,7 +103,7 @@ class Wheel:
     def _look(self, item: Expiring) -> None:
         if item.queued != self.now:
             return  # forgotten or armed anew by another one of this tick
-        item.queued = NEVER
+        item.queued = NOWHERE
         if item.deadline == NEVER:
             return
         if item.deadline >= self.now + 1:

@@ -10,6 +10,9 @@ from rauta.routing.errors import ModelError
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 5.6.2."""
 
+PROTOCOL: Final = re.compile(rf"{TOKEN.pattern}(?:/{TOKEN.pattern})?")
+"""RFC 9110 7.8: the name of a protocol, perhaps with a version."""
+
 FIELD_VALUE: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 """RFC 9110 5.5, as Latin-1."""
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from rauta.routing.errors import ModelError, Problem, RequestError
-from rauta.routing.fields import FIELD_VALUE, TOKEN
+from rauta.routing.fields import FIELD_VALUE, PROTOCOL, TOKEN
 from rauta.routing.filters import Filter, Rewrite
 from rauta.routing.hosts import HostPattern
 from rauta.routing.paths import normalise_path
@@ -242,7 +242,7 @@ class Route:
     """What to do with the requests that one of its matches claims. Empty listeners mean all of them.
 
     `filters` run in order, after the listener's. `upgrades` are the protocols, in lower case, that a client may switch
-    to by `Upgrade` (RFC 9110 7.8).
+    to by `Upgrade` (RFC 9110 7.8); one with a version (`name/version`) is another than the name alone.
     """
 
     name: str
@@ -272,8 +272,8 @@ class Route:
 
     def _check_upgrades(self) -> None:
         for token in sorted(self.upgrades):
-            if not TOKEN.fullmatch(token):
-                raise ModelError.at("upgrades", f"{token!r} is not the name of a protocol")
+            if not PROTOCOL.fullmatch(token):
+                raise ModelError.at("upgrades", f"{token!r} is not the name of a protocol, with or without a version")
             if token.lower().startswith(("h2c", "http", "tls")):
                 raise ModelError.at(
                     "upgrades", f"{token!r} cannot be tunnelled: the requests in it would not be routed"
@@ -326,6 +326,8 @@ class Configuration:
         if self.admin is not None and self.admin.address in bound:
             first = bound[self.admin.address]
             yield Problem(("admin", "address"), f"{self.admin.address} is taken by listener {first!r}")
+        if self.admin is not None and (first_on := bound.get(Address.unix(self.admin.socket))) is not None:
+            yield Problem(("admin", "socket"), f"unix:{self.admin.socket} is taken by listener {first_on!r}")
         listeners = _Known("listener", (listener.name for listener in self.listeners))
         services = _Known("service", (service.name for service in self.services))
         for position, route in enumerate(self.routes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from rauta.routing import defaults
 from rauta.routing.errors import ModelError, RequestError
@@ -17,8 +17,9 @@ def check_authority(where: str, value: str) -> None:
     """A host with or without a port, as in a Host field. Raises ModelError."""
     try:
         normalise_host(value)
-    except HostError as error:
-        raise ModelError.at(where, f"{value!r}: {error}") from None
+    except HostError:
+        message = f"{value[:80]!r} is not a name, an IPv4 address or [IPv6], each with or without a port (1 to 65535)"
+        raise ModelError.at(where, message) from None
 
 
 def check_weight(weight: int) -> None:
@@ -129,6 +130,11 @@ class LimitOverrides:
             _check_body_limit(self.body)
 
 
+NO_REQUEST: Final = "a TCP check sends no request: remove the key, or write kind: http"
+_GOOD_STATUSES: Final = ((200, 399),)
+_OF_REQUEST: Final = {"path": "/", "host": None, "statuses": _GOOD_STATUSES}
+
+
 class HealthKind(Enum):
     """What an active health check does: a GET, or a TCP connection alone."""
 
@@ -142,13 +148,13 @@ class HealthCheck:
 
     A backend is taken out after `unhealthy` failures in a row and comes back after `healthy` successes. It counts as
     healthy until the first check says otherwise. `statuses` are the inclusive ranges of a good answer; `host` is the
-    Host field (None: the backend's address); `path` has the query with it.
+    Host field (None: the backend's address); `path` has the query with it. A TCP check has none of these three.
     """
 
     kind: HealthKind = HealthKind.HTTP
     path: str = "/"
     host: str | None = None
-    statuses: tuple[tuple[int, int], ...] = ((200, 399),)
+    statuses: tuple[tuple[int, int], ...] = _GOOD_STATUSES
     interval: float = defaults.HEALTH_INTERVAL
     timeout: float = defaults.HEALTH_TIMEOUT
     healthy: int = 2
@@ -176,6 +182,13 @@ class HealthCheck:
         for name in ("healthy", "unhealthy"):
             if not 1 <= getattr(self, name) <= 100:
                 raise ModelError.at(name, f"{getattr(self, name)} is out of range: 1 to 100")
+        if self.kind is HealthKind.TCP:
+            self._check_no_request()
+
+    def _check_no_request(self) -> None:
+        for name, default in _OF_REQUEST.items():
+            if getattr(self, name) != default:
+                raise ModelError.at(name, NO_REQUEST)
 
 
 class ProxyProtocol(Enum):

@@ -158,12 +158,14 @@ class EncodedSlash(Enum):
 
 
 class Forwarded(Enum):
-    """Fields that tell a backend about the client (RFC 7239 and its predecessors)."""
+    """Fields that tell a backend about the client (RFC 7239 and its predecessors), and that a gateway was in between
+    (Via, RFC 9110 7.6.3)."""
 
     X_FORWARDED_FOR = "x-forwarded-for"
     X_FORWARDED_PROTO = "x-forwarded-proto"
     X_FORWARDED_HOST = "x-forwarded-host"
     FORWARDED = "forwarded"
+    VIA = "via"
 
 
 X_FORWARDED = frozenset({Forwarded.X_FORWARDED_FOR, Forwarded.X_FORWARDED_PROTO, Forwarded.X_FORWARDED_HOST})

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import rauta
+from rauta.runtime.about import compiled
 from rauta.runtime.log import EventLog
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def announce(
         "ready",
         f"ready: {', '.join(_url(listener) for listener in configuration.listeners)}",
         version=rauta.__version__,
+        compiled=compiled(),
         source=source,
         listeners={listener.name: _url(listener) for listener in configuration.listeners},
         forwarded={listener.name: _forwarded(configuration, listener) for listener in configuration.listeners},
@@ -45,7 +47,7 @@ def _lines(configuration: Configuration, offloading: Offloading, workers: int, s
         yield f"  {listener.name:<{width}}  {_url(listener)}  (adds to requests: {fields})"
     yield f"  {'routes':<{width}}  {len(configuration.routes)}, services {len(configuration.services)}"
     yield f"  {'offload':<{width}}  {offloading.reason}"
-    yield f"  {'workers':<{width}}  {workers}"
+    yield f"  {'workers':<{width}}  {workers}, {'compiled' if compiled() else 'plain Python'}"
     log = configuration.access_log
     yield f"  {'access log':<{width}}  " + (log.to if log.to == "off" else f"{log.to}, {log.format.value}")
 

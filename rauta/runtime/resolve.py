@@ -43,7 +43,7 @@ async def unresolved(services: Iterable[Service], *, within: float = TIMEOUT) ->
     users: dict[str, tuple[str, int]] = {}
     for service in services:
         for position, backend in enumerate(service.backends):
-            if backend.address.ip is None:
+            if backend.address.is_name:
                 users.setdefault(backend.address.host, (service.name, position))
     hosts = [*users][:MAX_NAMES]
     answers = await _look_up(hosts, within)

@@ -44,6 +44,7 @@ ROWS = (
     Row(shows="header", path="/orders/7", headers=("X-Canary: yes",), route="canary", backends=GREEN),
     Row(shows="method", method="POST", path="/orders", body="item=tea", route="new-orders", backends=GREEN),
     Row(shows="dot segments", path="/users/../orders/7", received="/orders/7", route="orders", backends=BLUE),
+    Row(shows="rewrite", path="/v2/orders/7", received="/orders/7", route="orders-v2", backends=GREEN),
     Row(shows="redirect", path="/old/7", status=301, route="moved", location="/orders/7"),
     Row(shows="fixed answer", path="/healthz", route="health"),
     Row(shows="two backends", path="/shared", route="shared", shares={"blue": _HALF, "green": _HALF}),

@@ -216,6 +216,14 @@ def test_wrong_backend_addresses(address: str, problem: str, bad: Bad) -> None:
             ["rauta.yaml:2: listeners.b.address: 0.0.0.0:1 is taken by 'a'"],
         ),
         (
+            "version: 1\nlisteners: {a: {address: 'unix:/run/a.sock'}}\nadmin:\n  socket: /run/./a.sock",
+            ["rauta.yaml:4: admin.socket: unix:/run/a.sock is taken by listener 'a'"],
+        ),
+        (
+            "version: 1\nlisteners: {a: {address: 'unix:/run/rauta/admin.sock'}}\nadmin: {}",
+            ["rauta.yaml:3: admin: unix:/run/rauta/admin.sock is taken by listener 'a'"],
+        ),
+        (
             "version: 1\nlisteners: {a: {address: ':1'}}\nservices: {s: {backends: [{address: 'a:1'}, {address: 'a:1'}]}}",
             ["rauta.yaml:3: services.s.backends[1].address: a:1 is already backend 1; use weight"],
         ),

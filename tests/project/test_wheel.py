@@ -7,6 +7,7 @@ import email.parser
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from collections.abc import Callable
@@ -65,6 +66,13 @@ def test_wheel_holds_every_module_and_kernel_source_and_nothing_else(checkout: P
     assert modules | kernel <= names
     surplus = {name for name in names - modules - kernel if not name.endswith((".json", "/py.typed"))}
     assert not surplus
+
+
+def test_sdist_holds_all_that_a_clone_holds(checkout: Path, sources: list[Path], wheel: Path) -> None:
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {str(path.relative_to(checkout)) for path in sources} - names == {".gitignore"}
 
 
 def test_wheel_carries_its_licences(checkout: Path, wheel: Path) -> None:

@@ -1,8 +1,11 @@
-"""Outcomes of the table as answers, redirects, and what the log says of them."""
+"""Outcomes of the table as answers, redirects, what the log says of them; and requests that end before the table."""
 
 from __future__ import annotations
 
 import json
+import ssl
+from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +21,9 @@ from rauta.routing.model import (
 )
 from rauta.routing.services import Backend, Service
 from rauta.routing.settings import Address, EncodedSlash, Listener, LogFormat
+from support.compiled import plain_only
 from support.http import Gateway, always, backend, client, forward, gateway, ok, request, run, service, talk
+from support.tls import make_pair
 
 
 def respond(name: str, action: Respond | Redirect, prefix: str = "/") -> Route:
@@ -107,6 +112,7 @@ def test_no_backend_with_weight() -> None:
     run(main())
 
 
+@plain_only
 def test_a_failing_table_is_a_500_and_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     from rauta.routing.model import WeightedService  # noqa: F401 - the model is complete before the patch
     from rauta.routing.outcome import PluginFailed
@@ -204,5 +210,129 @@ def test_redirect_over_the_wire() -> None:
                 peer.send(b"GET /old HTTP/1.0\r\n\r\n")
                 assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
             assert "route=old" in rauta.log_lines()[0]
+
+    run(main())
+
+
+# --- Max-Forwards ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "forwarded"),
+    [
+        (["Max-Forwards: 1"], b"0"),
+        (["max-forwards: 007"], b"6"),
+        (["Max-Forwards: 999"], b"998"),
+        (["Max-Forwards: 1000"], b"999"),
+        (["Max-Forwards: " + 9000 * "9"], b"999"),
+        ([], None),
+        (["Max_Forwards: 0"], b""),
+        (
+            ["Max-Forwards: 0", "Connection: Max-Forwards"],
+            b"",
+        ),  # for us alone, the client says: as if it were not there
+    ],
+)
+def test_options_pass_with_one_forward_less(lines: list[str], forwarded: bytes | None) -> None:
+    async def main() -> None:
+        async with backend(always(ok())) as server, gateway(server.port) as rauta:
+            head, _ = await answer_of(rauta, "/", *lines, method="OPTIONS")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            (received,) = server.received
+            values = [
+                line.partition(b": ")[2]
+                for line in received.split(b"\r\n")
+                if line.lower().startswith(b"max-forwards:")
+            ]
+            assert values == ([forwarded] if forwarded else [])
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["Max-Forwards: 0"], 200),
+        (["Max-Forwards: 000"], 200),
+        (["Max-Forwards: -1"], 400),
+        (["Max-Forwards: 1.0"], 400),
+        (["Max-Forwards: \xb2"], 400),
+        (["Max-Forwards:"], 400),
+        (["Max-Forwards: 1, 2"], 400),
+        (["Max-Forwards: 1", "Max-Forwards: 2"], 400),
+    ],
+)
+def test_options_that_may_not_be_forwarded(lines: list[str], status: int) -> None:
+    async def main() -> None:
+        async with backend(always(ok())) as server, gateway(server.port) as rauta:
+            head, body = await answer_of(rauta, "/", *lines, method="OPTIONS")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert (b"\r\nAllow: GET, HEAD, " in head) is (status == 200)
+            assert (b"bad_field" in body) is (status == 400)
+            assert server.received == []
+
+    run(main())
+
+
+def test_other_methods_pass_with_their_max_forwards() -> None:
+    async def main() -> None:
+        async with backend(always(ok())) as server, gateway(server.port) as rauta:
+            await answer_of(rauta, "/", "Max-Forwards: 0")
+            assert b"\r\nMax-Forwards: 0\r\n" in server.received[0]
+
+    run(main())
+
+
+# --- targets of the other scheme ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "secured", "status"),
+    [
+        ("http://test/a", False, 200),
+        ("HTTP://test/a", False, 200),
+        ("https://test/a", False, 421),
+        ("HTTPS://test/a?token=secret", False, 421),
+        ("https://test/a", True, 200),
+        ("http://test/a", True, 421),
+        ("/a", True, 200),
+    ],
+)
+def test_a_url_of_the_other_scheme_is_misdirected(target: str, secured: bool, status: int, tmp_path: Path) -> None:
+    context, more = None, {}
+    if secured:
+        pair = make_pair(tmp_path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert, pair.key)
+        more = {"ssl": ssl.create_default_context(cafile=pair.cert), "server_hostname": "localhost"}
+
+    async def main() -> None:
+        async with (
+            backend(always(ok())) as server,
+            gateway(server.port, ssl=context, log=LogFormat.JSON) as rauta,
+            client(rauta.port, **more) as peer,
+        ):
+            peer.send(request(target))
+            head, body = await peer.response()
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert (b"misdirected" in body) is (status == 421)
+            peer.send(request("/b"))  # its end was clear: the connection is kept
+            assert (await peer.head()).startswith(b"HTTP/1.1 200 ")
+            (received,) = server.received
+            assert (b"GET /a HTTP/1.1\r\nHost: test\r\n" in received) is (status == 200)
+            line = json.loads(rauta.log_lines()[0])
+            assert line["reason"] == ("misdirected" if status == 421 else None)
+            assert "secret" not in json.dumps(line)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("network", "status"), [("127.0.0.0/8", 200), ("192.0.2.0/24", 421)])
+def test_a_trusted_proxy_may_have_ended_the_tls(network: str, status: int) -> None:
+    async def main() -> None:
+        listener = Listener(name="web", address=Address("127.0.0.1", 1), trusted_proxies=(ip_network(network),))
+        async with backend(always(ok())) as server, gateway(server.port, listener=listener) as rauta:
+            head, _ = await answer_of(rauta, "https://test/")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
 
     run(main())

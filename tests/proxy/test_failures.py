@@ -14,6 +14,7 @@ from rauta.routing.defaults import REPLAY_LIMIT
 from rauta.routing.model import Match, PathMatch
 from rauta.routing.services import Backend, Service, Timeouts
 from rauta.routing.settings import Address, LogFormat
+from support.compiled import plain_only
 from support.http import (
     Peer,
     always,
@@ -424,6 +425,7 @@ def test_connection_close_of_the_backend_is_kept() -> None:
     run(main())
 
 
+@plain_only
 def test_idle_backend_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rauta.proxy.pool.POOL_IDLE_TIMEOUT", 0.2)
     closed = asyncio.Event()

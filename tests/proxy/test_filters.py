@@ -58,10 +58,51 @@ def at(path: str) -> tuple[Match, ...]:
 def test_request_fields_are_removed_set_and_added_in_that_order() -> None:
     async def main() -> None:
         changes = RequestHeaders(set=(("X-A", "new"),), add=(("X-B", "two"), ("X-B", "three")), remove=("cookie",))
-        got, _ = await through(changes, sent=request("/", "x-a: old", "X-B: one", "Cookie: secret", "X_A: kept"))
+        got, _ = await through(changes, sent=request("/", "x-a: old", "X-B: one", "Cookie: secret", "X_C: kept"))
         assert got == (
-            b"GET / HTTP/1.1\r\nHost: test\r\nX-B: one\r\nX_A: kept\r\nX-A: new\r\nX-B: two\r\nX-B: three\r\n\r\n"
+            b"GET / HTTP/1.1\r\nHost: test\r\nX-B: one\r\nX_C: kept\r\nX-A: new\r\nX-B: two\r\nX-B: three\r\n\r\n"
         )
+
+    run(main())
+
+
+def test_what_is_set_or_removed_is_so_in_all_spellings_and_in_trailers() -> None:
+    """For many servers `X_User` is `X-User`, and trailers are fields."""
+    changes = RequestHeaders(set=(("X-User", "anon"),), remove=("X-Internal-Auth",))
+    back = ResponseHeaders(set=(("X-Cache", "no"),), remove=("X-Debug",))
+    names = ("X_User", "x.user", "X_Internal_Auth", "X.Internal-Auth", "X_Request_Id")
+
+    async def script(peer: Peer) -> None:
+        head = await peer.head()
+        assert head.endswith(b"Transfer-Encoding: chunked\r\n\r\n")
+        await peer.reader.readuntil(b"0\r\n")
+        peer.received += await peer.reader.readuntil(b"\r\n\r\n")
+        fields = b"X_Debug: 1\r\nX-Cache: yes\r\nX-Request-Id: forged\r\nX-Kept: 2\r\n"
+        peer.send(b"HTTP/1.1 200 OK\r\n%bTransfer-Encoding: chunked\r\n\r\n0\r\n%b\r\n" % (fields, fields))
+        await peer.closed()
+
+    async def main() -> None:
+        async with backend(script) as server:
+            routes = [forward(filters=(changes, back, RequestId()))]
+            web = Listener(name="web", address=Address("127.0.0.1", 1), forwarded=frozenset())
+            async with (
+                gateway(services=[service(server.port)], routes=routes, listener=web) as rauta,
+                client(rauta.port) as peer,
+            ):
+                lines = [f"{name}: forged" for name in names]
+                peer.send(request("/", *lines, "Transfer-Encoding: chunked", method="POST"))
+                peer.send(b"0\r\n" + "".join(f"{line}\r\n" for line in [*lines, "X-Kept: 1"]).encode() + b"\r\n")
+                head = await peer.head()
+                trailers = await peer.exactly(len(b"0\r\nX-Kept: 2\r\n\r\n"))
+            (received,) = server.received
+        assert b"forged" not in received
+        assert received.count(b"X-User: anon\r\n") == 1
+        assert received.endswith(b"X-Kept: 1\r\n\r\n")
+        assert b"forged" not in head
+        assert b"X_Debug" not in head
+        assert b"X-Cache: no\r\n" in head
+        assert b"X-Kept: 2\r\n" in head
+        assert trailers == b"0\r\nX-Kept: 2\r\n\r\n"
 
     run(main())
 

@@ -11,7 +11,7 @@ from rauta.routing.settings import X_FORWARDED, Forwarded
 def lines(wanted: set[Forwarded] | frozenset[Forwarded], *arguments: str) -> str:
     builder = builder_of(wanted)
     assert builder is not None
-    return builder(*arguments)
+    return builder(*arguments, "1.1")
 
 
 def test_none_wanted() -> None:
@@ -28,6 +28,12 @@ def test_none_wanted() -> None:
 )
 def test_rfc7239(address: str, authority: str, expected: str) -> None:
     assert lines({Forwarded.FORWARDED}, address, "https", authority) == expected
+
+
+def test_via_tells_the_version_of_the_client() -> None:
+    builder = builder_of({Forwarded.VIA})
+    assert builder is not None
+    assert builder("192.0.2.1", "http", "test", "1.0") == "Via: 1.0 rauta\r\n"
 
 
 def test_the_default_in_one_string_is_the_sum_of_its_parts() -> None:

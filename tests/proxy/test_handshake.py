@@ -1,13 +1,14 @@
-"""Plain HTTP on a TLS port leaves a line in the log."""
+"""TLS handshakes that fail, or do not end."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from rauta.routing.model import Respond, Route
-from rauta.routing.settings import LogFormat
+from rauta.routing.settings import Address, ClientLimits, Listener, LogFormat
 from support.http import client, gateway, request, run
 from support.tls import make_pair
 
@@ -37,5 +38,38 @@ def test_plain_http_on_a_tls_port_is_logged_and_tls_is_not(tmp_path: Path) -> No
             assert ' "-" 400 0 listener=web ' in refused
             assert " reason=plain_on_tls " in refused
             assert " 200 5 listener=web " in served
+
+    run(main())
+
+
+def test_handshakes_count_as_connections(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    trusting = ssl.create_default_context(cafile=pair.cert)
+    web = Listener(name="web", address=Address("127.0.0.1", 1), limits=ClientLimits(connections=3))
+
+    async def main() -> None:
+        route = Route(name="hello", action=Respond(body="hello"))
+        async with gateway(routes=[route], listener=web, ssl=context) as rauta:
+            (dispatcher,) = rauta.plane.dispatchers
+
+            async def until(handshakes: int, connections: int) -> None:
+                while (len(dispatcher.handshakes), len(dispatcher.connections)) != (handshakes, connections):
+                    await asyncio.sleep(0.005)
+
+            async with AsyncExitStack() as stack:
+                for _ in range(3):
+                    await stack.enter_async_context(client(rauta.port))
+                await until(3, 0)
+                async with client(rauta.port, ssl=trusting, server_hostname="localhost") as refused:
+                    refused.send(request("/"))
+                    with suppress(ConnectionError):
+                        assert await refused.rest() == b""
+            await until(0, 0)
+            async with client(rauta.port, ssl=trusting, server_hostname="localhost") as peer:
+                peer.send(request("/"))
+                assert (await peer.response())[1] == b"hello"
+                await until(0, 1)
 
     run(main())

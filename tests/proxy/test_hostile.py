@@ -140,3 +140,36 @@ def test_bytes_on_an_idle_connection_close_it() -> None:
                         await asyncio.sleep(0.005)
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"password": "hunter2", "x": "\x1b[2J"}' + b"hunter2" * 1000,
+        b"HTTP/1.1 200 hunter2\x1b[2J\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b;\r\n session=hunter2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: 1\r\nhunter2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: \x1bhunter2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"\xe9" * 5000 + b": hunter2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a" * 5000 + b": \x00hunter2\r\n\r\n",
+        b"HTTP/1.1 101 hunter2\r\nConnection: upgrade\r\nUpgrade: hunter2\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("form", list(LogFormat))
+def test_the_log_shows_nothing_of_a_malformed_response(data: bytes, form: LogFormat) -> None:
+    async def main() -> None:
+        async with backend(once(data)) as server, gateway(server.port, log=form) as rauta:
+            async with client(rauta.port) as peer:
+                peer.send(request())
+                head, body = await peer.response()
+                assert head.startswith(b"HTTP/1.1 502 ")
+            assert b"hunter2" not in body
+            (line,) = rauta.log_lines()
+            assert "upstream_malformed" in line
+            assert "detail" in line
+            assert "hunter2" not in line
+            assert len(line) < 700
+            assert line.isascii()
+            assert line.isprintable()
+
+    run(main())

@@ -9,6 +9,7 @@ import struct
 
 import pytest
 
+from rauta.routing.model import Match, Respond, Route, ValueKind, ValueMatch
 from rauta.routing.settings import Address, Forwarded, Listener
 from support.http import (
     WAIT,
@@ -32,13 +33,13 @@ def quiet() -> Listener:
     return Listener(name="web", address=Address("127.0.0.1", 1), forwarded=NOTHING)
 
 
-def seen_by_backend(data: bytes, response: bytes | None = None) -> bytes:
+def seen_by_backend(data: bytes, response: bytes | None = None, listener: Listener | None = None) -> bytes:
     """What the backend receives when a client sends these bytes."""
     found: list[bytes] = []
 
     async def main() -> None:
         async with backend(always(response or ok())) as server:
-            async with gateway(server.port, listener=quiet()) as rauta, client(rauta.port) as peer:
+            async with gateway(server.port, listener=listener or quiet()) as rauta, client(rauta.port) as peer:
                 peer.send(data)
                 await peer.head()
             found.extend(server.received)
@@ -123,6 +124,13 @@ def test_claims_about_the_client_and_look_alikes_are_removed(line: str) -> None:
     assert seen_by_backend(request("/", line)) == expected
 
 
+def test_via_of_those_before_stays() -> None:
+    web = Listener(name="web", address=Address("127.0.0.1", 1), forwarded=frozenset({Forwarded.VIA}))
+    lines = b"Via: 1.0 fred\r\nVia: 1.1 rauta\r\n"
+    expected = b"GET / HTTP/1.1\r\nHost: test\r\n%b\r\n" % lines
+    assert seen_by_backend(request("/", "Via: 1.0 fred"), listener=web) == expected
+
+
 @pytest.mark.parametrize(
     ("wanted", "added"),
     [
@@ -134,7 +142,7 @@ def test_claims_about_the_client_and_look_alikes_are_removed(line: str) -> None:
             set(Forwarded),
             (
                 b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: test\r\n"
-                b'Forwarded: for=127.0.0.1;host="test";proto=http\r\n'
+                b'Forwarded: for=127.0.0.1;host="test";proto=http\r\nVia: 1.1 rauta\r\n'
             ),
         ),
     ],
@@ -147,6 +155,32 @@ def test_forwarded_fields(wanted: set[Forwarded], added: bytes) -> None:
                 peer.send(request())
                 await peer.response()
             assert server.received == [b"GET / HTTP/1.1\r\nHost: test\r\n" + added + b"\r\n"]
+
+    run(main())
+
+
+def test_a_426_says_what_to_upgrade_to() -> None:
+    """RFC 9110 15.5.22; of other responses Upgrade is dropped."""
+    head = b"HTTP/1.1 %b\r\nUpgrade: websocket, a/1\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"
+    got = seen_by_client(head % b"426 Upgrade Required")
+    assert b"\r\nUpgrade: websocket, a/1\r\n" in got
+    assert b"\r\nConnection: Upgrade\r\n" in got
+    assert b"Upgrade:" not in seen_by_client(head % b"200 OK")
+
+
+def test_routes_do_not_see_what_the_backend_does_not_get() -> None:
+    """A field that the client names in Connection is for this hop alone (RFC 9110 7.6.1)."""
+    match = Match(headers=(ValueMatch(name="x-tenant", kind=ValueKind.EXACT, value="blue"),))
+
+    async def main() -> None:
+        routes = [
+            Route(name="blue", matches=(match,), action=Respond(body="blue")),
+            Route(name="rest", action=Respond(body="rest")),
+        ]
+        async with gateway(routes=routes) as rauta, client(rauta.port) as peer:
+            for lines, body in ((["X-Tenant: blue"], b"blue"), (["X-Tenant: blue", "Connection: x-tenant"], b"rest")):
+                peer.send(request("/", *lines))
+                assert (await peer.response())[1] == body
 
     run(main())
 

@@ -7,9 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from rauta.routing.services import Backend, LimitOverrides, Service, ServiceLimits, TimeoutOverrides, Timeouts
+from rauta.proxy.http1.server import ServerConnection
+from rauta.routing.services import (
+    Backend,
+    LimitOverrides,
+    ProxyProtocol,
+    Service,
+    ServiceLimits,
+    TimeoutOverrides,
+    Timeouts,
+)
 from rauta.routing.settings import Address, ClientLimits, Listener, LogFormat
-from support.http import Peer, always, backend, client, forward, free_port, gateway, ok, once, request, run, service
+from support.http import (
+    Client,
+    Gateway,
+    Peer,
+    always,
+    backend,
+    client,
+    forward,
+    free_port,
+    gateway,
+    ok,
+    once,
+    request,
+    run,
+    service,
+)
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -276,3 +300,129 @@ def test_ipv6_on_both_sides() -> None:
         server.close()
 
     run(main())
+
+
+def test_who_left_the_queue_keeps_nobody_out() -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while await peer.head():
+            await go.wait()
+            peer.send(ok())
+
+    async def main() -> None:
+        async with backend(script) as server:
+            backends = (Backend(address=Address("127.0.0.1", server.port)),)
+            services = [Service(name="s", backends=backends, limits=ServiceLimits(connections=1, waiting=2))]
+            async with gateway(services=services, routes=[forward()]) as rauta, client(rauta.port) as first:
+                pool = rauta.plane.pools.of(backends[0])
+                first.send(request())
+                while not server.peers:
+                    await asyncio.sleep(0.005)
+                for _ in range(2):
+                    async with client(rauta.port) as one, client(rauta.port) as other:
+                        one.send(request())
+                        other.send(request())
+                        while pool.waiting < 2:
+                            await asyncio.sleep(0.005)
+                    async with asyncio.timeout(2):  # the time-out of waiting is 5 s
+                        while pool.waiting:
+                            await asyncio.sleep(0.005)
+                assert pool.in_flight == 1
+                async with client(rauta.port) as late:
+                    late.send(request())
+                    while not pool.waiting:
+                        await asyncio.sleep(0.005)
+                    go.set()
+                    for peer in (first, late):
+                        assert (await peer.response())[1] == b"hello"
+
+    run(main())
+
+
+def test_a_request_that_ends_connections_is_repeated_once_also_where_it_has_to_wait() -> None:
+    """The second time over a connection that nobody has used: it must not look stale again."""
+    seen: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        number = 0
+        while head := await peer.head():
+            number += 1
+            if b"/victim" in head:
+                seen.append(number)
+                if number > 1:
+                    return  # closes without a byte
+            peer.send(ok())
+
+    async def main() -> None:
+        async with backend(script) as server:
+            backends = (Backend(address=Address("127.0.0.1", server.port)),)
+            services = [Service(name="s", backends=backends, limits=ServiceLimits(connections=1))]
+            async with gateway(services=services, routes=[forward()]) as rauta, client(rauta.port) as victim:
+                stop = asyncio.Event()
+
+                async def noise() -> None:
+                    async with client(rauta.port) as peer:
+                        while not stop.is_set():
+                            peer.send(request("/noise"))
+                            await peer.response()
+
+                others = [asyncio.get_running_loop().create_task(noise()) for _ in range(4)]
+                while not server.peers:
+                    await asyncio.sleep(0.005)
+                for _ in range(5):
+                    seen.clear()
+                    victim.send(request("/victim"))
+                    head, _ = await victim.response()
+                    assert head.startswith(b"HTTP/1.1 200 ")
+                    assert len(seen) <= 2
+                    assert seen[-1] == 1
+                stop.set()
+                await asyncio.gather(*others)
+
+    run(main())
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["its client left", "its client is served"])
+def test_no_request_goes_to_a_proxy_protocol_backend_without_its_header(left: bool) -> None:
+    """Neither over the connection that was made for another client, nor over one that has served it."""
+
+    async def script(peer: Peer) -> None:
+        while await peer.head():
+            peer.send(ok())
+
+    async def main() -> None:
+        async with backend(script) as server:
+            backends = (Backend(address=Address("127.0.0.1", server.port)),)
+            limits = ServiceLimits(connections=1)
+            services = [Service(name="s", backends=backends, limits=limits, proxy_protocol=ProxyProtocol.V1)]
+            async with (
+                gateway(services=services, routes=[forward()]) as rauta,
+                client(rauta.port) as first,
+                client(rauta.port) as second,
+            ):
+                pool = rauta.plane.pools.of(backends[0])
+                # In one turn of the loop: the first one's connection is being made, the second waits.
+                one, two = await _connections(rauta, first, second)
+                one.data_received(request("/first"))
+                two.data_received(request("/second"))
+                assert (pool.open, pool.waiting) == (1, 1)
+                if left:
+                    one.kill()
+                peers = [second] if left else [first, second]
+                for peer in peers:
+                    assert (await asyncio.wait_for(peer.response(), 5))[1] == b"hello"
+                for received in server.received:
+                    assert received == b"" or received.startswith(b"PROXY TCP4 ")
+                    assert received.count(b" HTTP/1.1\r\n") <= 1
+
+    run(main())
+
+
+async def _connections(rauta: Gateway, *clients: Client) -> list[ServerConnection]:
+    """The gateway's ends of these connections."""
+    (dispatcher,) = rauta.plane.dispatchers
+    while len(dispatcher.connections) < len(clients):
+        await asyncio.sleep(0.005)
+    found = {connection.client[1]: connection for connection in dispatcher.connections}
+    return [found[peer.writer.get_extra_info("sockname")[1]] for peer in clients]

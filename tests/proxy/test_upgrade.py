@@ -201,22 +201,34 @@ def test_a_refused_upgrade_leaves_the_connection_as_it_was() -> None:
     run(main())
 
 
-def test_a_route_lists_its_protocols() -> None:
+@pytest.mark.parametrize(
+    ("listed", "offered", "switches"),
+    [
+        ("chat", "Chat", True),
+        ("chat/1.1", "chat/1.1", True),
+        ("chat", "chat/1.1", False),
+        ("chat/1.1", "chat", False),
+        ("chat/1.1", "chat/1.2", False),
+    ],
+)
+def test_a_route_lists_its_protocols_with_their_versions(listed: str, offered: str, switches: bool) -> None:
     async def script(peer: Peer) -> None:
-        await peer.head()
-        peer.send(SWITCHED.replace(b"WebSocket", b"chat"))
-        peer.send(b"hi")
+        if b"Upgrade: " in await peer.head():
+            peer.send(SWITCHED.replace(b"WebSocket", offered.encode()))
+            peer.send(b"hi")
+        else:
+            peer.send(ok(b"hi"))
         await peer.closed()
 
     async def main() -> None:
-        routes = [forward(upgrades=frozenset({"chat"}))]
+        routes = [forward(upgrades=frozenset({listed}))]
         async with (
             backend(script) as server,
             gateway(services=[service(server.port)], routes=routes) as rauta,
             client(rauta.port) as peer,
         ):
-            peer.send(request("/", "Connection: upgrade", "Upgrade: chat"))
-            assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+            peer.send(request("/", "Connection: upgrade", f"Upgrade: {offered}"))
+            assert (await peer.head()).startswith(b"HTTP/1.1 101 " if switches else b"HTTP/1.1 200 ")
             assert await peer.exactly(2) == b"hi"
 
     run(main())

@@ -5,7 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rauta.proxy.wheel import NEVER, TICK, Wheel
+from rauta.proxy.wheel import NEVER, TICK, Expiring, Wheel
+from support.compiled import plain_only
+
+pytestmark = plain_only
 
 
 class FakeHandle:
@@ -34,10 +37,9 @@ class FakeLoop:
             self.due()
 
 
-class Item:
+class Item(Expiring):
     def __init__(self, loop: FakeLoop) -> None:
-        self.deadline = NEVER
-        self.queued = NEVER
+        super().__init__()
         self.loop = loop
         self.expiries: list[float] = []
 

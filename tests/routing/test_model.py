@@ -146,14 +146,17 @@ BAD: list[tuple[Callable[[], Any], tuple[str | int, ...], str]] = [
     (lambda: HealthCheck(path="healthz"), ("path",), "does not start with '/'"),
     (lambda: HealthCheck(path="/a?b c"), ("path",), "'/a?b c'"),
     (lambda: HealthCheck(path="/../a"), ("path",), "above the root"),
-    (lambda: HealthCheck(host="a b"), ("host",), "'a b'"),
-    (lambda: HealthCheck(host="a:0"), ("host",), "'a:0'"),
+    (lambda: HealthCheck(host="a b"), ("host",), "'a b' is not a name, an IPv4"),
+    (lambda: HealthCheck(host="a:0"), ("host",), "'a:0' is not a name, an IPv4"),
     (lambda: HealthCheck(statuses=()), ("statuses",), "no answer would be good"),
     (lambda: HealthCheck(statuses=((200, 200), (199, 200))), ("statuses", 1), "not a range"),
     (lambda: HealthCheck(statuses=((300, 200),)), ("statuses", 0), "not a range"),
     (lambda: HealthCheck(statuses=((200, 600),)), ("statuses", 0), "not a range"),
     (lambda: HealthCheck(healthy=0), ("healthy",), "1 to 100"),
     (lambda: HealthCheck(unhealthy=101), ("unhealthy",), "1 to 100"),
+    (lambda: HealthCheck(kind=HealthKind.TCP, path="/healthz"), ("path",), "sends no request"),
+    (lambda: HealthCheck(kind=HealthKind.TCP, host="a"), ("host",), "sends no request"),
+    (lambda: HealthCheck(kind=HealthKind.TCP, statuses=((200, 200),)), ("statuses",), "sends no request"),
     (lambda: AdminSettings(socket=""), ("socket",), "1 to 107 bytes"),
     (lambda: AdminSettings(address=Address("admin.internal", 1)), ("address",), "write an IP address"),
     (lambda: AdminSettings(address=Address.unix("/a")), ("address",), "write an IP address"),
@@ -162,6 +165,9 @@ BAD: list[tuple[Callable[[], Any], tuple[str | int, ...], str]] = [
     (lambda: Shutdown(delay=3601), ("delay",), "0 s to 1 h"),
     (lambda: Shutdown(timeout=0), ("timeout",), "1 ms to 24 h"),
     (lambda: route_with(upgrades=frozenset({"a b"})), ("upgrades",), "not the name of a protocol"),
+    (lambda: route_with(upgrades=frozenset({"a/1/2"})), ("upgrades",), "not the name of a protocol"),
+    (lambda: route_with(upgrades=frozenset({"/1"})), ("upgrades",), "not the name of a protocol"),
+    (lambda: route_with(upgrades=frozenset({"HTTP/2.0"})), ("upgrades",), "cannot be tunnelled"),
     (lambda: route_with(upgrades=frozenset({"H2C"})), ("upgrades",), "cannot be tunnelled"),
     (lambda: route_with(upgrades=frozenset({"http2"})), ("upgrades",), "cannot be tunnelled"),
     (lambda: route_with(upgrades=frozenset({"TLS"})), ("upgrades",), "cannot be tunnelled"),
@@ -235,6 +241,7 @@ def test_what_the_limits_allow() -> None:
     assert AdminSettings(address=Address("::1", 9901)).token is None
     assert AdminSettings(address=Address("0.0.0.0", 9901), token=Secret(env="TOKEN")).address is not None
     assert route_with(upgrades=frozenset({"WebSocket"})).upgrades == {"websocket"}
+    assert route_with(upgrades=frozenset({"IRC/6.9"})).upgrades == {"irc/6.9"}
     assert route_with().upgrades == {"websocket"}
 
 
@@ -242,6 +249,9 @@ def test_addresses_are_taken_once() -> None:
     web = Listener(name="web", address=Address("127.0.0.1", 80))
     with pytest.raises(ModelError, match=r"admin\.address: 127\.0\.0\.1:80 is taken by listener 'web'"):
         Configuration(listeners=(web,), admin=AdminSettings(address=Address("127.0.0.1", 80)))
+    local = Listener(name="local", address=Address.unix("/run/rauta/admin.sock"))
+    with pytest.raises(ModelError, match=r"admin\.socket: unix:/run/rauta/admin\.sock is taken by listener 'local'"):
+        Configuration(listeners=(local,), admin=AdminSettings())
     one, two = (Listener(name=name, address=Address.unix("/run/a.sock")) for name in ("one", "two"))
     with pytest.raises(ModelError, match=r"listeners\.two\.address: unix:/run/a\.sock is taken by 'one'"):
         Configuration(listeners=(one, two))

@@ -28,6 +28,7 @@ from rauta.routing.request import FieldList, RequestView
 from rauta.routing.services import BalancerKey, Plugin
 from rauta.routing.table import Table
 from support.build import backend, configuration, route, service
+from support.compiled import plain_only
 
 HOST_NAMES = st.sampled_from(["a.test", "b.a.test", "c.b.a.test", "test", "other"])
 HOSTS = st.lists(st.builds(HostPattern, HOST_NAMES, st.sampled_from(HostKind)), max_size=2, unique=True).map(tuple)
@@ -212,6 +213,7 @@ def test_routes_belong_to_listeners() -> None:
     assert isinstance(table.match("two", view("/both")), Hit)
 
 
+@plain_only
 def test_a_path_of_slashes_costs_no_more_than_its_prefixes() -> None:
     table = Table(configuration(route("deep", Match(path=PathMatch.prefix("/a/b/c")))))
     index = table._hosts["web"].get("")

@@ -52,6 +52,12 @@ def test_only_names_that_do_not_resolve_are_told(resolver: dict[str, object]) ->
     assert sorted(resolver["asked"]) == ["gone.test", "good.test"]  # type: ignore[call-overload]
 
 
+def test_unix_sockets_have_no_name(resolver: dict[str, object]) -> None:
+    backend = Backend(address=Address.unix("/run/backend.sock"))
+    assert asyncio.run(unresolved([Service(name="a", backends=(backend,))])) == []
+    assert resolver["asked"] == []
+
+
 def test_a_silent_resolver_holds_nothing_up(resolver: dict[str, object]) -> None:
     release = threading.Event()
     resolver["slow.test"] = release

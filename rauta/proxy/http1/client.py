@@ -13,9 +13,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from rauta.proxy.flow import HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
-from rauta.proxy.http1.chunked import ChunkDecoder, encode_chunk, encode_last_chunk
-from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_line_ends, parse_response
+from rauta.proxy.exchange import Upstream
+from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
+from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
+from rauta.proxy.http1.grammar import (
+    HEAD_END,
+    MalformedError,
+    check_line_ends,
+    not_a_status_line,
+    parse_response,
+)
 from rauta.proxy.http1.serialise import request_bytes
 from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
 from rauta.proxy.wheel import NEVER
@@ -33,14 +40,16 @@ MAX_INTERIM: Final = 20
 _H: Final = ord("H")  # with which every status line begins
 
 
-class ClientConnection(asyncio.Protocol):
-    """One connection to a backend. Implements `Upstream` and `wheel.Expiring`."""
+class ClientConnection(Upstream):
+    """One connection to a backend. An asyncio.Protocol by its methods."""
 
     __slots__ = (
         "_buffer",
         "_decoder",
         "_exchange",
         "_gate",
+        "_held",
+        "_held_at",
         "_idle_timeout",
         "_interim",
         "_keep_alive",
@@ -55,9 +64,8 @@ class ClientConnection(asyncio.Protocol):
         "_transport",
         "_used",
         "_write_blocked",
-        "deadline",
+        "kept_for",
         "made",
-        "queued",
         "single",
     )
 
@@ -65,12 +73,15 @@ class ClientConnection(asyncio.Protocol):
     _gate: ReadGate
 
     def __init__(self, pool: BackendPool) -> None:
+        super().__init__()
         self._pool = pool
         self._phase = IDLE
         self._exchange: Exchange | None = None
         self._buffer = bytearray()  # a head that has not ended yet
         self._out: list[bytes] = []  # to be written with the next flush
         self._decoder: ChunkDecoder | None = None
+        self._held = b""  # CHUNKS: what `_go_on` takes in the next turn of the loop, from `_held_at` on
+        self._held_at = 0
         self._left = 0
         self._interim = 0
         self._write_blocked = False
@@ -81,10 +92,9 @@ class ClientConnection(asyncio.Protocol):
         self._method = ""
         self._response_timeout = 0.0
         self._idle_timeout = 0.0
+        self.kept_for: float | None = None  # seconds for which the backend keeps it idle, as far as is known
         self.made = False  # it is, or was, a connection
         self.single = False  # it serves one request only, since the backend takes it for that client's
-        self.deadline: float = NEVER
-        self.queued = NEVER
 
     @property
     def usable(self) -> bool:
@@ -119,6 +129,8 @@ class ClientConnection(asyncio.Protocol):
                 self._drop()
             elif phase == TUNNEL:
                 self._carry(data)
+            elif self._held:  # a TLS layer had read it before the pause
+                self._held, self._held_at = self._held[self._held_at :] + data, 0
             elif phase != CLOSED:
                 self._take_body(data, 0)
         except MalformedError as error:
@@ -129,6 +141,8 @@ class ClientConnection(asyncio.Protocol):
         self._pool.forget(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._held:
+            self._take_held(None)  # it came before the end: it may be the rest of the response
         phase, self._phase = self._phase, CLOSED
         self._pool.forget(self)
         self._pool.wheel.forget(self)
@@ -235,7 +249,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._phase == HEAD:
             waited = self._response_timeout if self._sent else self._idle_timeout
             self._fail("upstream_timeout", f"{self._pool.name}: no response within {waited:g} s")
-        elif self._gate.objections:
+        elif self._gate.objections & PEER_BLOCKED:
             self._fail("client_timeout", f"the client took nothing for {self._idle_timeout:g} s")
         else:
             self._fail("upstream_timeout", f"{self._pool.name}: no byte of the response for {self._idle_timeout:g} s")
@@ -272,7 +286,7 @@ class ClientConnection(asyncio.Protocol):
         if len(self._buffer) > HEAD_LIMIT:
             raise MalformedError("head_too_large", f"response head over {HEAD_LIMIT} bytes")
         if self._buffer and self._buffer[0] != _H:
-            raise MalformedError("bad_request_line", f"not a status line: {bytes(self._buffer[:40])!r}")
+            raise MalformedError("bad_request_line", not_a_status_line(self._buffer))
         check_line_ends(self._buffer, checked if checked <= len(self._buffer) else 0)
 
     def _take_interim(self, head: ResponseHead) -> None:
@@ -320,11 +334,13 @@ class ClientConnection(asyncio.Protocol):
             self._phase = LENGTH
             self._left = 0
         self._keep_alive = head.keep_alive
+        self.kept_for = head.kept_for
         if self._exchange is not None:
             self._exchange.response_head(head)
 
-    def _take_body(self, data: bytes, at: int) -> None:
-        """Body bytes from `at` on; the end of the body if it is there. What goes to the client goes as one write."""
+    def _take_body(self, data: bytes, at: int, most: int | None = CHUNKS_PER_TURN) -> None:
+        """Body bytes from `at` on, no more than `most` chunks; the end of the body if it is there. What goes to the
+        client goes as one write."""
         phase = self._phase
         exchange = self._exchange
         if exchange is None:
@@ -344,17 +360,41 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._wait(exchange)
         elif phase == CHUNKS and self._decoder is not None:
-            body, at = self._decoder.feed(data, at)
+            decoder = self._decoder
+            body, at = decoder.feed(data, at, most)
             if body:
                 exchange.response_body(body)
-            if self._decoder.done:
-                self._end(self._decoder.trailers, at < len(data))
+            if decoder.done:
+                self._end(decoder.trailers, at < len(data))
             else:
+                if at < len(data):
+                    self._hold(data, at)
                 self._wait(exchange)
         elif phase == CLOSE:
             if at < len(data):
                 exchange.response_body(data[at:] if at else data)
             self._wait(exchange)
+
+    def _hold(self, data: bytes, at: int) -> None:
+        """Let other connections have their turn; nothing is read meanwhile."""
+        self._held, self._held_at = data, at
+        self._gate.close(HELD_FULL)
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._held:
+            self._take_held(CHUNKS_PER_TURN)
+
+    def _take_held(self, most: int | None) -> None:
+        """Take no more than `most` chunks of what is held. A client that is blocked gets it too: it is less than one
+        read."""
+        data, self._held = self._held, b""
+        try:
+            self._take_body(data, self._held_at, most)
+        except MalformedError as error:
+            self._fail("upstream_malformed", str(error))
+        if not self._held:
+            self._gate.open(HELD_FULL)
 
     def _wait(self, exchange: Exchange) -> None:
         """More of the body is to come."""

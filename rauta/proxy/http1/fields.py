@@ -18,8 +18,9 @@ TRANSFER_ENCODING: Final = 4
 EXPECT: Final = 5
 HOP: Final = 6  # hop by hop: never passed on
 UPGRADE: Final = 7  # hop by hop too, and an offer that a route may take
-FORWARDED: Final = 8  # says who the client is: believed only from trusted proxies
-LOOK_ALIKE: Final = 9  # one of the above, spelled with other signs than "-"
+KEEP_ALIVE: Final = 8  # hop by hop too, and may say how long the sender keeps an idle connection
+FORWARDED: Final = 9  # says who the client is: believed only from trusted proxies
+LOOK_ALIKE: Final = 10  # one of the above, spelled with other signs than "-"
 
 _TO_DASH: Final = str.maketrans(dict.fromkeys("!#$%&'*+.^_`|~", "-"))  # RFC 9110 5.6.2: all else that a name may hold
 
@@ -34,7 +35,7 @@ _NAMED: Final = {
     # forwarding, whether or not they appear as a connection-option": Proxy-Connection, Keep-Alive, TE,
     # Transfer-Encoding, Upgrade.
     "proxy-connection": HOP,
-    "keep-alive": HOP,
+    "keep-alive": KEEP_ALIVE,
     "te": HOP,
     "upgrade": UPGRADE,
     "http2-settings": HOP,  # RFC 7540 3.2.1, part of the h2c upgrade
@@ -56,14 +57,19 @@ NOT_IN_TRAILERS: Final = frozenset(
 # fmt: on
 
 
+def plain_name(name: str) -> str:
+    """A name without regard to case and to signs: what some servers take for the same is the same."""
+    return name.lower().translate(_TO_DASH)
+
+
 def kind_of(name: str) -> int:
     """The kind of a field by its name, as spelled."""
     lower = name.lower()
-    plain = lower.translate(_TO_DASH)
+    plain = plain_name(name)
     kind = FORWARDED if plain.startswith("x-forwarded-") else _NAMED.get(plain, KEEP)
     return LOOK_ALIKE if kind and plain != lower else kind
 
 
 def may_trail(name: str) -> bool:
     """Whether a trailer field is passed on (RFC 9110 6.5.1)."""
-    return kind_of(name) == KEEP and name.lower().translate(_TO_DASH) not in NOT_IN_TRAILERS
+    return kind_of(name) == KEEP and plain_name(name) not in NOT_IN_TRAILERS

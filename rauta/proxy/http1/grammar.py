@@ -27,6 +27,7 @@ from rauta.proxy.http1.fields import (
     FORWARDED,
     HOST,
     KEEP,
+    KEEP_ALIVE,
     TRANSFER_ENCODING,
     UPGRADE,
     kind_of,
@@ -55,6 +56,7 @@ _REQUEST_LINE: Final = re.compile(rf"({_TCHAR}++) ([\x21-\x7e\x80-\xff]++) HTTP/
 # RFC 9112 4: "A server MUST send the space that separates the status-code from the reason-phrase even when the
 # reason-phrase is absent"; many do not, and nothing else can be meant. Status codes are 100 to 599 (RFC 9110 15).
 _STATUS_LINE: Final = re.compile(rf"HTTP/(1\.[01]) ([1-5][0-9][0-9])(?: ({_TEXT}*+))?")
+_NAME: Final = re.compile(rf"{_TCHAR}++")
 _FIELD: Final = re.compile(rf"({_TCHAR}++):[ \t]*+({_TEXT}*+)")
 _TOKEN: Final = re.compile(rf"{_TCHAR}++(?:/{_TCHAR}++)?")  # RFC 9110 7.8: protocol, perhaps with a version
 # 18 digits: below 2**63, whatever the next parser counts with.
@@ -131,22 +133,26 @@ def _split(data: bytes) -> list[str]:
 
 def _bad_field(line: str) -> MalformedError:
     """Say what is wrong with a line that is no field."""
+    name, colon, _ = line.partition(":")
+    token = name.rstrip(" \t")
+    # Only a name is quoted. What has none may be the rest of a value, or of a body, and this text is logged.
+    named = colon and _NAME.fullmatch(token)
+    field = f"the header field {token[:_MAX_LOGGED]!r}" if named else "a header field"
     if "\n" in line or "\r" in line:
         # RFC 9112 2.2: "A recipient of such a bare CR MUST consider that element to be invalid"
-        return MalformedError("bad_line_end", f"bare CR or LF in the header line {_cut(line)}")
+        return MalformedError("bad_line_end", f"bare CR or LF in {field}")
     if line[:1] in (" ", "\t"):
         # RFC 9112 5.2: "A server that receives an obs-fold in a request message ... MUST either reject the message by
         # sending a 400 ... or replace"
-        return MalformedError("bad_field", f"folded header line {_cut(line)}")
-    name, colon, _ = line.partition(":")
+        return MalformedError("bad_field", "folded header line")
     if not colon:
-        return MalformedError("bad_field", f"header line without a colon: {_cut(line)}")
+        return MalformedError("bad_field", "header line without a colon")
     if name[-1:] in (" ", "\t"):
         # RFC 9112 5.1: "A server MUST reject, with a response status code of 400 (Bad Request), any received request
         # message that contains whitespace between a header field name and colon."
-        return MalformedError("bad_field", f"space before the colon in the header line {_cut(line)}")
+        return MalformedError("bad_field", f"space before the colon of {field}")
     # RFC 9110 5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous"
-    return MalformedError("bad_field", f"invalid character in the header line {_cut(line)}")
+    return MalformedError("bad_field", f"invalid character in the {'value' if named else 'name'} of {field}")
 
 
 def parse_trailers(block: bytes) -> list[Field]:
@@ -217,12 +223,17 @@ def _check_coding(values: _Values, has_length: bool, version: str) -> None:
 # --- requests -------------------------------------------------------------------------------------------
 
 
+_PATH_START: Final = re.compile(rf"{_TCHAR}++ /")
+
+
 def _bad_request_line(line: str) -> MalformedError:
     if line.startswith("\x16\x03"):
         return MalformedError("tls_on_plain", "received TLS on a plain HTTP port")
+    # Not quoted unless it begins as one: it may be the rest of a body that was longer than announced.
+    seen = f" {_cut(line)}" if _PATH_START.match(line) else ""
     if "\n" in line or "\r" in line:
-        return MalformedError("bad_line_end", f"bare CR or LF in the request line {_cut(line)}")
-    return MalformedError("bad_request_line", f"malformed request line {_cut(line)}")
+        return MalformedError("bad_line_end", f"bare CR or LF in the request line{seen}")
+    return MalformedError("bad_request_line", f"malformed request line{seen}")
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
@@ -236,12 +247,13 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return method, target, version
 
 
-def _first_line(line: str, reject_encoded_slash: bool) -> tuple[str, str, Target]:
-    """Method, version, and the target taken apart."""
+def _first_line(line: str, reject_encoded_slash: bool) -> tuple[str, str, Target, str | None]:
+    """Method, version, the target taken apart, and the scheme if it is in absolute form."""
     method, target, version = _request_line(line)
     if method in _NEVER_SERVED:
         raise MalformedError("method_not_allowed", f"{method} is not served")
-    return method, version, parse_target(method, target, reject_encoded_slash=reject_encoded_slash)
+    parsed = parse_target(method, target, reject_encoded_slash=reject_encoded_slash)
+    return method, version, parsed, None if parsed.authority is None else target.partition(":")[0].lower()
 
 
 # Remembered as field lines are, with the same bounds; without those that have a query, which may hold secrets.
@@ -285,10 +297,11 @@ def _sort(lines: list[str], of: _Lines) -> tuple[list[Field], dict[int, _Values]
     return kept, ours
 
 
-def _seen_by_routes(lines: list[str]) -> list[Field]:
-    """All fields but those that claim something about the client: nobody vouches for these."""
+def _seen_by_routes(lines: list[str], named: frozenset[str] = NONE_NAMED) -> list[Field]:
+    """All fields but those that claim something about the client, for which nobody vouches, and those that are for the
+    connection alone, which the backend does not get either."""
     entries = [_REQUESTS.known.get(line) or _REQUESTS.parse(line) for line in lines]
-    return [field for field, kind in entries if kind < FORWARDED]
+    return [field for field, kind in entries if kind < FORWARDED and (not named or field[0].lower() not in named)]
 
 
 def parse_request(data: bytes, *, reject_encoded_slash: bool = False) -> RequestHead:
@@ -299,7 +312,7 @@ def parse_request(data: bytes, *, reject_encoded_slash: bool = False) -> Request
     lines = _split(data)
     first = lines.pop(0)
     take_apart = _first_line if "?" in first or len(first) > _MAX_KNOWN_LENGTH else _known_first_line
-    method, version, (path, query, authority) = take_apart(first, reject_encoded_slash)
+    method, version, (path, query, authority), scheme = take_apart(first, reject_encoded_slash)
     kept, ours = _sort(lines, _REQUESTS)
     length = NO_BODY
     if TRANSFER_ENCODING in ours:
@@ -322,8 +335,10 @@ def parse_request(data: bytes, *, reject_encoded_slash: bool = False) -> Request
     head.fields = kept
     head.received = partial(_seen_by_routes, lines)
     head.keep_alive = keep_alive
+    head.scheme = scheme
     if named:
         head.fields, head.named = _without(kept, named), named
+        head.received = partial(_seen_by_routes, lines, named)
         if UPGRADE in ours and "upgrade" in named and method == "GET" and version == "1.1" and length in (NO_BODY, 0):
             head.upgrade = _upgrade(ours[UPGRADE])
     if FORWARDED in ours:
@@ -398,11 +413,24 @@ def _glimpsed_host(authority: str | None, lines: list[str]) -> str | None:
 # --- responses ------------------------------------------------------------------------------------------
 
 
+_STATUS_START: Final = re.compile(r"HTTP/[0-9.]{1,8}(?: [+-]?[0-9]{1,8}(?![^ ]))?")
+_TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")  # RFC 8446 5.1: alert, handshake
+
+
+def not_a_status_line(data: bytes | bytearray) -> str:
+    """Say what came instead of a status line. No more is quoted than version and status: the rest may be anything from
+    a body, and this text is logged."""
+    if data.startswith(_TLS_RECORDS):
+        return "no status line, but TLS"
+    found = _STATUS_START.match(data[:_MAX_LOGGED].decode("latin-1"))
+    return "no status line" if found is None else f"malformed status line, which begins with {found[0]!r}"
+
+
 def _status_line(line: str) -> tuple[str, int, str]:
     """Version, status and reason phrase."""
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
-        raise MalformedError("bad_request_line", f"malformed status line {_cut(line)}")
+        raise MalformedError("bad_request_line", not_a_status_line(line.encode("latin-1")))
     return found[1], int(found[2]), found[3] or ""
 
 
@@ -439,9 +467,25 @@ def parse_response(data: bytes, method: str) -> ResponseHead:
     if named:
         head.fields, head.named = _without(kept, named), named
         head.dated = head.dated and "date" not in named
+    if KEEP_ALIVE in ours:
+        head.kept_for = _kept_for(ours[KEEP_ALIVE])
     if status == 101 and UPGRADE in ours and "upgrade" in named:
         head.upgrade = _upgrade(ours[UPGRADE])
+    if status == 426 and UPGRADE in ours:
+        # RFC 9110 15.5.22: "The server MUST send an Upgrade header field in a 426 response"
+        head.fields.append(("Upgrade", ", ".join(ours[UPGRADE])))
     return head
+
+
+# RFC 2068 19.7.1.1 has the field's form, and leaves the parameters open; Apache, Node and others send `timeout`.
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(r"(?:^|,)[ \t]*timeout[ \t]*=[ \t]*([0-9]{1,6})[ \t]*(?:,|$)", re.IGNORECASE)
+
+
+def _kept_for(values: _Values) -> float | None:
+    """Seconds for which the sender keeps an idle connection; None if it does not say. What is malformed says nothing:
+    no standard tells what it means."""
+    found = _KEEP_ALIVE_TIMEOUT.search(values[0])
+    return None if found is None else float(found[1])
 
 
 def _response_length(status: int, method: str, coded: bool, declared: int | None) -> int:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
-from rauta.proxy.http1.chunked import ChunkDecoder, encode_chunk, encode_last_chunk
+from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
 from rauta.proxy.http1.serialise import response_bytes
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
@@ -30,6 +31,7 @@ from rauta.routing.errors import RequestError
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.exchange import Exchange
+    from rauta.proxy.handshake import Handshake
 
 HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED, TUNNEL = range(7)
 
@@ -42,21 +44,21 @@ DISCARD_LIMIT: Final = 64 * 1024
 LINGER_TIME: Final = 2.0
 LINGER_LIMIT: Final = 4 * 1024 * 1024
 
-# What one connection may have done in a turn of the loop, before the others have theirs: requests that are answered at
-# once (some 0.2 ms each), and chunks of a body (1.5 us each). Reads bring up to 256 KiB, which would be thousands.
+# Requests that are answered at once (some 0.2 ms each) which one connection may have done in a turn of the loop, before
+# the others have theirs. Reads bring up to 256 KiB, which would be thousands.
 HEADS_PER_TURN: Final = 16
-CHUNKS_PER_TURN: Final = 256
 
 _CR: Final = 13
 _NOT_BEGUN: Final = (b"", b"\r", b"\r\n")  # what may stand before a request
 _CLOSE: Final = "Connection: close\r\n"
 _SWITCHED: Final = "Connection: Upgrade\r\nUpgrade: {}\r\n"
+_UPGRADE: Final = "Connection: Upgrade\r\n"
 _KEEP_ALIVE: Final = "Connection: keep-alive\r\n"  # only HTTP/1.0 clients need to be told
 _ALLOW: Final = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
 
 
-class ServerConnection(asyncio.Protocol):
-    """One connection from a client. Implements `Downstream` and `wheel.Expiring`."""
+class ServerConnection(Downstream):
+    """One connection from a client. An asyncio.Protocol by its methods."""
 
     __slots__ = (
         "_body_left",
@@ -68,6 +70,7 @@ class ServerConnection(asyncio.Protocol):
         "_exchange",
         "_expects",
         "_gate",
+        "_handshake",
         "_grace",
         "_http10",
         "_keep_alive",
@@ -79,20 +82,22 @@ class ServerConnection(asyncio.Protocol):
         "_until_close",
         "_write_blocked",
         "_yielded",
-        "client",
-        "deadline",
-        "queued",
-        "scheme",
     )
 
     _transport: asyncio.Transport
     _gate: ReadGate
 
-    def __init__(self, dispatcher: Dispatcher, connections: set[ServerConnection], scheme: str) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        connections: set[ServerConnection],
+        scheme: str,
+        handshake: Handshake | None = None,
+    ) -> None:
+        super().__init__(scheme)
         self._dispatcher = dispatcher
         self._connections = connections
-        self.scheme = scheme
-        self.client: tuple[str, int] = ("", 0)
+        self._handshake = handshake
         self._phase = HEAD
         self._exchange: Exchange | None = None
         self._buffer = bytearray()  # HEAD: a head that has not ended yet; WAIT: what is held
@@ -109,8 +114,6 @@ class ServerConnection(asyncio.Protocol):
         self._expects = False
         self._chunked_out = False
         self._until_close = False
-        self.deadline: float = NEVER
-        self.queued = NEVER
 
     # --- asyncio.Protocol ---
 
@@ -122,6 +125,7 @@ class ServerConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._gate = ReadGate(self._transport)
         self._connections.add(self)
+        self._handshake = None
         # A client that connects and says nothing is given the time of a head.
         self._dispatcher.wheel.arm(self, self._dispatcher.listener.timeouts.head)
 
@@ -230,6 +234,8 @@ class ServerConnection(asyncio.Protocol):
             self._keep_alive = False
         elif self._http10:
             framing += _KEEP_ALIVE
+        if head.status == 426:
+            framing += _UPGRADE  # RFC 9110 7.8: whoever sends Upgrade has to name it there, too
         self._out.append(response_bytes(head, framing))
 
     def send_body(self, data: bytes) -> None:

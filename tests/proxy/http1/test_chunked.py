@@ -76,6 +76,33 @@ def test_what_passes_is_what_h11_reads(data: bytes, cuts: list[int]) -> None:
     assert connection.trailing_data[0] == behind
 
 
+# Without Content-Length and Transfer-Encoding: h11 looks at their values even here, and we drop them unseen.
+NAME = st.sampled_from([b"X-Sum", b"x", b"Host", b"a b", b"", b"X(", b"\xe9", b" x", b"Set-Cookie"])
+VALUE = st.sampled_from([b"1", b"", b" x y \t", b"\xff", b"a\x00", b"a\rb", b"a\nb", b"a\r\n b", b"\x0b"])
+TRAILER_LINES = st.lists(st.tuples(NAME, st.sampled_from([b":", b"", b" :"]), VALUE), max_size=4)
+
+
+@given(TRAILER_LINES, st.lists(st.integers(0, 100), max_size=3))
+def test_no_trailers_pass_that_h11_refuses(lines: list[tuple[bytes, bytes, bytes]], cuts: list[int]) -> None:
+    data = b"1\r\nx\r\n0\r\n" + b"".join(name + colon + value + b"\r\n" for name, colon, value in lines) + b"\r\n"
+    try:
+        content, trailers, behind = decode(data, cuts)
+    except MalformedError:
+        return
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + data)
+    connection.next_event()
+    event = connection.next_event()
+    assert isinstance(event, h11.Data)
+    assert event.data == content
+    event = connection.next_event()
+    assert isinstance(event, h11.EndOfMessage)
+    assert connection.trailing_data[0] == behind
+    read = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
+    ours = [(name.lower(), value) for name, value in trailers]
+    assert ours == [field for field in read if field[0] in ("x-sum", "x")]
+
+
 @given(st.lists(st.integers(0, 10_000), max_size=4))
 def test_good_extensions(cuts: list[int]) -> None:
     data = b'5;a\r\nhello\r\n1 ; b = "q\\"q" ;c=d\r\n!\r\n000\r\n\r\n'

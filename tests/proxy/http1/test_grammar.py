@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 
 import h11
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 
 from rauta.proxy.http1 import grammar
 from rauta.proxy.http1.fields import KEEP, kind_of
-from rauta.proxy.http1.grammar import MalformedError, check_partial, parse_request, parse_response, parse_trailers
+from rauta.proxy.http1.grammar import (
+    MalformedError,
+    check_partial,
+    not_a_status_line,
+    parse_request,
+    parse_response,
+    parse_trailers,
+)
 from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE
 from rauta.proxy.reasons import REASONS
 from rauta.routing.errors import RequestError
@@ -88,18 +96,58 @@ SEEDS = st.sampled_from(
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET http://b/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nA:b\r\nC: d \r\n\r\n",
         b"GET / HTTP/1.0\r\n\r\n",
+        b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, X-A\r\nUpgrade: websocket\r\nX-A: 1\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
+        b"OPTIONS /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\nConnection: close\r\n\r\n",
+        b"OPTIONS https://b:8443 HTTP/1.1\r\nHost: b:8443\r\n\r\n",
+        b"GET HTTPS://[::1]:1/x?y HTTP/1.1\r\nHost: a\r\nKeep-Alive: timeout=5\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTrailer: X\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ]
+)
+# Values that mean something, put where another one stands: noise alone hardly ever makes one.
+WORDS = st.sampled_from(
+    [
+        *(
+            b"GET",
+            b"OPTIONS",
+            b"TRACE",
+            b"CONNECT",
+            b"HTTP/1.0",
+            b"HTTP/1.1",
+            b"*",
+            b"http://b",
+            b"https://b/",
+            b"//",
+            b"a:1",
+        ),
+        *(b"Upgrade", b"Connection", b"Max-Forwards", b"Keep-Alive", b"Transfer-Encoding", b"Content-Length", b"Host"),
+        *(
+            b"h2c",
+            b"websocket",
+            b"close",
+            b"chunked",
+            b"identity",
+            b"0",
+            b"-1",
+            b"trailers",
+            b"100-continue",
+            b"timeout=0",
+        ),
     ]
 )
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A good message with a few bytes put in, taken out or replaced."""
-    data = draw(SEEDS)
+def mutated(draw: st.DrawFn, seeds: st.SearchStrategy[bytes] = SEEDS) -> bytes:
+    """A good message with a few bytes and words put in, taken out or replaced."""
+    data = draw(seeds)
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
         width = draw(st.integers(0, 3))
         data = data[:at] + draw(NOISE) + data[at + width :]
+    for _ in range(draw(st.integers(0, 2))):
+        start, end = draw(st.sampled_from([found.span() for found in re.finditer(rb"[^ \r\n:,]+", data)] or [(0, 0)]))
+        data = data[:start] + draw(WORDS) + data[end:]
     return data
 
 
@@ -130,6 +178,39 @@ def test_nothing_passes_that_h11_refuses(data: bytes) -> None:
 
 
 @given(mutated())
+@example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: y\r\nUpgrade: x\r\n\r\n")
+@example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nUpgrade: y\r\n\r\n")
+@example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x, y\r\n\r\n")
+@example(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\n")
+@example(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+def test_an_upgrade_is_offered_only_where_h11_sees_one(data: bytes) -> None:
+    head = head_of(data)
+    if head is None:
+        return
+    try:
+        ours = parse_request(head)
+    except RequestError:
+        return
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head + b"\r\n")
+    theirs = connection.next_event()
+    assert isinstance(theirs, h11.Request), data
+    if ours.upgrade is not None:
+        assert theirs.http_version == b"1.1"
+        assert isinstance(connection.next_event(), h11.EndOfMessage)  # it has no body
+        assert connection.next_event() is h11.PAUSED
+        assert [value.lower() for name, value in theirs.headers if name == b"upgrade"] == [ours.upgrade.encode()]
+        options = b",".join(value for name, value in theirs.headers if name == b"connection")
+        assert b"upgrade" in [option.strip(b" \t").lower() for option in options.split(b",")]
+        assert b"," not in ours.upgrade.encode()
+    absolute = re.match(rb"(?i)(https?)://", theirs.target)
+    assert ours.scheme == (None if absolute is None else absolute[1].decode().lower())
+    forwards = [value.decode("latin-1") for name, value in theirs.headers if name == b"max-forwards"]
+    if "max-forwards" not in ours.named:
+        assert ours.get("max-forwards") == (", ".join(forwards) if forwards else None)
+
+
+@given(mutated())
 def test_a_partial_head_is_never_refused_if_the_whole_is_good(data: bytes) -> None:
     head = head_of(data)
     if head is None:
@@ -142,6 +223,59 @@ def test_a_partial_head_is_never_refused_if_the_whole_is_good(data: bytes) -> No
     for end in range(1, len(whole)):
         check_partial(whole[:end], 0)
         check_partial(whole[:end], end - 1)
+
+
+RESPONSE_SEEDS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nKeep-Alive: timeout=5, max=9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\nConnection: X\r\nX: 1\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 103\r\nLink: a\r\n\r\n",
+        b"HTTP/1.0 404 Not Found\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nDate: x\r\n\r\n",
+    ]
+)
+
+
+@given(mutated(RESPONSE_SEEDS))
+def test_no_response_passes_that_h11_refuses(data: bytes) -> None:
+    head = head_of(data)
+    if head is None:
+        return
+    try:
+        ours = parse_response(head, "GET")
+    except MalformedError:
+        return
+    connection = h11.Connection(h11.CLIENT)
+    offer = [("Host", "a"), ("Connection", "upgrade"), ("Upgrade", "websocket")]
+    connection.send(h11.Request(method="GET", target="/", headers=offer))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(head + b"\r\n")
+    theirs = connection.next_event()
+    assert isinstance(theirs, h11.InformationalResponse if ours.status < 200 else h11.Response), data
+    assert theirs.status_code == ours.status
+    read = [(name.lower(), value) for name, value in theirs.headers]
+    kept = [(name.lower().encode(), value.encode("latin-1")) for name, value in ours.fields]
+    assert [field for field in read if field in kept] == kept
+    assert not any(name in (b"connection", b"keep-alive", b"upgrade", b"transfer-encoding") for name, _ in kept)
+    if ours.upgrade is not None:
+        assert [value.lower() for name, value in theirs.headers if name == b"upgrade"] == [ours.upgrade.encode()]
+    if ours.status >= 200:
+        body = {CHUNKED: b"1\r\nx\r\n0\r\n\r\n", NO_BODY: b"", UNTIL_CLOSE: b"x"}.get(
+            ours.length, b"x" * min(ours.length, 99)
+        )
+        connection.receive_data(body)
+        if ours.length < 99:
+            assert content_of(connection) == {CHUNKED: b"x"}.get(ours.length, body)
+
+
+def content_of(connection: h11.Connection) -> bytes:
+    """What h11 reads until the end of the message, or of what there is."""
+    content = b""
+    while isinstance(event := connection.next_event(), h11.Data):
+        content += event.data
+    assert isinstance(event, h11.EndOfMessage) or event is h11.NEED_DATA
+    return content
 
 
 def test_lengths_of_responses() -> None:
@@ -175,10 +309,72 @@ def test_messages_show_no_secrets() -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic c2VjcmV0\x00\r\n",
         b"GET /?token=c2VjcmV0 HTTX/1.1\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nCookie : c2VjcmV0\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nCookie: a\nb=c2VjcmV0\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic\r\n c2VjcmV0\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n c2VjcmV0\n: x\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nc2VjcmV0\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n{c2VjcmV0}: 1\r\n",
+        b"b&password=c2VjcmV0\r\nHost: a\r\n",
+        b"b&password=c2VjcmV0\nHost: a\r\n",
+        b"b c2VjcmV0 HTTP/1.1 x\r\nHost: a\r\n",
     ):
         with pytest.raises(MalformedError) as caught:
             parse_request(head)
         assert "c2Vj" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"X-A\t: 1", "space before the colon of the header field 'X-A'"),
+        (b"X-A: \x00", "invalid character in the value of the header field 'X-A'"),
+        (b"X A: 1", "invalid character in the name of a header field"),
+        (b"X-A: 1\n2", "bare CR or LF in the header field 'X-A'"),
+        (b"a" * 5000 + b": \x00", f"invalid character in the value of the header field {'a' * 80!r}"),
+    ],
+)
+def test_messages_name_the_field(line: bytes, text: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"HTTP/1.1 20 OK c2VjcmV0", "malformed status line, which begins with 'HTTP/1.1 20'"),
+        (b"HTTP/2.0 200 OK", "malformed status line, which begins with 'HTTP/2.0 200'"),
+        (b"HTTP/1.1 200c2VjcmV0", "malformed status line, which begins with 'HTTP/1.1'"),
+        (b"HTTP/1.1 200 c2VjcmV0\x1b[2J", "malformed status line, which begins with 'HTTP/1.1 200'"),
+        (b"<html>c2VjcmV0", "no status line"),
+        (b'{"token":"c2VjcmV0"}', "no status line"),
+        (b"\x15\x03\x01\x00\x02\x02\x28", "no status line, but TLS"),
+    ],
+)
+def test_what_is_no_status_line_is_described_and_not_quoted(line: bytes, text: str) -> None:
+    assert not_a_status_line(line) == text
+    with pytest.raises(MalformedError) as caught:
+        parse_response(line + b"\r\n", "GET")
+    assert str(caught.value) == text
+
+
+PIECES = st.sampled_from(
+    [b"HTTP/1.1", b" ", b"200", b"\r\n", b"\n", b":", b"Set-Cookie", b"Content-Length", b"\x00", b"\t", b"5"]
+)
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join), st.lists(PIECES, max_size=12).map(b"".join))
+def test_of_a_response_no_values_are_quoted(before: bytes, behind: bytes) -> None:
+    """Wherever a secret stands in what a backend sends, unless as the name or the framing of something."""
+    for start in (b"", b"HTTP/1.1 200 OK\r\n"):
+        data = start + before + b" \xe9c2VjcmV0= " + behind + b"\r\n"
+        try:
+            parse_response(data, "GET")
+        except MalformedError as error:
+            text = str(error)
+            assert len(text) < 250
+            assert text.isprintable()
+            assert "c2Vj" not in text or text.startswith("invalid Content-Length")
 
 
 def test_time_is_linear() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from rauta.proxy.dispatch import Dispatcher
 from rauta.proxy.generation import Generation
-from rauta.proxy.http1.server import CHUNKS_PER_TURN, HEADS_PER_TURN, ServerConnection
+from rauta.proxy.http1.chunked import CHUNKS_PER_TURN
+from rauta.proxy.http1.server import HEADS_PER_TURN, ServerConnection
 from rauta.proxy.reasons import BODIES
 from rauta.proxy.shared import Shared
 from rauta.routing.model import (
@@ -22,6 +23,7 @@ from rauta.routing.model import (
 )
 from rauta.routing.settings import AccessLog, Address, Listener, LogFormat
 from rauta.routing.table import Table
+from support.compiled import plain_only
 from support.http import backend, client, gateway, impatient, ok, request, run, talk
 
 HELLO = Route(name="hello", action=Respond(body="hello"), matches=(Match(path=PathMatch.prefix("/")),))
@@ -122,6 +124,7 @@ def test_hundreds_of_pipelined_requests_are_all_answered() -> None:
     run(main())
 
 
+@plain_only
 def test_small_chunks_arrive_whole_and_some_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     from rauta.proxy.http1.chunked import ChunkDecoder
 

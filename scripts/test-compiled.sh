@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Compiles the data plane (docs/compiled.md) and runs the tests of all that is compiled, or that runs it, against the
+# result. Arguments go to pytest.
+set -eu -o pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+prepare curl nginx cc openssl
+"$RAUTA_ROOT/scripts/compile.sh"
+cd "$RAUTA_ROOT/build/compiled"
+export PYTHONPATH="$PWD"
+exec "$RAUTA_ROOT/.venv/bin/python" -m pytest tests/routing tests/proxy tests/runtime "$@"
