@@ -28,11 +28,13 @@ _SECTIONS: Final = ("listeners", "services", "routes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What a file and those it includes say. `files` are all that were read, the main one first."""
+    """What a file and those it includes say. `files` are all that were read, the main one first; `includes` the entries
+    of `include`, each with the folder where it starts."""
 
     configuration: Configuration
     warnings: tuple[ConfigProblem, ...]
     files: tuple[Path, ...]
+    includes: tuple[tuple[Path, str], ...] = ()
 
 
 def load(path: str | os.PathLike[str], *, check_files: bool = True, warn: bool = True) -> Loaded:
@@ -96,7 +98,12 @@ class _Load:
         if warn and check_files:
             warnings += certificates.exposed(configuration, origins)
             warnings += secrets.exposed(configuration, origins)
-        return Loaded(configuration=configuration, warnings=tuple(warnings), files=tuple(self._files.values()))
+        return Loaded(
+            configuration=configuration,
+            warnings=tuple(warnings),
+            files=tuple(self._files.values()),
+            includes=tuple((reader.directory, pattern) for pattern in main.include),
+        )
 
     def _open(self, path: Path) -> tuple[Mapping, Reader]:
         main = not self._files

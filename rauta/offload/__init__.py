@@ -28,7 +28,7 @@ from rauta.offload.protocol import (
     Traffic,
 )
 from rauta.offload.reasons import Passed, Reason, Refusal
-from rauta.offload.selection import OFFLOADS, available, fall_back, select, told
+from rauta.offload.selection import OFFLOADS, available, fall_back, lacking, select, told, without
 
 __all__ = [
     "plan",
@@ -62,5 +62,7 @@ __all__ = [
     "available",
     "select",
     "fall_back",
+    "without",
+    "lacking",
     "told",
 ]

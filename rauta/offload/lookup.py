@@ -14,6 +14,10 @@ _PLAIN_PATH: Final = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('"#<>\\{
 _DIGITS: Final = frozenset("0123456789")
 _HOST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
+PATH_BYTES: Final = frozenset(map(ord, _PLAIN_PATH))
+"""The bytes of a plain path; of a host's name: HOST_BYTES."""
+HOST_BYTES: Final = frozenset(map(ord, _HOST))
+
 T = TypeVar("T")
 
 

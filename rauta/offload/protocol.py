@@ -7,7 +7,8 @@ Life cycle. Anything that is not in this table is an error of the caller:
 
     state      call                  next      effect
     NEW        start                 STARTED   programs are loaded and pass everything
-    STARTED    prepare(plan, ...)    PREPARED  a generation is built aside; what is live goes on unchanged
+    STARTED    prepare(plan, ...)    PREPARED  a generation is built aside; what is live goes on unchanged, also after
+                                               a failure
     PREPARED   commit(prepared)      STARTED   from its return on, the next request of any flow obeys the generation
     PREPARED   abort(prepared)       STARTED   the generation is gone, what was live is still live
     STARTED,   usable, counters      same      see there; neither disturbs what is prepared
@@ -17,7 +18,8 @@ Life cycle. Anything that is not in this table is an error of the caller:
 A call that raises leaves the state as it was; only a failed `stop` is STOPPED. The calls block (system calls, map
 writes: up to a second for a large plan) and come one at a time: a caller with an event loop makes them in one thread
 beside it. Whatever they raise, OffloadError or not, is taken for the offload's failure: `mode: auto` goes on without
-it, `mode: require` does not start.
+it, `mode: require` does not start, or fails the reload, and what is live goes on. Once a generation is live, both modes
+stop an offload whose `commit`, `abort`, `usable` or `counters` fails (docs/offload-plan.md).
 
 Identity is the name. State that outlives a generation (bound flows, counters, usable backends) belongs to listeners,
 routes and services by name and to backends by address; the numbers in a plan are positions in its own maps.
@@ -164,7 +166,7 @@ class Offload(Protocol):
     def missing(self, settings: OffloadSettings) -> str | None:
         """What this machine lacks, as a clause for a person ("the kernel is 6.1, 6.9 is needed"); None: nothing.
 
-        Changes nothing, and may be called in any state."""
+        Changes nothing, and may be called in any state: before a reload also of one that is live, with new settings."""
 
     def start(self, settings: OffloadSettings) -> None:
         """Load and attach, or adopt what a predecessor left. Raises OffloadError; then nothing is left behind.
@@ -195,7 +197,9 @@ class Offload(Protocol):
         which is what tier 3 uses. Bound flows of a backend that left drain: a request in flight ends there, the next
         one obeys the new table. With no usable backend the service's requests are passed to tier 3, which answers
         them. It holds for what is live and what is prepared, and over generations, until the next call for that
-        name; addresses that are no backends of the service, and names that no plan has, count for nothing.
+        name; addresses that are no backends of the service, and names that no plan has, count for nothing. Between
+        `prepare` and `commit` it is called for every service with a backend that is down, with the backends of both
+        generations.
         Raises OffloadError; then the previous table is still in use."""
 
     def counters(self) -> Counters:

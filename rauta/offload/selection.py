@@ -32,11 +32,11 @@ def select(settings: OffloadSettings | None) -> tuple[Offload, str]:
         return _null("offload.mode is none")
     problems: list[str] = []
     for offload in _kernel_offloads(problems):
-        missing = _missing(offload, settings)
+        missing = lacking(offload, settings)
         if missing is None:
             return offload, f"kernel offload {offload.name!r}"
         problems.append(f"{offload.name}: {missing}")
-    return _without(settings, "; ".join(problems) or NOTHING_HERE)
+    return without(settings, "; ".join(problems) or NOTHING_HERE)
 
 
 def fall_back(settings: OffloadSettings, offload: Offload, call: str, error: Exception) -> tuple[Offload, str]:
@@ -44,7 +44,25 @@ def fall_back(settings: OffloadSettings, offload: Offload, call: str, error: Exc
 
     Raises OffloadError if `mode: require` does not allow it.
     """
-    return _without(settings, f"{offload.name}: {call} failed: {told(error)}")
+    return without(settings, f"{offload.name}: {call} failed: {told(error)}")
+
+
+def without(settings: OffloadSettings, why: str) -> tuple[Offload, str]:
+    """What stands in where there is no kernel offload, not started, and the reason in one line.
+
+    Raises OffloadError if `mode: require` does not allow it.
+    """
+    if settings.mode is OffloadMode.REQUIRE:
+        raise OffloadError(f"offload.mode is require, but {why}; mode: auto starts without it")
+    return _null(why)
+
+
+def lacking(offload: Offload, settings: OffloadSettings) -> str | None:
+    """What this machine lacks for it, also if it fails to say; None: nothing."""
+    try:
+        return offload.missing(settings)
+    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is its failure, told as such
+        return f"missing failed: {told(error)}"
 
 
 def told(error: Exception) -> str:
@@ -54,12 +72,6 @@ def told(error: Exception) -> str:
 
 def _null(why: str) -> tuple[Offload, str]:
     return NullOffload(why), f"no kernel offload: {why}"
-
-
-def _without(settings: OffloadSettings, why: str) -> tuple[Offload, str]:
-    if settings.mode is OffloadMode.REQUIRE:
-        raise OffloadError(f"offload.mode is require, but {why}; mode: auto starts without it")
-    return _null(why)
 
 
 def _kernel_offloads(problems: list[str]) -> Iterator[Offload]:
@@ -75,13 +87,6 @@ def _kernel_offloads(problems: list[str]) -> Iterator[Offload]:
 
 
 # Foreign code: whatever it raises is its failure, told as such, and the next one is tried.
-
-
-def _missing(offload: Offload, settings: OffloadSettings) -> str | None:
-    try:
-        return offload.missing(settings)
-    except Exception as error:  # noqa: BLE001 - see above
-        return f"missing failed: {told(error)}"
 
 
 def _build(point: EntryPoint) -> Offload:

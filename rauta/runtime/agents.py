@@ -7,10 +7,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from rauta.runtime import sockets
+from rauta.routing.settings import Address
+from rauta.runtime import segment, sockets
 from rauta.runtime.control import (
     AgentSetup,
     Channel,
@@ -25,7 +26,9 @@ from rauta.runtime.control import (
     Status,
     encode_agent_setup,
 )
+from rauta.runtime.credentials import environment_without
 from rauta.runtime.errors import StartError
+from rauta.runtime.passed import bound_address
 from rauta.runtime.privileges import Identity
 from rauta.runtime.process import interpreter_flags
 from rauta.runtime.tasks import Tasks
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from rauta.routing.model import Configuration
     from rauta.routing.settings import AdminSettings
     from rauta.runtime.log import EventLog
+    from rauta.runtime.passed import PassedSocket
 
 MOST_COMMANDS: Final = 16  # at work at a time; people send one
 STOP_TIMEOUT: Final = 3.0  # from being told to end to SIGKILL
@@ -53,14 +57,17 @@ class AgentProcess:
 
     def __init__(
         self,
-        segment: int,
+        memory: Sequence[int],
         admin: Mapping[str, socket.socket],
         on_message: Callable[[Message], None],
         identity: Identity | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._ours, theirs = socket.socketpair()
-        fds = {"control": theirs.fileno(), "segment": segment, **{name: sock.fileno() for name, sock in admin.items()}}
+        columns: list[int] = []
         try:
+            columns.extend(map(segment.read_only, memory))
+            fds = {"control": theirs.fileno(), **{name: sock.fileno() for name, sock in admin.items()}}
             with blocked_signals():
                 self._child = subprocess.Popen(  # noqa: S603 - this interpreter and our own module
                     [
@@ -69,15 +76,18 @@ class AgentProcess:
                         "-m",
                         "rauta.runtime.agent",
                         *(f"{name}={fd}" for name, fd in fds.items()),
+                        f"columns={','.join(map(str, columns))}",
                     ],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=tuple(fds.values()),
+                    pass_fds=(*fds.values(), *columns),
+                    env=environment,
                     **({} if identity is None else identity.for_popen()),
                 )
         except BaseException:
             self._ours.close()
             raise
         finally:
+            segment.close(columns)
             theirs.close()
         self._ours.setblocking(False)
         self.pid = self._child.pid
@@ -132,14 +142,14 @@ class Agents:
 
     def __init__(
         self,
-        segment: int,
+        memory: Sequence[int],
         events: EventLog,
         *,
         identity: Identity | None = None,
         on_news: Callable[[Health | Names], None],
         on_command: Callable[[Command], None],
     ) -> None:
-        self._segment = segment
+        self._memory = memory
         self._events = events
         self._identity = identity
         self._on_news = on_news
@@ -163,14 +173,24 @@ class Agents:
         """All that is known of backends, for a worker that has just started."""
         return [*self._names.values(), *self._health.values()]
 
-    def bind(self, settings: AdminSettings | None) -> dict[str, socket.socket] | None:
-        """The sockets for these settings, open ones among them where they can stay; None if all can. Raises
-        StartError; then nothing has changed."""
+    @property
+    def admin(self) -> Mapping[str, socket.socket]:
+        """The sockets of the admin interface."""
+        return self._admin
+
+    def bind(
+        self, settings: AdminSettings | None, *, passed: Mapping[str, PassedSocket] | None = None
+    ) -> dict[str, socket.socket] | None:
+        """The sockets for these settings, open ones among them where they can stay; None if all can. `passed` are those
+        of the gateway before this one. Raises StartError; then nothing has changed."""
         old = self._settings
         if settings is None:
             return None if old is None else {}
-        kept = {}
-        if old is not None:
+        kept: dict[str, socket.socket] = {}
+        if old is None and passed:
+            places = {"socket": Address.unix(settings.socket), "address": settings.address}
+            kept = {name: sock for name, sock in passed.items() if bound_address(sock) == places[name]}
+        elif old is not None:
             same = {"socket": old.socket == settings.socket, "address": old.address == settings.address}
             kept = {name: sock for name, sock in self._admin.items() if same[name]}
             if all(same.values()):
@@ -239,8 +259,8 @@ class Agents:
             self._events.error("agent_died", "the agent died; its successor starts (health checks, names, admin)")
             await asyncio.sleep(delay)
 
-    async def stop(self) -> None:
-        """End it, at the very end of the gateway."""
+    async def stop(self, *, files: bool = True) -> None:
+        """End it, at the very end of the gateway. `files=False`: the admin interface is another process's now."""
         self._ending = True
         process = self._process
         if process is not None:
@@ -251,13 +271,14 @@ class Agents:
             except TimeoutError:
                 process.kill()
                 await process.gone.wait()
-        sockets.close_admin(self._admin)
+        sockets.close_admin(self._admin, files=files)
         self._admin = {}
 
     async def _run(self, setup: AgentSetup) -> bool:
         """One agent from start to end; whether it was told to end."""
         try:
-            process = AgentProcess(self._segment, self._admin, self._on_message, self._identity)
+            environment = environment_without(setup.configuration.listeners)
+            process = AgentProcess(self._memory, self._admin, self._on_message, self._identity, environment)
         except OSError as error:
             self._events.error("agent_not_started", f"the agent cannot start: {error}")
             return False

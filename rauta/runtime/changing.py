@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import ssl
 
     from rauta.routing.settings import Listener
+    from rauta.runtime.credentials import Credentials
 
 SWITCH_INTERVAL: Final = 0.0005  # seconds, while building; 5 ms by default
 
@@ -44,13 +45,13 @@ class Generation:
     logs: bool  # whether there is an access log at all
 
 
-def context_of(listener: Listener) -> ssl.SSLContext | None:
+def context_of(listener: Listener, credentials: Credentials) -> ssl.SSLContext | None:
     """The TLS context of a listener; None for plain HTTP. Raises StartError."""
     if listener.tls is None:
         return None
     from rauta.runtime.tls import server_context  # OpenSSL's tables: only where TLS is served
 
-    return server_context(listener.tls, listener=listener.name)
+    return server_context(listener.tls, credentials[listener.name], listener=listener.name)
 
 
 class Changes:
@@ -147,7 +148,11 @@ class Changes:
             configuration = unpack(change.configuration)
             table = Table(configuration)
             endpoints = tuple(
-                Endpoint(listener=listener, sockets=_given(opened, listener.address), context=context_of(listener))
+                Endpoint(
+                    listener=listener,
+                    sockets=_given(opened, listener.address),
+                    context=context_of(listener, change.credentials),
+                )
                 for listener in configuration.listeners
             )
         except Exception as error:  # noqa: BLE001 - plugins are foreign code; whatever it is, this generation is not served

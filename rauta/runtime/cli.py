@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rauta.routing.errors import ModelError
@@ -24,7 +25,8 @@ examples:
   python -m rauta.proxy --listen :8080 --to http://127.0.0.1:9000
 
 signals: SIGTERM or SIGINT stops when the requests in flight are done; a second one stops at once.
-         SIGHUP reads the file again, SIGUSR1 opens the access log again.
+         SIGHUP reads the file again, SIGUSR1 opens the access log again,
+         SIGUSR2 starts what is installed now, which takes over.
 exit codes: 0 success, 1 failure at run time, 2 bad configuration or usage."""
 
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from rauta.runtime.privileges import identity_of
 
             identity = identity_of(arguments.user)
-        return start.run(source, events, identity)
+        return start.run(source, events, identity, takeover=arguments.takeover, watch=arguments.watch)
     except UsageError as error:
         parser.error(str(error))
     except StartError as error:
@@ -72,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", metavar="URL", help="without a file: the backend, http://HOST:PORT")
     parser.add_argument("--workers", metavar="N", type=int, help="worker processes (default: one per CPU)")
     parser.add_argument("--user", metavar="USER[:GROUP]", help="run workers and agent as this user (needs root)")
+    parser.add_argument("--watch", action="store_true", help="reload when the configuration's files change")
+    parser.add_argument("--takeover", action="store_true", help="take the sockets of the gateway that runs; it ends")
     parser.add_argument("--check", action="store_true", help="only check the configuration")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     return parser
@@ -84,8 +88,10 @@ class _Version(argparse.Action):
         import platform
 
         import rauta
+        from rauta.runtime.about import compiled
 
-        sys.stdout.write(f"rauta {rauta.__version__} (Python {platform.python_version()}, {platform.system()})\n")
+        build = f"Python {platform.python_version()}, {platform.system()}{', compiled' if compiled() else ''}"
+        sys.stdout.write(f"rauta {rauta.__version__} ({build})\n")
         parser.exit(EXIT_OK)
 
 
@@ -99,6 +105,8 @@ def _source(arguments: argparse.Namespace, events: EventLog) -> Source:
         source = _from_file(arguments.config, arguments.workers, events)
     elif arguments.listen is None or arguments.to is None:
         raise UsageError("give --config FILE, or --listen ADDRESS and --to URL")
+    elif arguments.watch:
+        raise UsageError("--watch needs --config FILE: there is no file to watch")
     else:
         source = _from_addresses(arguments.listen, arguments.to)
     return dataclasses.replace(source, configuration=_with_workers(source.configuration, arguments.workers))
@@ -117,12 +125,18 @@ def _with_workers(configuration: Configuration, workers: int | None) -> Configur
 def _from_file(path: str, workers: int | None, events: EventLog) -> Source:
     from rauta.config import ConfigError, load
     from rauta.runtime.start import Source
+    from rauta.runtime.watched import Watched
+
+    watched = Watched(files=(Path(path),))
 
     def read() -> Loaded:
+        nonlocal watched
         try:
             loaded = load(path)
         except ConfigError as error:
+            watched = watched.and_files(problem.file for problem in error.problems)
             raise StartError(str(error)) from None
+        watched = Watched.of(loaded)
         for warning in loaded.warnings:
             events.warning("config_warning", str(warning), file=str(warning.file), line=warning.line, key=warning.key)
         return loaded
@@ -133,6 +147,7 @@ def _from_file(path: str, workers: int | None, events: EventLog) -> Source:
         name=path,
         files=loaded.files,
         load=lambda: _with_workers(read().configuration, workers),
+        watched=lambda: watched,
     )
 
 

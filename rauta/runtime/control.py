@@ -2,7 +2,8 @@
 
 A frame is one byte (the kind of its payload), four bytes (the length, network order) and the payload.
 
-* Supervisor to worker: first one Setup, pickled; then messages, JSON, and Changes, pickled.
+* Supervisor to worker: first one Setup, pickled; then messages, JSON, and Changes, pickled. Setup and Change hold the
+  keys of certificates; nothing else does, and the agent gets neither.
 * Worker to supervisor: messages, JSON only. A worker parses what strangers send; should it be taken over, it
   must not be able to run code in the supervisor, so the supervisor never unpickles.
 
@@ -20,7 +21,7 @@ import json
 import pickle
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from rauta.routing.errors import RautaError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from rauta.routing.model import Configuration
     from rauta.routing.settings import Address
+    from rauta.runtime.credentials import Credentials
 
 _HEADER: Final = struct.Struct("!cI")
 _JSON: Final = b"J"
@@ -49,6 +51,7 @@ class Setup:
 
     configuration: Configuration
     access_log: int | None
+    credentials: Credentials = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Change:
     configuration: bytes
     opened: tuple[Address, ...]
     access_log: bool
+    credentials: Credentials = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

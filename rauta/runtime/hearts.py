@@ -3,7 +3,7 @@ does not, hangs: it serves nobody, and would keep its share of the connections."
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rauta.routing.defaults import HANG_TIMEOUT
@@ -17,7 +17,7 @@ class Hearts:
 
     __slots__ = ("_columns", "_looked")
 
-    def __init__(self, memory: int, now: float) -> None:
+    def __init__(self, memory: Sequence[int], now: float) -> None:
         self._columns = segment.columns(memory)
         self._looked = now
 

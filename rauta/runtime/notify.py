@@ -33,6 +33,19 @@ class Notifier:
         """The gateway ends."""
         self._tell("STOPPING=1", f"STATUS={status}")
 
+    def main_process(self, pid: int) -> None:
+        """Another process is the gateway from now on. To be told by the one that still is: a manager that listens to
+        the main process alone (NotifyAccess=main) hears nobody else."""
+        self._tell(f"MAINPID={pid}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a child that is to speak to the manager itself: a gateway that takes over."""
+        if not self._address:
+            return {}
+        name = self._address
+        return {"NOTIFY_SOCKET": f"@{name[1:]}" if name.startswith("\0") else name}
+
     def _tell(self, *lines: str) -> None:
         if not self._address:
             return

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -72,23 +72,26 @@ _STAGE_OF: Final[dict[type[Message], Stage]] = {
 class WorkerProcess:
     """A child that was exec'ed, its control connection and its stage.
 
-    Building one starts the process, which inherits `sockets` (in the order of the listeners), the `segment` to count
-    in, and `others`. `watch` must run as a task from then on. Raises OSError.
+    Building one starts the process, which inherits `sockets` (of each listener, in their order), the `segment` to count
+    in, and `others`; it has this process's environment if it is given no other. `watch` must run as a task of the loop
+    from then on. Raises OSError.
     """
 
     def __init__(
         self,
         slot: int,
-        sockets: tuple[int, ...],
+        sockets: tuple[tuple[int, ...], ...],
         segment: int,
         others: tuple[int, ...],
         loop: asyncio.AbstractEventLoop,
         identity: Identity | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._ours, theirs = socket.socketpair()
         self._passing, their_passing = socket.socketpair(type=socket.SOCK_SEQPACKET)
         try:
-            self._child = _execute(slot, (theirs.fileno(), their_passing.fileno(), segment), sockets, others, identity)
+            connections = (theirs.fileno(), their_passing.fileno(), segment)
+            self._child = _execute(slot, connections, sockets, others, identity, environment)
         except BaseException:
             self._ours.close()
             self._passing.close()
@@ -264,18 +267,20 @@ class WorkerProcess:
 def _execute(
     slot: int,
     connections: tuple[int, int, int],
-    sockets: tuple[int, ...],
+    sockets: tuple[tuple[int, ...], ...],
     others: tuple[int, ...],
     identity: Identity | None,
+    environment: Mapping[str, str] | None,
 ) -> subprocess.Popen[bytes]:
-    listeners = ",".join(map(str, sockets))
+    listeners = ",".join("+".join(map(str, share)) for share in sockets)
     named = zip(("control", "passing", "segment"), connections, strict=True)
     arguments = [f"slot={slot}", *(f"{name}={fd}" for name, fd in named), f"listeners={listeners}"]
     with blocked_signals():
         return subprocess.Popen(  # noqa: S603 - this interpreter and our own module
             [sys.executable, *interpreter_flags(), "-m", "rauta.runtime.worker", *arguments],
             stdin=subprocess.DEVNULL,
-            pass_fds=(*connections, *sockets, *others),
+            pass_fds=(*connections, *(fd for share in sockets for fd in share), *others),
+            env=environment,
             **({} if identity is None else identity.for_popen()),
         )
 

@@ -9,13 +9,14 @@ Behind the point of no return a worker can only die; its successor starts with t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rauta.routing.settings import Address
 from rauta.runtime import sockets
 from rauta.runtime.control import Change, encode_change, pack
+from rauta.runtime.credentials import read_credentials
 from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
 from rauta.runtime.process import WorkerProcess
@@ -23,7 +24,7 @@ from rauta.runtime.sockets import SlotSockets
 
 if TYPE_CHECKING:
     from rauta.routing.model import Configuration
-    from rauta.routing.settings import Listener
+    from rauta.runtime.credentials import Credentials, Place
     from rauta.runtime.offloading import Offloading
 
 BUILD_TIMEOUT: Final = 60.0  # seconds until all have built it; as for a start
@@ -49,7 +50,8 @@ class Reloaded:
 
 @dataclass(slots=True)
 class Revision:
-    """A change from one configuration to the next. `notes` tell what of it needs more than a reload."""
+    """A change from one configuration to the next. `notes` tell what of it needs more than a reload; `credentials` are
+    those of the new one, once it is prepared."""
 
     generation: int
     old: Configuration
@@ -57,6 +59,7 @@ class Revision:
     slots: Sequence[Slot] = field(kw_only=True)
     log: LogFile = field(kw_only=True)
     notes: list[str] = field(default_factory=list, init=False)
+    credentials: Credentials = field(default_factory=dict, init=False)
     _groups: list[SlotSockets] = field(default_factory=list, init=False)
     _new_log: LogFile | None = field(default=None, init=False)
 
@@ -65,9 +68,10 @@ class Revision:
         workers: Sequence[WorkerProcess],
         offloading: Offloading | None,
         *,
-        place: Callable[[Listener], str] | None = None,
+        place: Place | None = None,
     ) -> None:
         """Let all build it. Raises StartError or WorkerError; then nothing has changed."""
+        self.credentials = await asyncio.to_thread(read_credentials, self.new.listeners, place)
         wanted = self.new.workers
         if wanted is not None and wanted != len(self.slots):
             self.notes.append(f"workers: {wanted} takes a restart; {len(self.slots)} go on")
@@ -95,7 +99,10 @@ class Revision:
             if isinstance(failure, TimeoutError):
                 worker.kill()  # it hangs; its successor serves the new configuration
         if offloading is not None:
+            before = offloading.reason
             await offloading.commit()
+            if offloading.reason != before:
+                self.notes.append(offloading.reason)
         self._close_unwanted()
 
     def _open_log(self) -> None:
@@ -114,12 +121,13 @@ class Revision:
                 configuration=pack(self.new),
                 opened=added,
                 access_log=log is not None,
+                credentials=self.credentials,
             )
         )
         builds = []
         for worker in workers:
             group = self._groups[worker.slot]
-            fds = [group[address].fileno() for address in added]
+            fds = [sock.fileno() for address in added for sock in group[address]]
             builds.append(worker.build(self.generation, change, fds if log is None else [*fds, log]))
         try:
             async with asyncio.timeout(BUILD_TIMEOUT):

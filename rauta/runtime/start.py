@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rauta.routing.errors import RautaError
 from rauta.runtime import offloading
+from rauta.runtime.activation import lent_sockets
 from rauta.runtime.banner import announce
 from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
@@ -18,26 +19,30 @@ from rauta.runtime.notify import Notifier
 from rauta.runtime.offloading import Offloading
 from rauta.runtime.resolve import unresolved
 from rauta.runtime.supervisor import Host, Origin, Supervisor
+from rauta.runtime.takeover import Predecessor, door_of
 from rauta.runtime.tasks import Tasks
+from rauta.runtime.watching import Watching
 
 if TYPE_CHECKING:
     from rauta.routing.model import Configuration
     from rauta.runtime.log import EventLog
     from rauta.runtime.places import Keys, Place
     from rauta.runtime.privileges import Identity
+    from rauta.runtime.watched import Watched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A configuration, where it comes from (for people), and the files that it was read from, if any.
 
-    `load` reads it anew, for a reload; it raises StartError.
+    `load` reads it anew, for a reload; it raises StartError. `watched` tells what the last `load` has looked at.
     """
 
     configuration: Configuration
     name: str
     files: tuple[Path, ...] = ()
     load: Callable[[], Configuration] | None = None
+    watched: Callable[[], Watched] | None = None
 
     def places(self, wanted: Sequence[Keys]) -> list[Place | None]:
         """Where values of it are written down; None: in no file. Blocks, since it reads the files."""
@@ -47,15 +52,26 @@ class Source:
 
         return [*places_of(self.files, wanted)]
 
-    def at(self, *keys: str) -> str:
+    def at(self, *keys: str | int) -> str:
         """The start of a message about a value: `file:line: `, or nothing."""
         (place,) = self.places([keys])
         return "" if place is None else f"{place}: "
 
 
-def run(source: Source, events: EventLog, identity: Identity | None = None) -> int:
-    """Serve until a signal ends it; the exit status. `identity` is whom workers run as. Raises StartError."""
+def run(
+    source: Source,
+    events: EventLog,
+    identity: Identity | None = None,
+    *,
+    takeover: bool = False,
+    watch: bool = False,
+) -> int:
+    """Serve until a signal ends it; the exit status. `identity` is whom workers run as; with `takeover`, on the sockets
+    of the gateway that runs; with `watch`, whatever the files say from now on. Raises StartError."""
     configuration = source.configuration
+    watching = Watching(source.watched, events) if watch and source.watched is not None else None
+    predecessor = _predecessor(source, events) if takeover else None
+    lent = lent_sockets(configuration.listeners, events)
     with ExitStack() as stack:
         log = _open_access_log(source)
         stack.callback(log.close)
@@ -63,13 +79,15 @@ def run(source: Source, events: EventLog, identity: Identity | None = None) -> i
         supervisor = Supervisor(
             configuration,
             events=events,
-            host=Host(log=log, identity=identity, notifier=Notifier()),
+            host=Host(log=log, identity=identity, notifier=Notifier(), lent=lent),
             origin=Origin(
                 name=source.name,
-                place=lambda listener: source.at("listeners", listener.name, "address"),
+                place=lambda listener, *keys: source.at("listeners", listener.name, *(keys or ("address",))),
                 load=source.load,
+                watch=None if watching is None else watching.run,
             ),
             offloading=running,
+            predecessor=predecessor,
             on_ready=lambda pids: announce(events, configuration, running, pids, source.name),
         )
         return asyncio.run(_run(supervisor, source, events))
@@ -111,6 +129,17 @@ async def _check_names(source: Source, events: EventLog) -> None:
         where = {} if place is None else {"file": place.file, "line": place.line}
         text = f"{finding}" if place is None else f"{place}: {finding}"
         events.warning("backend_unresolved", text, service=finding.service, host=finding.host, **where)
+
+
+def _predecessor(source: Source, events: EventLog) -> Predecessor | None:
+    admin = source.configuration.admin
+    if admin is None:
+        raise StartError(f"{source.name}: --takeover needs `admin: {{}}`: gateways meet beside its socket")
+    door = door_of(admin.socket)
+    found = Predecessor.find(door)
+    if found is None:
+        events.info("takeover_none", f"nobody to take over from at {door}: an ordinary start", door=door)
+    return found
 
 
 def _open_access_log(source: Source) -> LogFile:

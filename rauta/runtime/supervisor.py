@@ -13,7 +13,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,22 +21,27 @@ import rauta
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.model import Configuration
-from rauta.routing.settings import Listener
+from rauta.routing.settings import Address
 from rauta.runtime import agents, segment, sockets
 from rauta.runtime.agents import Agents
 from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
+from rauta.runtime.credentials import environment_without, read_credentials
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
 from rauta.runtime.log import EventLog
 from rauta.runtime.logfile import LogFile
 from rauta.runtime.notify import Notifier
+from rauta.runtime.passed import PassedSocket
 from rauta.runtime.privileges import Identity
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
 from rauta.runtime.revision import Reloaded, Revision, Slot
+from rauta.runtime.takeover import Predecessor, Successors, gifts_of
 from rauta.runtime.tasks import Tasks
+from rauta.runtime.upgrade import Upgrade
 
 if TYPE_CHECKING:
+    from rauta.runtime.credentials import Place
     from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
@@ -71,22 +76,25 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where the configuration comes from: a name for people; the place of a listener's address in it (see
-    `sockets.bind`); and what reads it anew, in a thread, raising StartError. None: there is no file."""
+    """Where the configuration comes from: a name for people; the place of a listener's setting in it (of its address,
+    without keys); and what reads it anew, in a thread, raising StartError. None: there is no file. `watch` runs while
+    the gateway serves, and calls the reload that it is given, with a cause."""
 
     name: str = ""
-    place: Callable[[Listener], str] | None = None
+    place: Place | None = None
     load: Callable[[], Configuration] | None = None
+    watch: Callable[[Callable[[str], Awaitable[Reloaded]]], Coroutine[Any, Any, None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What of the machine it uses: the access log, whom workers and agent run as (None: the same user), and the service
-    manager."""
+    """What of the machine it uses: the access log, whom workers and agent run as (None: the same user), the service
+    manager, and the sockets that this one lends, by the address of their listener."""
 
     log: LogFile = field(default_factory=lambda: LogFile(None))
     identity: Identity | None = None
     notifier: Notifier = field(default_factory=lambda: Notifier({}))
+    lent: Mapping[Address, Sequence[PassedSocket]] = field(default_factory=dict)
 
 
 def worker_count(configuration: Configuration) -> int:
@@ -97,8 +105,8 @@ def worker_count(configuration: Configuration) -> int:
 class Supervisor:
     """Runs one configuration until a signal ends it.
 
-    `offloading` is stopped when `run` ends, and has served no other supervisor. `on_ready` is
-    called once, when all workers serve and the offload is live, and gets their pids.
+    `offloading` is stopped when `run` ends, and has served no other supervisor. The sockets of `predecessor` are taken
+    over. `on_ready` is called once, when all workers serve and the offload is live, and gets their pids.
     """
 
     def __init__(
@@ -109,6 +117,7 @@ class Supervisor:
         host: Host | None = None,
         origin: Origin | None = None,
         offloading: Offloading | None = None,
+        predecessor: Predecessor | None = None,
         on_ready: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         self._configuration = configuration
@@ -118,15 +127,27 @@ class Supervisor:
         self._events = events
         self._on_ready = on_ready
         self._origin = Origin() if origin is None else origin
+        self._predecessor = predecessor
         self._host = Host() if host is None else host
+        self._credentials = read_credentials(configuration.listeners, self._origin.place)
         self._log = self._host.log
-        groups = sockets.bind(configuration.listeners, worker_count(configuration), place=self._origin.place)
+        passed = {address: [*socks] for address, socks in self._host.lent.items()}
+        for address, socks in ({} if predecessor is None else predecessor.listeners).items():
+            passed.setdefault(address, []).extend(socks)
+        groups = sockets.bind(
+            configuration.listeners,
+            worker_count(configuration),
+            place=self._origin.place,
+            held=passed.keys(),
+            passed=passed,
+        )
         self._slots = [Slot(index=index, sockets=group) for index, group in enumerate(groups)]
         self._workers: set[WorkerProcess] = set()
-        self._segment = segment.create(len(self._slots))
+        self._memory = segment.create(len(self._slots))
         self._started = time.time()
         self._restarts = 0
         self._draining = self._ready = False
+        self._handed_over = False  # another gateway serves on these sockets
         self._reloads: dict[str, Any] = {"succeeded": 0, "failed": 0, "last": None}
 
     async def run(self) -> int:
@@ -141,24 +162,36 @@ class Supervisor:
         self._stop: asyncio.Future[str] = self._loop.create_future()
         self._hurry = asyncio.Event()
         self._gate = Gate()
+        if self._offloading is not None:
+            self._offloading.on_change = self._tell_status
         self._agents = Agents(
-            self._segment,
+            self._memory,
             self._events,
             identity=self._host.identity,
             on_news=self._on_news,
             on_command=self._on_command,
+        )
+        self._successors = Successors(
+            self._events,
+            self._gate,
+            give=lambda: gifts_of([slot.sockets for slot in self._slots], self._agents.admin),
+            on_taken=self._on_taken,
         )
         self._wanted = asyncio.Event()  # a reload, by signal
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._wanted.set)
         self._loop.add_signal_handler(signal.SIGUSR1, self._reopen)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)
+        self._upgrade = Upgrade(self._events, self._host.notifier.environment)
         try:
             if await self._unless_stopped(self._start(), name="start"):
                 for slot in self._slots:
                     self._keepers.start(self._keep(slot), name=f"keeper of slot {slot.index}")
                 self._helpers.start(self._agents.keep(), name="keeper of the agent")
                 self._helpers.start(self._watch_hearts(), name="heartbeats")
+                if self._origin.watch is not None:
+                    self._keepers.start(self._origin.watch(self.reload), name="watch")
                 self._ready = True
                 self._tell_status()
                 await self._unless_stopped(self._reload_on_signal(), name="serve")
@@ -191,8 +224,11 @@ class Supervisor:
     # --- start ------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        admin = self._agents.bind(self._configuration.admin)
+        before = self._predecessor
+        settings = self._configuration.admin
+        admin = self._agents.bind(settings, passed=None if before is None else before.admin)
         self._agents.configure(self._agent_setup(self._configuration), admin)
+        self._successors.bind(settings, before)
         workers = []
         for slot in self._slots:
             try:
@@ -217,19 +253,32 @@ class Supervisor:
             raise StartError(f"the workers were not ready within {START_TIMEOUT:g} s", code=EXIT_FAILURE) from None
         if self._offloading is not None:
             await self._offloading.commit()
+        if before is not None:
+            await self._take_over(before)
+        self._successors.open(self._helpers)
         self._host.notifier.ready(f"{len(workers)} workers serve {self._origin.name or 'their configuration'}")
         if self._on_ready is not None:
             self._on_ready([worker.pid for worker in workers])
 
+    async def _take_over(self, before: Predecessor) -> None:
+        """All serve on its sockets: it can go. Raises StartError: it goes on."""
+        there = await before.finish()
+        before.settle([listener.address for listener in self._configuration.listeners], self._agents.admin)
+        ending = "it finishes what is in flight" if there else "it is gone already"
+        text = f"the sockets of pid {before.pid} (rauta {before.version}) are taken over; {ending}"
+        self._events.info("taken_over", text, predecessor=before.pid, version=before.version)
+
     async def _spawn(self, slot: Slot) -> WorkerProcess:
         listeners = self._configuration.listeners
-        fds = tuple(slot.sockets[listener.address].fileno() for listener in listeners)
+        fds = tuple(tuple(sock.fileno() for sock in slot.sockets[listener.address]) for listener in listeners)
         log = self._log.fd
         others = () if log is None else (log,)
-        worker = WorkerProcess(slot.index, fds, self._segment, others, self._loop, self._host.identity)
+        memory, environment = self._memory[slot.index], environment_without(listeners)
+        worker = WorkerProcess(slot.index, fds, memory, others, self._loop, self._host.identity, environment)
         self._workers.add(worker)
         self._watchers.start(self._watch(worker), name=f"watcher of worker {worker.pid}")
-        await worker.send_setup(encode_setup(Setup(configuration=self._configuration, access_log=log)))
+        setup = Setup(configuration=self._configuration, access_log=log, credentials=self._credentials)
+        await worker.send_setup(encode_setup(setup))
         return worker
 
     async def _watch(self, worker: WorkerProcess) -> None:
@@ -329,10 +378,11 @@ class Supervisor:
                 except BaseException:
                     self._agents.unbind(admin)
                     raise
-                self._configuration = configuration
+                self._configuration, self._credentials = configuration, revision.credentials
                 self._live = self._generation
                 await revision.commit(serving, self._offloading)
                 self._agents.configure(setup, admin)
+                await self._successors.move(configuration.admin, self._helpers)
             except Exception as error:  # noqa: BLE001 - a defect, ours or a plugin's, must not end a gateway that serves
                 if not isinstance(error, StartError | WorkerError):
                     self._loop.call_exception_handler({"message": "a reload crashed", "exception": error})
@@ -375,6 +425,8 @@ class Supervisor:
     # --- the agent ---------------------------------------------------------------------------------------
 
     def _on_news(self, news: Health | Names) -> None:
+        if self._offloading is not None and isinstance(news, Health):
+            self._offloading.health(news)
         for worker in self._workers:
             if worker.stage is Stage.READY:
                 worker.tell(news)
@@ -421,7 +473,7 @@ class Supervisor:
         )
 
     async def _watch_hearts(self) -> None:
-        hearts = Hearts(self._segment, time.monotonic())
+        hearts = Hearts(self._memory, time.monotonic())
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             serving = {slot.index: slot.worker for slot in self._slots if slot.worker}
@@ -435,20 +487,39 @@ class Supervisor:
 
     # --- stop -------------------------------------------------------------------------------------------
 
+    def _on_upgrade(self) -> None:
+        """SIGUSR2: what is installed now is to take over."""
+        if self._configuration.admin is None:
+            text = "gateways meet beside the admin socket: without `admin: {}` in the file there is no takeover"
+            self._events.error("upgrade_failed", text)
+        else:
+            self._helpers.start(self._upgrade.run(), name="upgrade")
+
+    def _on_taken(self, pid: int) -> None:
+        self._handed_over = True
+        self._host.notifier.main_process(pid)
+        self._events.info("handed_over", f"pid {pid} serves on the sockets of this gateway", successor=pid)
+        if not self._stop.done():
+            self._stop.set_result("takeover")
+
     async def _drain(self, cause: str) -> None:
         self._draining = True
-        self._tell_status()  # /readyz fails from here on
-        self._host.notifier.stopping(cause)
+        await self._successors.close(file=not self._handed_over)
+        if self._handed_over:
+            await self._agents.stop(files=False)
+        else:
+            self._tell_status()  # /readyz fails from here on
+            self._host.notifier.stopping(cause)
         delay, seconds = self._configuration.shutdown.delay, self._configuration.shutdown.timeout
         self._events.info("draining", f"{cause}: finishing what is in flight, {seconds:g} s at most", signal=cause)
-        if delay:
+        if delay and not self._handed_over:
             await self._ended_within(delay, hurry=self._hurry)
         await self._keepers.cancel()
         workers = [*self._workers]
         for worker in workers:
             worker.drain(seconds, HASTY_IDLE if cause == "SIGINT" else DRAIN_IDLE)
         # The workers close theirs too: from then on clients are refused, instead of waiting in a queue for nothing.
-        sockets.close([slot.sockets for slot in self._slots])
+        sockets.close([slot.sockets for slot in self._slots], files=not self._handed_over)
         if not await self._ended_within(seconds + KILL_GRACE, hurry=self._hurry):
             for worker in self._workers:
                 worker.drain(0)
@@ -481,9 +552,10 @@ class Supervisor:
             worker.kill()
         await self._all_gone()
         await self._watchers.cancel()
-        await self._agents.stop()
+        await self._successors.close(file=not self._handed_over)
+        await self._agents.stop(files=not self._handed_over)
         await self._helpers.cancel()
-        os.close(self._segment)
-        sockets.close([slot.sockets for slot in self._slots])
+        segment.close(self._memory)
+        sockets.close([slot.sockets for slot in self._slots], files=not self._handed_over)
         if self._offloading is not None:
             await self._offloading.stop()

@@ -25,5 +25,6 @@ def ignore_terminal() -> None:
     """In a child, before anything else."""
     for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # reopening is told by message; the default would be death
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # for the supervisor; the default would be death
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import ssl
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
     from rauta.routing.settings import Certificate, TlsSettings
+    from rauta.runtime.credentials import Pair
 
 
 class _EncryptedKeyError(Exception):
     """The key asks for a pass phrase."""
 
 
-def server_context(settings: TlsSettings, *, listener: str) -> ssl.SSLContext:
-    """The context of a listener that terminates TLS: 1.2 or later, HTTP/1.1 by ALPN.
+def server_context(settings: TlsSettings, pairs: Sequence[Pair], *, listener: str) -> ssl.SSLContext:
+    """The context of a listener that terminates TLS: 1.2 or later, HTTP/1.1 by ALPN. `pairs` are what its certificates
+    and keys hold.
 
     Raises StartError that names the file or variable and what is wrong with it.
     """
@@ -26,46 +29,36 @@ def server_context(settings: TlsSettings, *, listener: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 retires 1.0 and 1.1
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # CRIME; RFC 9113 9.2.1 asks for both
     context.set_alpn_protocols(["http/1.1"])
-    for certificate in settings.certificates:
+    for certificate, pair in zip(settings.certificates, pairs, strict=True):
         try:
-            _load(context, certificate)
+            _load(context, certificate, pair)
         except StartError as error:
             raise StartError(f"listener {listener!r}: {error}") from error
     return context
 
 
-def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
+def _load(context: ssl.SSLContext, certificate: Certificate, pair: Pair) -> None:
     secret = certificate.key
-    if secret.file is not None:
-        _load_chain(context, certificate.cert, secret.file, told_as=secret.file)
-        return
-    name = secret.env or ""
-    text = os.environ.get(name)
-    if text is None:
-        raise StartError(f"the environment variable {name} with the key of {certificate.cert} is not set")
-    # OpenSSL's API in Python takes a path only. A memfd has one, and nothing reaches a disk.
-    fd = os.memfd_create("rauta-tls-key", os.MFD_CLOEXEC)
+    told_as = f"the environment variable {secret.env}" if secret.file is None else secret.file
     try:
-        with os.fdopen(fd, "wb", closefd=False) as file:
-            file.write(text.encode())
-        _load_chain(context, certificate.cert, f"/proc/self/fd/{fd}", told_as=f"the environment variable {name}")
-    finally:
-        os.close(fd)
-
-
-def _load_chain(context: ssl.SSLContext, cert: str, key: str, *, told_as: str) -> None:
-    for path, name in ((cert, cert), (key, told_as)):
-        try:
-            with Path(path).open("rb"):
-                pass  # OpenSSL's own error would not say which of the two files it could not open
-        except OSError as error:
-            raise StartError(f"cannot read {name}: {error.strerror}") from error
-    try:
-        context.load_cert_chain(cert, key, password=_refuse)
+        with _file(pair.chain) as chain, _file(pair.key) as key:
+            context.load_cert_chain(chain, key, password=_refuse)
     except _EncryptedKeyError:
         raise StartError(f"the key in {told_as} is encrypted: store it without a pass phrase") from None
     except ssl.SSLError as error:
-        raise StartError(f"certificate {cert} with the key in {told_as}: {_reason(error)}") from error
+        raise StartError(f"certificate {certificate.cert} with the key in {told_as}: {_reason(error)}") from error
+
+
+@contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """A path to the content: Python's API of OpenSSL takes nothing else. Of a memfd, so nothing reaches a disk."""
+    fd = os.memfd_create("rauta-tls", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def _refuse() -> NoReturn:

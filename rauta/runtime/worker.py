@@ -1,11 +1,11 @@
 """A worker: one event loop that serves the sockets of its slot. Started by the supervisor as
 
-    python -m rauta.runtime.worker slot=0 control=7 passing=8 segment=9 listeners=4,5
+    python -m rauta.runtime.worker slot=0 control=7 passing=8 segment=9 listeners=4,5+6
 
 with its end of the control connection (see `control`), the socket for further descriptors, the memory for counters and
-its listening sockets, in the order of the listeners, as inherited descriptors. It reads no configuration file; what it
-needs comes in its Setup, and in the Changes of reloads. When the supervisor is gone, however it went, the connection
-ends: the worker then drains and exits.
+its listening sockets (one or more for each listener, in the order of the listeners), as inherited descriptors. It reads
+no configuration file; what it needs comes in its Setup, and in the Changes of reloads. When the supervisor is gone,
+however it went, the connection ends: the worker then drains and exits.
 """
 
 from __future__ import annotations
@@ -86,14 +86,15 @@ class Parts:
     access_log: AccessLogWriter | None
 
 
-def build(setup: Setup, fds: Sequence[int]) -> Parts:
+def build(setup: Setup, fds: Sequence[Sequence[int]]) -> Parts:
     """Build everything that can fail, on the sockets `fds`. Raises RautaError (a plugin, a certificate)."""
     configuration = setup.configuration
     endpoints = []
-    for listener, fd in zip(configuration.listeners, fds, strict=True):
-        context = context_of(listener)
-        os.set_inheritable(fd, False)  # not for what a plugin may start
-        endpoints.append(Endpoint(listener=listener, sock=socket.socket(fileno=fd), context=context))
+    for listener, share in zip(configuration.listeners, fds, strict=True):
+        context = context_of(listener, setup.credentials)
+        for fd in share:
+            os.set_inheritable(fd, False)  # not for what a plugin may start
+            endpoints.append(Endpoint(listener=listener, sock=socket.socket(fileno=fd), context=context))
     writer = None
     if setup.access_log is not None:
         writer = AccessLogWriter(setup.access_log, configuration.access_log.format)
@@ -245,7 +246,7 @@ def _settle_memory() -> None:
     gc.enable()
 
 
-def serve(connections: Connections, fds: Sequence[int], events: EventLog) -> int:
+def serve(connections: Connections, fds: Sequence[Sequence[int]], events: EventLog) -> int:
     """The whole life of a worker, from its connections to the supervisor and its sockets; the exit status."""
     control = connections.control
     setup = None
@@ -292,10 +293,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     connections = Connections(
         control=socket.socket(fileno=control),
         passing=socket.socket(fileno=passing),
-        counters=column(segment, int(arguments["slot"])),
+        counters=column(segment),
     )
     os.close(segment)  # the mapping stays
-    return serve(connections, [int(number) for number in arguments["listeners"].split(",")], events)
+    fds = [[int(number) for number in share.split("+")] for share in arguments["listeners"].split(",")]
+    return serve(connections, fds, events)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""packaging/rauta.service, as systemd reads it."""
+"""packaging/rauta.service and rauta.socket, as systemd reads them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "packaging" / "rauta.service"
+SOCKET = ROOT / "packaging" / "rauta.socket"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -21,7 +22,9 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     assert "/opt" not in text
     unit = tmp_path / "rauta.service"
     unit.write_text(text)
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    with_socket = shutil.copy(SOCKET, tmp_path)
+    words = ["systemd-analyze", "verify", str(unit), str(with_socket)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

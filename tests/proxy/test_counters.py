@@ -5,15 +5,17 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rauta.proxy.counters import BUCKETS, CELLS, HISTOGRAM, SIZE, Column, Kind, Series, heartbeat, read
+from rauta.proxy.counters import BUCKETS, CELLS, HEADER, HISTOGRAM, SIZE, Column, Kind, Series, heartbeat, read
 from rauta.runtime import segment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,11 +71,51 @@ def test_memory_that_nobody_wrote_has_nothing() -> None:
     assert heartbeat(shared) == 0
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        struct.pack("=IHH", 8, 1, 5) + b"[1,2]",
+        struct.pack("=IHH", 8, 1, 2) + b'""',
+        struct.pack("=IHH", 8, 1, 0xFFFF) + b"{" * 40,
+        struct.pack("=IHH", 8, 1, 12) + b'["c",["x"]] ',
+        struct.pack("=IHH", 2**32 - 1, 9, 9) + b'["c","x"]',
+        bytes(16),
+    ],
+)
+def test_a_column_of_a_worker_gone_wild_stops_no_reader_and_no_successor(record: bytes) -> None:
+    shared = memory()
+    column = Column(shared)
+    column.cells[column.cell(Kind.COUNTER, "good")] += 5
+    end = column.cells[3]
+    names = shared[8 * (HEADER + CELLS) :]
+    names[end : end + len(record)] = record
+    column.cells[3] = 2**63
+    good = Series(Kind.COUNTER, "good", ())
+    assert dict(read(shared)) == {good: [5]}
+    successor = Column(shared)
+    successor.cells[successor.cell(Kind.COUNTER, "other")] += 1
+    assert dict(read(shared)) == {good: [5], Series(Kind.COUNTER, "other", ()): [1]}
+
+
+def test_nobody_can_cut_the_memory_short() -> None:
+    """Who reads mapped memory that is not there any more is killed."""
+    (fd,) = segment.create(1)
+    reader = segment.read_only(fd)
+    try:
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 0)
+        with pytest.raises(PermissionError):
+            segment.column(reader)
+        assert os.fstat(fd).st_mode & 0o777 == 0o600
+    finally:
+        segment.close([fd, reader])
+
+
 WRITER = """
 import sys
 from rauta.proxy.counters import Kind
 from rauta.runtime.segment import column
-mine = column(int(sys.argv[1]), 1)
+mine = column(int(sys.argv[1]))
 total = mine.cell(Kind.COUNTER, "total")
 number = 0
 while True:
@@ -84,12 +126,12 @@ while True:
 
 def test_a_writer_that_is_killed_leaves_whole_records() -> None:
     """Killed at any moment: what a reader sees is complete, nothing goes down, and a successor goes on."""
-    fd = segment.create(2)
+    fds = segment.create(2)
     try:
-        columns = segment.columns(fd)
+        columns = segment.columns(fds)
         before = 0
         for _ in range(8):
-            process = subprocess.Popen([sys.executable, "-c", WRITER, str(fd)], pass_fds=(fd,), cwd=ROOT)
+            process = subprocess.Popen([sys.executable, "-c", WRITER, str(fds[1])], pass_fds=fds[1:], cwd=ROOT)
             deadline = time.monotonic() + 20
             while True:
                 found = dict(read(columns[1]))
@@ -108,4 +150,4 @@ def test_a_writer_that_is_killed_leaves_whole_records() -> None:
             )  # at each kill one may have been counted that the total does not have
         assert list(read(columns[0])) == []
     finally:
-        os.close(fd)
+        segment.close(fds)

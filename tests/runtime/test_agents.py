@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -32,7 +31,7 @@ def run(scenario: Callable[[Agents], Coroutine[Any, Any, None]]) -> None:
             await scenario(agents)
         finally:
             await agents.stop()
-            os.close(memory)
+            segment.close(memory)
 
     asyncio.run(play())
 
@@ -167,6 +166,6 @@ def test_what_the_agent_says_of_strangers_is_not_kept() -> None:
         agents._on_message(Command(101, "reload"))
         assert len(commands) == MOST_COMMANDS + 1
         await agents.stop()
-        os.close(memory)
+        segment.close(memory)
 
     asyncio.run(play())

@@ -34,6 +34,8 @@ TO = ("--to", "http://127.0.0.1:9")
         (("--listen", ":8080", *TO, "--workers", "0"), "--workers: 0 is out of range"),
         (("--listen", ":8080", *TO, "--workers", "many"), "invalid int value"),
         (("--conf", "x.yaml"), "unrecognized arguments"),
+        (("--listen", ":8080", *TO, "--watch"), "--watch needs --config FILE"),
+        (("--listen", ":8080", *TO, "--takeover"), "--takeover needs `admin: {}`"),
     ],
 )
 def test_bad_usage(arguments: tuple[str, ...], complaint: str) -> None:

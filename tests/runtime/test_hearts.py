@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +11,10 @@ from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
 
 
 @pytest.fixture
-def memory() -> Iterator[int]:
-    fd = segment.create(2)
-    yield fd
-    os.close(fd)
+def memory() -> Iterator[list[int]]:
+    fds = segment.create(2)
+    yield fds
+    segment.close(fds)
 
 
 def looks(hearts: Hearts, last: float, started: dict[int, float]) -> dict[int, float]:
@@ -32,11 +31,11 @@ def beat(column: Column, seconds: float) -> None:
     column.beat(int(seconds * 1000))
 
 
-def columns(memory: int) -> list[Column]:
-    return [segment.column(memory, slot) for slot in range(2)]
+def columns(memory: list[int]) -> list[Column]:
+    return [segment.column(fd) for fd in memory]
 
 
-def test_one_that_has_stopped_is_seen_and_the_other_is_not(memory: int) -> None:
+def test_one_that_has_stopped_is_seen_and_the_other_is_not(memory: list[int]) -> None:
     first, second = columns(memory)
     hearts = Hearts(memory, 1000.0)
     beat(first, 1001.0)
@@ -45,17 +44,17 @@ def test_one_that_has_stopped_is_seen_and_the_other_is_not(memory: int) -> None:
     assert looks(hearts, late, {0: 900.0, 1: 900.0}).keys() == {0}
 
 
-def test_one_that_has_just_started_gets_its_time(memory: int) -> None:
+def test_one_that_has_just_started_gets_its_time(memory: list[int]) -> None:
     first, _ = columns(memory)
     beat(first, 10.0)  # of a predecessor, long ago
     assert looks(Hearts(memory, 1000.0), 1100.0, {0: 1095.0}) == {}
 
 
-def test_one_that_never_moved_is_seen(memory: int) -> None:
+def test_one_that_never_moved_is_seen(memory: list[int]) -> None:
     assert looks(Hearts(memory, 1000.0), 1100.0, {1: 1000.0}).keys() == {1}
 
 
-def test_after_a_pause_of_all_nobody_is_blamed(memory: int) -> None:
+def test_after_a_pause_of_all_nobody_is_blamed(memory: list[int]) -> None:
     first, _ = columns(memory)
     hearts = Hearts(memory, 1000.0)
     beat(first, 1004.0)

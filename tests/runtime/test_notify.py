@@ -65,3 +65,12 @@ def test_the_life_of_a_gateway(tmp_path: Path) -> None:
             assert running.wait() == 0
         finally:
             running.destroy()
+
+
+def test_a_successor_finds_the_manager(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    environment = Notifier({"NOTIFY_SOCKET": name}).environment
+    assert environment == {"NOTIFY_SOCKET": name}
+    Notifier(environment).main_process(7)
+    assert sock.recv(1000) == b"MAINPID=7"
+    assert Notifier({}).environment == {}

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import socket
+import subprocess
 import threading
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rauta.offload import Capabilities, Counters, NullOffload, Offload, OffloadError, Plan, Prepared, selection
+from rauta.offload import NullOffload, Offload, OffloadError, selection
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.settings import Address, Listener, OffloadMode, OffloadSettings
-from rauta.runtime import offloading
+from rauta.runtime import offloading, offloads
 from rauta.runtime.errors import StartError
-from rauta.runtime.log import EventLog, Level
 from rauta.runtime.offloading import Offloading
 from rauta.runtime.tasks import Tasks
+from support.offloads import Events, Recording
 from support.process import PATIENCE, free_port, gateway, get, run_rauta
 
 CONFIGURATION = Configuration(
@@ -26,76 +31,6 @@ CONFIGURATION = Configuration(
     routes=(Route(name="r", action=Respond()),),
     offload=OffloadSettings(),
 )
-
-
-class Recording:
-    """Writes its calls down, with the threads they came in; fails where it is told to."""
-
-    name = "recording"
-
-    def __init__(self, fails: Mapping[str, Exception] | None = None) -> None:
-        self.calls: list[str] = []
-        self.threads: set[threading.Thread] = set()
-        self.given: list[tuple[Plan, OffloadSettings, int]] = []
-        self.tables: dict[str, Collection[Address] | None] = {}
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self._fails = fails or {}
-
-    def _call(self, name: str) -> None:
-        self.calls.append(name)
-        self.threads.add(threading.current_thread())
-        if name in self._fails:
-            raise self._fails[name]
-
-    def missing(self, settings: OffloadSettings) -> str | None:
-        return None
-
-    def start(self, settings: OffloadSettings) -> None:
-        self._call("start")
-
-    @property
-    def capabilities(self) -> Capabilities:
-        if "capabilities" in self._fails:
-            raise self._fails["capabilities"]
-        return Capabilities()
-
-    def prepare(self, plan: Plan, settings: OffloadSettings, generation: int) -> Prepared:
-        self._call("prepare")
-        self.entered.set()
-        self.go_on.wait(PATIENCE)
-        self.given.append((plan, settings, generation))
-        return Prepared(generation, plan, settings)
-
-    def commit(self, prepared: Prepared) -> None:
-        self._call("commit")
-
-    def abort(self, prepared: Prepared) -> None:
-        self._call("abort")
-
-    def usable(self, service: str, addresses: Collection[Address] | None) -> None:
-        self._call("usable")
-        self.tables[service] = addresses
-
-    def counters(self) -> Counters:
-        return Counters()
-
-    def stop(self, *, detach: bool) -> None:
-        self._call("stop")
-
-
-class Events(EventLog):
-    """Keeps what is told: name, message and fields."""
-
-    __slots__ = ("told",)
-
-    def __init__(self) -> None:
-        super().__init__(terminal=False)
-        self.told: list[tuple[str, str, dict[str, object]]] = []
-
-    def write(self, level: Level, event: str, message: str, **fields: object) -> None:
-        self.told.append((event, message, fields))
 
 
 @pytest.fixture
@@ -109,7 +44,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recording]:
 
     def installed(**fails: Exception) -> Recording:
         offload = Recording(fails)
-        monkeypatch.setattr(offloading, "select", lambda settings: (offload, "as told"))
+        monkeypatch.setattr(offloads, "select", lambda settings: (offload, "as told"))
         return offload
 
     return installed
@@ -254,7 +189,7 @@ def test_what_is_required_and_missing(events: Events) -> None:
 
 
 def test_without_one_nothing_is_planned(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offloading, "plan", lambda *_: pytest.fail("planned"))
+    monkeypatch.setattr(offloads, "plan", lambda *_: pytest.fail("planned"))
     running = Offloading(Configuration(listeners=CONFIGURATION.listeners), events)
     asyncio.run(life(running))
     assert running.name == NullOffload.name
@@ -275,8 +210,9 @@ class Toy:
     def _say(self, *what):
         with open(os.environ["TOY_LOG"], "a") as log:
             print(*what, file=log)
-        if what[0] == os.environ["TOY_FAILS"]:
-            raise RuntimeError("no luck")
+        with open(os.environ["TOY_FAILS"]) as fails:
+            if what[0] == fails.read():
+                raise RuntimeError("no luck")
 
     def missing(self, settings):
         return None
@@ -295,7 +231,7 @@ class Toy:
         self._say("abort")
 
     def usable(self, service, addresses):
-        self._say("usable", service)
+        self._say("usable", service, *(addresses or ["all" if addresses is None else "none"]))
 
     def counters(self):
         return Counters()
@@ -310,7 +246,8 @@ class Installed:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder = folder
-        self._monkeypatch = monkeypatch
+        self.path = folder / "rauta.yaml"
+        self.socket = folder / "admin.sock"
         self.port = free_port()
         info = folder / "site" / "toy-1.0.dist-info"
         info.mkdir(parents=True)
@@ -319,24 +256,43 @@ class Installed:
         (info / "entry_points.txt").write_text(f"[{selection.OFFLOADS}]\ntoy = toy_offload:Toy\n")
         monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
         monkeypatch.setenv("TOY_LOG", str(folder / "log"))
+        monkeypatch.setenv("TOY_FAILS", str(folder / "fails"))
 
-    def file(self, mode: str, *, fails: str = "") -> str:
+    def file(self, mode: str, *, fails: str = "", **sections: object) -> str:
         """Write the file; its path."""
-        self._monkeypatch.setenv("TOY_FAILS", fails)
+        (self._folder / "fails").write_text(fails)
         document = {
             "version": 1,
             "workers": 1,
             "offload": {"mode": mode, "interfaces": ["eth7"]},
             "listeners": {"web": {"address": f"127.0.0.1:{self.port}"}},
             "routes": [{"name": "all", "respond": {"body": "here"}}],
+            **sections,
         }
-        path = self._folder / "rauta.yaml"
-        path.write_text(json.dumps(document))
-        return str(path)
+        self.path.write_text(json.dumps(document))
+        return str(self.path)
 
     def said(self) -> list[str]:
         """The calls so far."""
         return (self._folder / "log").read_text().splitlines()
+
+    def wait_for(self, call: str) -> None:
+        """Until it is the last one; another process writes them down."""
+        eventually(lambda: self.said()[-1] == call, self.said)
+
+    def offload(self) -> dict[str, str]:
+        """What /v1/status tells of it."""
+        command = ["curl", "-sS", "--max-time", "10", "--unix-socket", str(self.socket), "http://x/v1/status"]
+        done = subprocess.run(command, capture_output=True, check=True)
+        return dict(json.loads(done.stdout)["offload"])
+
+
+def eventually(holds: Callable[[], bool], seen: Callable[[], object]) -> None:
+    """Until it holds; what was seen, if it does not within the patience of tests."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, seen()
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -382,3 +338,67 @@ def test_a_gateway_ends_well_though_the_offload_does_not(toy: Installed) -> None
         assert running.stop() == 0
         assert "RuntimeError('no luck')" in running.wait_for("offload_not_removed")["message"]
         assert "Traceback" not in "".join(running.lines)
+
+
+def test_reloads_with_an_installed_offload(toy: Installed) -> None:
+    """From none to require; what is required fails and changes nothing; auto goes on without it, and finds it again."""
+    admin = {"socket": str(toy.socket)}
+    with gateway("--config", toy.file("none", admin=admin)) as running:
+
+        def reload(mode: str, *, event: str = "reloaded", count: int, fails: str = "") -> dict[str, Any]:
+            toy.file(mode, fails=fails, admin=admin)
+            running.signal(signal.SIGHUP)
+            return running.wait_for(event, count)
+
+        assert reload("require", count=1)["notes"] == ["kernel offload 'toy'"]
+        assert toy.said() == ["start", "prepare 2 eth7", "commit 2"]
+        said = reload("require", event="reload_failed", count=1, fails="prepare")["message"]
+        assert f"{toy.path}:1: offload.mode is require, but toy: prepare failed: RuntimeError('no luck'); " in said
+        assert toy.said()[3:] == ["prepare 3 eth7"]
+        assert toy.offload() == {"name": "toy", "reason": "kernel offload 'toy'"}
+        reason = "no kernel offload: toy: prepare failed: RuntimeError('no luck')"
+        assert reload("auto", count=2, fails="prepare")["notes"] == [reason]
+        assert toy.said()[4:] == ["prepare 4 eth7", "stop True"]
+        assert toy.offload() == {"name": "null", "reason": reason}
+        assert reload("auto", count=3)["notes"] == ["kernel offload 'toy'"]
+        assert reload("none", count=4)["notes"] == ["no kernel offload: offload.mode is none"]
+        assert toy.said()[6:] == ["start", "prepare 5 eth7", "commit 5", "stop True"]
+        assert get(toy.port) == (200, b"here")
+        assert running.stop() == 0
+    assert len(toy.said()) == 10
+
+
+def test_an_installed_offload_learns_who_is_down(toy: Installed) -> None:
+    """From the agent's checks, by the supervisor; over a reload too."""
+    with socket.create_server(("127.0.0.1", 0)) as alive:
+        ports = [alive.getsockname()[1], free_port()]
+        check = {"kind": "tcp", "interval": "100ms", "timeout": "1s"}
+        backends = [{"address": f"127.0.0.1:{port}"} for port in ports]
+        services = {"s": {"backends": backends, "health": check}}
+        routes = [{"name": "all", "service": "s"}]
+        with gateway("--config", toy.file("auto", services=services, routes=routes)) as running:
+            running.wait_for("backend_down")
+            toy.wait_for(f"usable s 127.0.0.1:{ports[0]}")
+            running.signal(signal.SIGHUP)
+            running.wait_for("reloaded")
+            assert toy.said()[-3:] == ["prepare 2 eth7", f"usable s 127.0.0.1:{ports[0]}", "commit 2"]
+            toy.file("auto", services={"s": {"backends": backends}}, routes=routes)
+            running.signal(signal.SIGHUP)
+            toy.wait_for("usable s all")  # nobody checks any more
+            assert running.stop() == 0
+
+
+def test_a_status_tells_that_the_offload_is_gone(toy: Installed) -> None:
+    services = {
+        "s": {
+            "backends": [{"address": f"127.0.0.1:{free_port()}"}],
+            "health": {"kind": "tcp", "interval": "100ms", "timeout": "1s"},
+        }
+    }
+    sections = {"services": services, "routes": [{"name": "all", "service": "s"}], "admin": {"socket": str(toy.socket)}}
+    with gateway("--config", toy.file("require", fails="usable", **sections)) as running:
+        event = running.wait_for("offload_failed")
+        assert (event["level"], event["call"]) == ("error", "usable")
+        reason = "no kernel offload: toy: usable failed: RuntimeError('no luck')"
+        eventually(lambda: toy.offload() == {"name": "null", "reason": reason}, toy.offload)
+        assert running.stop() == 0

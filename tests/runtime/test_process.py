@@ -84,11 +84,11 @@ def meet(stage: Stage) -> tuple[WorkerProcess, WorkerError | None]:
 
     async def scenario() -> tuple[WorkerProcess, WorkerError | None]:
         loop = asyncio.get_running_loop()
-        memory = segment.create(4)
+        memory = segment.create(1)
         try:
-            worker = WorkerProcess(3, (), memory, (), loop)
+            worker = WorkerProcess(3, (), memory[0], (), loop)
         finally:
-            os.close(memory)
+            segment.close(memory)
         watching = loop.create_task(worker.watch())
         await worker.send_setup(b"")
         error = None

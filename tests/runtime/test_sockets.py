@@ -37,8 +37,8 @@ def can_connect(port: int, host: str = "127.0.0.1") -> bool:
 def test_each_slot_has_its_own_socket_and_nothing_listens_before_it_is_told() -> None:
     port = free_port()
     with bound([listener("127.0.0.1", port)], 3) as groups:
-        assert len({group[Address("127.0.0.1", port)].fileno() for group in groups}) == 3
-        assert {group[Address("127.0.0.1", port)].getsockname() for group in groups} == {("127.0.0.1", port)}
+        assert len({group[Address("127.0.0.1", port)][0].fileno() for group in groups}) == 3
+        assert {group[Address("127.0.0.1", port)][0].getsockname() for group in groups} == {("127.0.0.1", port)}
         assert not can_connect(port)
         sockets.listen(groups)
         assert can_connect(port)
@@ -66,7 +66,7 @@ def test_a_port_with_connections_in_time_wait_is_free() -> None:
     with bound([listener("127.0.0.1", port)], 1) as groups:
         sockets.listen(groups)
         with socket.create_connection(("127.0.0.1", port)) as client:
-            accepted, _ = groups[0][Address("127.0.0.1", port)].accept()
+            accepted, _ = groups[0][Address("127.0.0.1", port)][0].accept()
             accepted.close()  # this side closes first: it keeps the TIME_WAIT
             assert client.recv(1) == b""
     with bound([listener("127.0.0.1", port)], 1) as groups:
@@ -76,7 +76,7 @@ def test_a_port_with_connections_in_time_wait_is_free() -> None:
 def test_ipv6_any_leaves_ipv4_alone() -> None:
     port = free_port("::1")
     with bound([listener("::", port, "six"), listener("0.0.0.0", port, "four")], 1) as groups:
-        assert groups[0][Address("::", port)].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+        assert groups[0][Address("::", port)][0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
         sockets.listen([{Address("::", port): groups[0][Address("::", port)]}])
         assert can_connect(port, "::1")
         assert not can_connect(port)

@@ -256,21 +256,6 @@ def test_a_request_that_crashes_workers_hurts_no_other_request(file: File, steer
         assert running.stop() == 0
 
 
-def test_a_certificate_that_vanished_before_a_successor_started(file: File, tmp_path: Path) -> None:
-    pair = make_pair(tmp_path, "mine")
-    certificate = {"cert": str(pair.cert), "key": {"file": str(pair.key)}}
-    path = file.write(listeners={"web": {"address": f"127.0.0.1:{file.port}", "tls": {"certificates": [certificate]}}})
-    with gateway("--config", path) as running:
-        (pid,) = running.wait_for("ready")["workers"]
-        pair.key.rename(tmp_path / "away")
-        os.kill(pid, signal.SIGKILL)
-        assert f"listener 'web': cannot read {pair.key}" in running.wait_for("worker_failed")["message"]
-        (tmp_path / "away").rename(pair.key)
-        running.wait_for("worker_ready")
-        assert curl("--cacert", str(pair.cert), f"https://localhost:{file.port}/secure") == "/secure"
-        assert running.stop() == 0
-
-
 def test_on_a_terminal_a_person_sees_a_banner(file: File) -> None:
     master, slave = os.openpty()
     with subprocess.Popen(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rauta.routing.settings import Certificate, Secret, TlsSettings
+from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
+from rauta.runtime.credentials import read_credentials
 from rauta.runtime.errors import StartError
 from rauta.runtime.tls import server_context
 from support.tls import Pair, encrypt, make_pair
@@ -17,7 +18,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def context(cert: Path, key: Secret) -> ssl.SSLContext:
-    return server_context(TlsSettings(certificates=(Certificate(cert=str(cert), key=key),)), listener="web")
+    settings = TlsSettings(certificates=(Certificate(cert=str(cert), key=key),))
+    credentials = read_credentials([Listener(name="web", address=Address("127.0.0.1", 8443), tls=settings)])
+    return server_context(settings, credentials["web"], listener="web")
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
@@ -67,9 +70,9 @@ def test_a_key_from_the_environment_leaves_no_descriptor(pair: Pair, monkeypatch
 def test_each_wrong_file_is_named(how: str, pair: Pair, tmp_path: Path) -> None:
     cert, key = pair.cert, pair.key
     expected = {
-        "missing": rf"listener 'web': cannot read {tmp_path}/none.key: No such file",
-        "no cert": rf"cannot read {tmp_path}/none.crt: No such file",
-        "other": rf"certificate {cert} with the key in {tmp_path}/other.key: the key does not belong",
+        "missing": rf"listener 'web': there is no file '{tmp_path}/none.key'",
+        "no cert": rf"listener 'web': there is no file '{tmp_path}/none.crt'",
+        "other": rf"listener 'web': certificate {cert} with the key in {tmp_path}/other.key: the key does not belong",
         "encrypted": rf"the key in {tmp_path}/encrypted.key is encrypted: store it without a pass phrase",
         "junk": r"junk.key: one of the two is not valid PEM",
         "swapped": r"one of the two is not valid PEM",
@@ -93,7 +96,7 @@ def test_each_wrong_file_is_named(how: str, pair: Pair, tmp_path: Path) -> None:
 
 def test_a_variable_that_is_not_set(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEB_KEY", raising=False)
-    with pytest.raises(StartError, match=r"the environment variable WEB_KEY with the key of .* is not set"):
+    with pytest.raises(StartError, match=r"listener 'web': the environment variable 'WEB_KEY' is not set"):
         context(pair.cert, Secret(env="WEB_KEY"))
 
 

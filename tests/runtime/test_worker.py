@@ -27,7 +27,7 @@ class Child:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(PATIENCE)
         self.passing, their_passing = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        memory = segment.create(1)
+        (memory,) = segment.create(1)
         fds = (theirs.fileno(), their_passing.fileno(), memory, self.listener.fileno())
         arguments = "slot=0 control={} passing={} segment={} listeners={}".format(*fds).split()
         command = [sys.executable, "-m", "rauta.runtime.worker", *arguments]

@@ -68,6 +68,7 @@ class Gateway:
         env: dict[str, str] | None = None,
         stdout: Path | None = None,
         command: Sequence[str] = (sys.executable, "-m", "rauta.proxy"),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         with contextlib.ExitStack() as stack:
             sink: Any = subprocess.DEVNULL if stdout is None else stack.enter_context(stdout.open("wb"))
@@ -78,6 +79,7 @@ class Gateway:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.PIPE,
+                pass_fds=pass_fds,
             )
         self.lines: list[str] = []
         self._seen = threading.Condition()
@@ -118,6 +120,12 @@ class Gateway:
                 if self._ended or left <= 0:
                     raise TimeoutError(f"no event {name!r} number {count}; stderr was:\n{''.join(self.lines)}")
                 self._seen.wait(left)
+
+    def wait_for_text(self, text: str) -> None:
+        """Wait until a line of stderr contains it."""
+        with self._seen:
+            if not self._seen.wait_for(lambda: self._ended or any(text in line for line in self.lines), PATIENCE):
+                raise TimeoutError(f"nobody said {text!r}; stderr was:\n{''.join(self.lines)}")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor."""

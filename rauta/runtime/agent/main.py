@@ -1,6 +1,6 @@
 """The life of the agent. Started by the supervisor as
 
-    python -m rauta.runtime.agent control=7 segment=8 socket=9 address=10
+    python -m rauta.runtime.agent control=7 columns=8,9 socket=10 address=11
 
 with its end of the control connection, the memory that workers count in, and the listening sockets of the admin
 interface, if there are any. When the supervisor is gone, so is the agent.
@@ -46,9 +46,9 @@ COMMAND_TIMEOUT = 120.0  # a reload may build for a minute
 class Agent:
     """Wires health checks, names and the admin interface to the supervisor. Implements `admin.Views`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, events: EventLog, segment: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, events: EventLog, columns: Sequence[int]) -> None:
         self._loop = loop
-        self._segment = segment
+        self._columns = columns
         self._channel = Channel(self._on_message, self._on_gone, self._on_setup)
         self._health = HealthChecks(loop, self._tell_health, events)
         self._names = Names(loop, self._tell_names, events)
@@ -82,7 +82,7 @@ class Agent:
         from rauta.runtime.agent.admin import Admin  # aiohttp: only where it is asked for
         from rauta.runtime.agent.metrics import Metrics
 
-        self._metrics = Metrics(self._segment)
+        self._metrics = Metrics(self._columns)
         self._metrics.health = self._health
         self._admin = Admin(self)
         self._configure()
@@ -207,11 +207,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     events = EventLog()
     bridge(events)
     arguments = dict(argument.partition("=")[::2] for argument in (sys.argv[1:] if argv is None else argv))
-    if not {"control", "segment"} <= arguments.keys():
+    if not {"control", "columns"} <= arguments.keys():
         events.text("rauta: the agent is started by the gateway: use `python -m rauta.proxy`")
         return EXIT_CONFIGURATION
+    columns = [int(number) for number in arguments.pop("columns").split(",")]
     fds = {name: int(number) for name, number in arguments.items()}
-    for fd in fds.values():
+    for fd in (*columns, *fds.values()):
         os.set_inheritable(fd, False)
     admin: dict[str, socket.socket] = {}
     for name in ("socket", "address"):
@@ -220,4 +221,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     control = socket.socket(fileno=fds["control"])
     control.setblocking(False)
     with asyncio.Runner() as runner:
-        return runner.run(Agent(runner.get_loop(), events, fds["segment"]).run(control, admin))
+        return runner.run(Agent(runner.get_loop(), events, columns).run(control, admin))

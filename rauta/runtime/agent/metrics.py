@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -19,21 +19,21 @@ from rauta.runtime.segment import columns
 Sums = dict[Series, list[int]]
 
 
-def totals(segment: int | list[memoryview]) -> Sums:
-    """All series of all workers, cell by cell. `segment` is a descriptor, or what `columns` makes of it."""
+def totals(columns: Iterable[memoryview]) -> Sums:
+    """All series of all workers, cell by cell."""
     sums: Sums = {}
-    for column in columns(segment) if isinstance(segment, int) else segment:
+    for column in columns:
         for series, cells in read(column):
             known = sums.get(series)
-            sums[series] = cells if known is None else [a + b for a, b in zip(known, cells, strict=True)]
+            sums[series] = cells if known is None else [a + b for a, b in zip(known, cells, strict=False)]
     return sums
 
 
 class Metrics(Collector):
-    """Reads the segment each time it is asked."""
+    """Reads the columns of all workers (their descriptors) each time it is asked."""
 
-    def __init__(self, segment: int) -> None:
-        self._columns = columns(segment)
+    def __init__(self, memory: Sequence[int]) -> None:
+        self._columns = columns(memory)
         self.status: dict[str, Any] = {}
         self.health: HealthChecks | None = None
         self.services: Iterable[str] = ()

@@ -1,0 +1,67 @@
+"""Certificates and their keys, read by the supervisor: workers need no right to the files, and a successor gets what is
+live, whatever the files say by then. No `repr` of anything here shows a key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rauta.runtime.errors import StartError
+
+if TYPE_CHECKING:
+    from rauta.routing.settings import Certificate, Listener
+
+Place = Callable[..., str]
+"""The start of a message about a listener's setting, `file:line: ` or nothing: called with the listener, and the keys
+and list positions that lead to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate chain and its key, PEM; nothing of them is checked yet."""
+
+    chain: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+
+Credentials = Mapping[str, tuple[Pair, ...]]
+"""The pairs of each listener that terminates TLS, by its name, in the order of its certificates."""
+
+
+def read_credentials(listeners: Iterable[Listener], place: Place | None = None) -> Credentials:
+    """Read the files and variables of the environment that listeners name. Blocks. Raises StartError, which says where
+    the file or variable is named, and never shows a key."""
+    return {
+        listener.name: tuple(
+            _read(listener, position, certificate, place)
+            for position, certificate in enumerate(listener.tls.certificates)
+        )
+        for listener in listeners
+        if listener.tls is not None
+    }
+
+
+def environment_without(listeners: Iterable[Listener]) -> dict[str, str]:
+    """The environment for a child: this process's, without the variables that hold keys."""
+    keys = [
+        certificate.key.env
+        for listener in listeners
+        if listener.tls is not None
+        for certificate in listener.tls.certificates
+    ]
+    return {name: value for name, value in os.environ.items() if name not in keys}
+
+
+def _read(listener: Listener, position: int, certificate: Certificate, place: Place | None) -> Pair:
+    from rauta.config import secrets  # only where TLS is served
+
+    try:
+        chain = secrets.read_file(certificate.cert, ("cert",))
+        key, *_ = secrets.read(certificate.key, "the key, PEM", ("key",))
+    except secrets.SecretError as error:
+        keys = ("tls", "certificates", position, *error.where)
+        where = "" if place is None else place(listener, *keys)
+        raise StartError(f"{where}listener {listener.name!r}: {error.message}") from None
+    return Pair(chain, key)
