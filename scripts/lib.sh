@@ -95,7 +95,20 @@ _need_apt() {
 _package_of() {
     case "$1" in
         cc) printf 'gcc libc6-dev\n' ;;
+        bcc) printf 'python3-bpfcc linux-libc-dev\n' ;;
+        ip) printf 'iproute2\n' ;;
+        nsenter) printf 'util-linux\n' ;;
         *) printf '%s\n' "$1" ;;
+    esac
+}
+
+# Whether a program need not be installed. bcc is a Python package of the system's; the kernel tiers, which alone need it,
+# want root, and without it their tests say that they are skipped.
+_is_there() {
+    case "$1" in
+        nginx) ;;
+        bcc) [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || [ -d /usr/lib/python3/dist-packages/bcc ] ;;
+        *) command -v "$1" >/dev/null ;;
     esac
 }
 
@@ -103,7 +116,7 @@ _package_of() {
 _ensure_packages() {
     local program python package wants_python="" missing=()
     for program in "$@"; do
-        if [ "$program" = nginx ] || command -v "$program" >/dev/null; then continue; fi
+        if _is_there "$program"; then continue; fi
         # shellcheck disable=SC2207 # words of a package list
         missing+=($(_package_of "$program"))
     done
@@ -257,7 +270,8 @@ _pip() {
 _pip_install() {
     # The build uses the pinned setuptools too: isolated builds take no notice of constraints.
     cd "$RAUTA_ROOT" && _pip install -c constraints.txt setuptools &&
-        _pip install -c constraints.txt --no-build-isolation -e '.[dev]'
+        _pip install -c constraints.txt --no-build-isolation -e '.[dev]' &&
+        rm -rf rauta.egg-info # what the build leaves would hide the entry points of the next one
 }
 
 _ensure_venv() {

@@ -251,7 +251,7 @@ class Sysctls(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffloadSettings:
-    """The kernel tiers. `interfaces=None` means all that carry a listener's address."""
+    """The kernel tiers. `interfaces=None` means all Ethernet interfaces that are up."""
 
     mode: OffloadMode = OffloadMode.AUTO
     interfaces: tuple[str, ...] | None = None

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Binding a flow to a backend: the request is stashed, and the packet that brought it becomes the SYN to the backend,
+ * with the client's own sequence number, so that only one direction needs an offset.
+ */
+#ifndef RAUTA_BIND_H
+#define RAUTA_BIND_H
+
+#include "flows.h"
+#include "lookup.h"
+#include "options.h"
+
+#define RESEND_WITHIN 150000000ULL /* ns: a retransmission in this time resends the SYN, a later one hands over */
+
+/* The SYN of a flow that is BINDING. The packet is rebuilt from whatever it was. */
+INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct segment made = {};
+	u32 partial = is_partial(skb);
+
+	made.saddr = flow->nat.daddr;
+	made.daddr = flow->nat.saddr;
+	made.sport = flow->nat.dport;
+	made.dport = flow->nat.sport;
+	made.seq = flow->head_seq - 1;
+	made.flags = SYN;
+	made.window = 65535;
+	made.header = flow->timestamps ? 40 : 24;
+	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
+		return TC_ACT_SHOT;
+	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
+	s->out.options[0] = htonl(0x02040000 | flow->mss);
+	if (flow->timestamps) {
+		s->out.options[1] = htonl((flow->sack ? 0x04020000 : 0x01010000) | 0x080a);
+		s->out.options[2] = htonl(flow->client_tsval);
+		s->out.options[3] = 0;
+		s->out.options[4] = flow->client_wscale == NO_WSCALE ? htonl(0x01010101) :
+								       htonl(0x01030300 | flow->client_wscale);
+	}
+	write_headers(&s->out, &made, partial);
+	if (store_headers(skb, &s->out, made.header))
+		return TC_ACT_SHOT;
+	return bpf_redirect(flow->backend_ifindex, 0);
+}
+
+/* A slot of the stash for this packet's payload. */
+INLINE bool stash_request(struct __sk_buff *skb, struct scratch *s)
+{
+	u64 size = opaque(s->length);
+	u32 one = 1, *turn = turns.lookup(&one);
+	struct stash *stash;
+
+	if (!turn || size < 1 || size > STASH_BYTES)
+		return false;
+	s->stamp = ++(*turn);
+	s->slot = bpf_get_smp_processor_id() % CPUS * STASH_SLOTS + s->stamp % STASH_SLOTS;
+	stash = stashes.lookup(&s->slot);
+	if (!stash || bpf_skb_load_bytes(skb, s->offset, stash->bytes, size) < 0)
+		return false;
+	stash->stamp = s->stamp;
+	return true;
+}
+
+/* The flow in s->flow (EST) gets a backend of `service`. False: tier 3 has to do it. Then nothing is left behind. */
+INLINE bool choose_backend(struct __sk_buff *skb, struct scratch *s, struct config *config, struct service *service)
+{
+	struct flow *flow = &s->flow;
+	struct backend *backend;
+	s32 place = backend_of(s, service);
+	u64 at;
+
+	if (place < 0)
+		return false;
+	at = opaque(place) & (MAX_BACKENDS - 1);
+	backend = &service->backend[at];
+	flow->nat.saddr = backend->address;
+	flow->nat.sport = backend->port;
+	flow->nat.daddr = 0;
+	flow->service = service->id;
+	if (!backend->address)
+		return false;
+	if (backend->mss && backend->mss < flow->mss)
+		flow->mss = backend->mss;
+	flow->backend_ifindex = route_to(skb, flow->nat.saddr, &flow->nat.daddr, flow->backend_macs);
+	if (!flow->backend_ifindex) {
+		count(MISS_NO_ROUTE);
+		return false;
+	}
+	if (!claim_port(s, config, &s->key)) {
+		count(MISS_NO_PORT);
+		return false;
+	}
+	return true;
+}
+
+/* A request that the kernel answers, of a flow that is EST. */
+INLINE int bind(struct __sk_buff *skb, struct scratch *s, struct config *config, struct service *service)
+{
+	struct flow *flow = &s->flow;
+
+	flow->state = BINDING;
+	flow->route = s->route;
+	flow->tier = s->tier;
+	flow->method = s->method;
+	flow->head_seq = s->seq;
+	flow->next_head = s->seq + s->end + s->body;
+	flow->server_seq = flow->answered = flow->response = s->ack;
+	flow->framing = WAITING;
+	flow->window = s->window;
+	read_timestamps(skb, s);
+	flow->client_tsval = s->tsval;
+	flow->our_tsval = s->tsecr;
+	flow->since = bpf_ktime_get_ns();
+	flow->retries = 0;
+	if (!stash_request(skb, s)) {
+		nats.delete(&flow->nat);
+		return TC_ACT_SHOT;
+	}
+	flow->slot = s->slot;
+	flow->stamp = s->stamp;
+	flow->stashed = s->length;
+	if (flows.update(&s->key, flow)) {
+		nats.delete(&flow->nat);
+		return TC_ACT_SHOT;
+	}
+	count(BOUND_TO_BACKEND);
+	return send_syn(skb, s, flow);
+}
+
+/* More of the request's body while the backend's handshake is under way. */
+INLINE int stash_more(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct stash *stash;
+	u64 at = opaque(flow->stashed), size = opaque(s->length);
+	u32 slot = flow->slot;
+
+	if (s->seq != flow->head_seq + flow->stashed || at + size > STASH_BYTES || size < 1 || size > STASH_BYTES) {
+		count(DROP_STASH);
+		return TC_ACT_SHOT; /* TCP will send it again */
+	}
+	stash = stashes.lookup(&slot);
+	if (!stash || stash->stamp != flow->stamp)
+		return TC_ACT_SHOT;
+	at = opaque(at) & (STASH_BYTES - 1);
+	size = opaque(size) & (STASH_BYTES - 1);
+	if (size < 1 || at + size > STASH_BYTES)
+		return TC_ACT_SHOT;
+	if (bpf_skb_load_bytes(skb, s->offset, stash->bytes + at, size) < 0)
+		return TC_ACT_SHOT;
+	flow->stashed += size;
+	count(STASHED);
+	return TC_ACT_SHOT;
+}
+
+#endif /* RAUTA_BIND_H */

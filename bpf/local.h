@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Hand-over to tier 3: the packet gets a request socket with the options that our SYN-ACK promised, and the local socket
+ * continues the client's own numbers (bpf_sk_assign_tcp_reqsk, kernel 6.9). Only the segment that holds a request's head
+ * may make it: a later one would give the listener the middle of a body.
+ */
+#ifndef RAUTA_LOCAL_H
+#define RAUTA_LOCAL_H
+
+#include "flows.h"
+#include "options.h"
+
+/* The packet of a flow that is LOCAL. */
+INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct reqsk_attrs attrs = {};
+	struct bpf_sock *sk;
+	void *listener;
+	long failed = -1;
+
+	tuple.ipv4.saddr = s->key.saddr;
+	tuple.ipv4.daddr = s->key.daddr;
+	tuple.ipv4.sport = s->key.sport;
+	tuple.ipv4.dport = s->key.dport;
+	read_timestamps(skb, s);
+	sk = skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), -1, 0);
+	if (!sk) {
+		count(LOCAL_NO_LISTENER);
+		flows.delete(&s->key);
+		return TC_ACT_OK; /* the stack resets it */
+	}
+	if (sk->state != 10) { /* not TCP_LISTEN: the socket is there */
+		sk_release(sk);
+		flows.delete(&s->key);
+		return TC_ACT_OK;
+	}
+	if (s->seq != flow->head_seq) {
+		sk_release(sk);
+		count(DROP_NOT_HEAD);
+		return TC_ACT_SHOT;
+	}
+	attrs.mss = flow->mss;
+	attrs.rcv_wscale = OUR_WSCALE;
+	attrs.snd_wscale = flow->client_wscale == NO_WSCALE ? 0 : flow->client_wscale;
+	attrs.wscale_ok = flow->client_wscale != NO_WSCALE;
+	attrs.sack_ok = flow->sack;
+	attrs.tstamp_ok = flow->timestamps && s->timestamps;
+	attrs.rcv_tsval = s->tsval;
+	attrs.rcv_tsecr = s->tsecr;
+	listener = skc_to_tcp_sock(sk);
+	if (listener)
+		failed = sk_assign_tcp_reqsk(skb, listener, &attrs, sizeof(attrs));
+	sk_release(sk);
+	count(failed ? LOCAL_FAILED : LOCAL_ASSIGNED);
+	return TC_ACT_OK;
+}
+
+/* The request in this packet is tier 3's, and no backend has been chosen yet. `flow` may be the scratch's. */
+INLINE int hand_over_first(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct flow *stored;
+
+	if (flow != &s->flow)
+		s->flow = *flow;
+	s->flow.state = LOCAL;
+	s->flow.head_seq = s->seq;
+	flows.update(&s->key, &s->flow);
+	stored = flows.lookup(&s->key);
+	return stored ? to_tier_3(skb, s, stored) : TC_ACT_SHOT;
+}
+
+/* The same of a flow that has a backend: the packet goes to the local stack as a clone, and becomes the RST for the
+ * backend. */
+INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct segment made = {};
+	u32 partial, out;
+
+	s->flow = *flow;
+	made.saddr = flow->nat.daddr;
+	made.daddr = flow->nat.saddr;
+	made.sport = flow->nat.dport;
+	made.dport = flow->nat.sport;
+	made.seq = s->seq;
+	made.flags = RST;
+	made.header = 20;
+	out = flow->backend_ifindex;
+	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
+	nats.delete(&flow->nat);
+	__builtin_memset(&s->flow.nat, 0, sizeof(s->flow.nat));
+	s->flow.state = LOCAL;
+	s->flow.head_seq = s->seq;
+	flows.update(&s->key, &s->flow);
+	count(HANDED_OVER_LATER);
+	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+	partial = is_partial(skb);
+	if (bpf_skb_change_tail(skb, OPTIONS, 0))
+		return TC_ACT_SHOT;
+	write_headers(&s->out, &made, partial);
+	if (store_headers(skb, &s->out, 20))
+		return TC_ACT_SHOT;
+	return bpf_redirect(out, 0);
+}
+
+#endif /* RAUTA_LOCAL_H */

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the maps hold. Addresses and ports are in network byte order, sequence numbers and time stamps in the host's.
+ *
+ * What the plan says (listeners to backends) is there for two generations side by side: keys and positions carry the
+ * generation's parity, and `config.parity` says which one holds. One store switches.
+ */
+#ifndef RAUTA_MAPS_H
+#define RAUTA_MAPS_H
+
+#include "base.h"
+
+#define METHODS 7 /* GET HEAD POST PUT DELETE PATCH OPTIONS: the columns of a row of verdicts */
+#define PATH_MAX_LEN 248
+#define HOST_MAX_LEN 128
+#define MAX_SHARES 16
+#define MAX_BACKENDS 32
+#define MAGLEV_SLOTS 4099
+
+/* --- the plan ----------------------------------------------------------------------------------------------------- */
+
+struct config {
+	u32 parity;
+	u16 nat_first, nat_count; /* ports towards backends: [first, first + count) */
+	u8 class[256];            /* what a byte may be: see head.h; filled by the loader */
+};
+
+struct listener_key {
+	u32 address;
+	u16 port;
+	u16 parity;
+};
+struct listener {
+	u32 number; /* with the parity: the first part of a host's key */
+	u32 other;  /* who owns the hosts that no entry claims; 0: nobody */
+	u16 mss;    /* what clients are offered */
+	u16 pad;
+};
+
+/* A host's name, and its end reversed for wildcards, below a listener. */
+struct host_key {
+	u32 listener;
+	char name[HOST_MAX_LEN];
+};
+struct suffix_key {
+	u32 bits; /* of the trie's prefix */
+	u32 listener;
+	char reversed[HOST_MAX_LEN];
+};
+struct suffix_owner {
+	u32 one_label, deeper; /* who owns hosts with one label in front of it, and with more */
+	u32 length;            /* of the suffix with its dot */
+};
+
+struct path_key {
+	u32 owner;
+	char path[PATH_MAX_LEN];
+};
+struct prefix_key {
+	u32 bits;
+	u32 owner;
+	char path[PATH_MAX_LEN];
+};
+struct row {
+	u16 route[METHODS + 1]; /* 0: tier 3 */
+};
+
+struct share {
+	u32 cumulative;
+	u32 service;
+};
+struct route {
+	u32 id; /* the same for a route of that name in all generations: counters go by it */
+	u32 shares;
+	u32 by_address;
+	u32 total;
+	struct share share[MAX_SHARES];
+};
+
+struct backend {
+	u32 address;
+	u16 port;
+	u16 mss;
+};
+struct service {
+	u32 id; /* as a route's */
+	u32 maglev;
+	u32 by_address;
+	u32 usable; /* 0: tier 3 says so to its clients */
+	struct backend backend[MAX_BACKENDS];
+};
+struct maglev {
+	u8 slot[MAGLEV_SLOTS];
+	u8 pad;
+};
+
+BPF_ARRAY(configs, struct config, 1);
+BPF_HASH(listeners, struct listener_key, struct listener, 256);
+BPF_HASH(hosts, struct host_key, u32, HOSTS);
+BPF_LPM_TRIE(suffixes, struct suffix_key, struct suffix_owner, HOSTS);
+BPF_HASH(paths, struct path_key, struct row, PATHS);
+BPF_LPM_TRIE(prefixes, struct prefix_key, struct row, PATHS);
+BPF_ARRAY(routes, struct route, ROUTES);
+BPF_ARRAY(services, struct service, SERVICES);
+BPF_ARRAY(maglevs, struct maglev, TABLES);
+
+/* --- flows -------------------------------------------------------------------------------------------------------- */
+
+struct tuple {
+	u32 saddr, daddr;
+	u16 sport, dport;
+};
+
+enum state {
+	EST = 1, /* the client has proven the handshake; no request yet */
+	BINDING, /* a backend and a port are chosen, a SYN is on its way, the request is stashed */
+	BOUND,   /* packets are translated */
+	LOCAL,   /* given to tier 3; its socket does not exist yet */
+	CLOSING, /* both have ended, or one has reset */
+};
+
+struct flow {
+	struct tuple nat;  /* the backend's packets: from the backend, to rauta's address and port */
+	u64 since;         /* ns; BINDING: the SYN went out; CLOSING: the end */
+	u32 state;
+	u32 service, route; /* their ids */
+	u32 delta;         /* the backend's sequence numbers less those that the client sees */
+	u32 ts_delta;      /* the same of time stamps */
+	u32 server_seq;    /* the next that the client expects, when the backend was chosen */
+	u32 head_seq;      /* where the request's head starts that is being bound or was last seen */
+	u32 next_head;     /* where the next head may start */
+	u32 answered;      /* the end of what the backend has sent, as the client counts */
+	u32 response;      /* as the client counts: where the response is to start (WAITING) or ends (KNOWN) */
+	u32 stashed;       /* bytes; BINDING */
+	u32 slot, stamp;   /* of the stash */
+	u32 client_tsval, our_tsval;
+	u32 client_ifindex, backend_ifindex;
+	u32 retries;
+	u16 mss, window;   /* the client's, from its last packet before the backend was chosen */
+	u8 timestamps, sack;
+	u8 client_wscale, backend_wscale; /* NO_WSCALE: none */
+	u8 method;         /* of the request in flight: its column */
+	u8 framing;        /* of its response */
+	u8 ended;          /* FIN seen: CLIENT_ENDED, BACKEND_ENDED */
+	u8 tier;
+	u8 client_macs[12], backend_macs[12];
+};
+#define NO_WSCALE 255
+#define OUR_WSCALE 7
+#define CLIENT_ENDED 1
+#define BACKEND_ENDED 2
+
+/* Of the response to the request in flight: its head is to come; its end is known; it is not, nor will it be. */
+enum framing { WAITING = 0, KNOWN, UNKNOWN };
+
+BPF_TABLE("lru_hash", struct tuple, struct flow, flows, FLOWS);
+BPF_TABLE("lru_hash", struct tuple, struct tuple, nats, FLOWS);
+
+/* The stash is a ring of slots per CPU: nothing is freed, nothing leaks; a slot that has been taken over meanwhile has
+ * another stamp. */
+#define STASH_BYTES 16384
+#define STASH_SLOTS 256
+struct stash {
+	u32 stamp, pad;
+	u8 bytes[2 * STASH_BYTES + 64]; /* any masked position and any masked size, which is all that the verifier sees */
+};
+BPF_ARRAY(stashes, struct stash, STASH_SLOTS *CPUS);
+
+/* --- at work ------------------------------------------------------------------------------------------------------ */
+
+#define HEAD_BYTES 2048
+
+struct headers { /* as they are stored into a packet, from the Ethernet header on */
+	u8 pad[2];
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct tcphdr tcp;
+	u32 options[10];
+};
+
+struct scratch { /* of the packet at work; programs that are tail-called find it there */
+	struct headers out;
+	struct flow flow; /* one that is being made */
+	struct tuple key;
+	u32 seq, ack, length, offset, header; /* of payload: its length, where it starts; of TCP: the header's length */
+	u32 window, flags, listener, tsval, tsecr, timestamps;
+	u32 mss, wscale, sack; /* options of a SYN */
+	/* a head, parsed */
+	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, reason, row;
+	u32 route, service, tier, piece, partial, slot, stamp;
+	u32 zero;
+	u8 options[64];
+	struct path_key path;
+	struct prefix_key prefix;
+	struct host_key host;
+	struct suffix_key suffix;
+	u8 head[HEAD_BYTES + 64];
+};
+BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
+BPF_PERCPU_ARRAY(turns, u32, 2); /* whose turn it is: NAT port, stash slot */
+BPF_PERCPU_ARRAY(events, u64, EVENTS);
+
+INLINE void count(u32 event)
+{
+	u64 *cell = events.lookup(&event);
+	if (cell)
+		(*cell)++;
+}
+
+#endif /* RAUTA_MAPS_H */

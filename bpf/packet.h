@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Packets at TC: where their headers are, and how one packet becomes another.
+ *
+ * Payload is never read through packet pointers (it is not in the linear part), the length is skb->len (packets are
+ * super-packets), and a helper that changes the packet makes all pointers into it stale.
+ */
+#ifndef RAUTA_PACKET_H
+#define RAUTA_PACKET_H
+
+#include "maps.h"
+
+#define L3 14 /* offsets of Ethernet + IPv4 without options, which is all that is handled */
+#define L4 34
+#define TCP_CHECK 50
+#define OPTIONS 54
+
+/* Declares nothing: (re)loads the pointers after a helper. `need` bytes from the start must be linear. */
+#define LINEAR(skb, need, eth, ip, tcp, end, failed)                                                                   \
+	do {                                                                                                           \
+		eth = (void *)(long)(skb)->data;                                                                       \
+		end = (void *)(long)(skb)->data_end;                                                                   \
+		ip = (void *)(eth + 1);                                                                                \
+		tcp = (void *)(ip + 1);                                                                                \
+		if ((void *)eth + (need) > end)                                                                        \
+			return failed;                                                                                 \
+	} while (0)
+
+INLINE u16 fold16(u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+INLINE u32 fold32(u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return sum;
+}
+
+/* Whether only the pseudo-header is in the checksum, and the device is to complete it (CHECKSUM_PARTIAL). Nothing says
+ * so, but of such a packet a replacement without BPF_F_PSEUDO_HDR leaves the field alone. The field is spoilt by this:
+ * for packets whose header is written anew. */
+INLINE u32 is_partial(struct __sk_buff *skb)
+{
+	u16 was = 0, is = 0;
+
+	bpf_skb_load_bytes(skb, TCP_CHECK, &was, 2);
+	bpf_l4_csum_replace(skb, TCP_CHECK, 0, 0x0101, 2);
+	bpf_skb_load_bytes(skb, TCP_CHECK, &is, 2);
+	return was == is;
+}
+
+struct segment { /* what `write_headers` needs to know of a packet that is made */
+	u32 saddr, daddr;
+	u16 sport, dport;
+	u32 seq, ack;
+	u16 flags, window;
+	u32 header;  /* of TCP, with options: 20, 24, 32 or 40 */
+	u32 payload; /* bytes */
+	u64 sum;     /* of the payload, where the packet is not partial */
+};
+
+/* The headers of a segment, options (already in `out`) included; Ethernet addresses are the caller's. */
+INLINE void write_headers(struct headers *out, struct segment *s, u32 partial)
+{
+	u32 *ip = (u32 *)&out->ip, *tcp = (u32 *)&out->tcp;
+	u64 sum = 0;
+
+	out->eth.h_proto = htons(ETH_P_IP);
+	ip[0] = htonl(0x45000000 | (20 + s->header + s->payload));
+	ip[1] = htonl(0x4000); /* DF */
+	ip[2] = htonl(0x40060000);
+	ip[3] = s->saddr;
+	ip[4] = s->daddr;
+	sum += (u64)ip[0] + ip[1] + ip[2] + ip[3] + ip[4];
+	out->ip.check = ~fold16(sum);
+
+	tcp[0] = (u32)s->sport | ((u32)s->dport << 16);
+	tcp[1] = htonl(s->seq);
+	tcp[2] = htonl(s->ack);
+	tcp[3] = htonl(((s->header / 4) << 28) | ((u32)s->flags << 16) | s->window);
+	tcp[4] = 0;
+	sum = (u64)s->saddr + s->daddr + htons(IPPROTO_TCP) + htons(s->header + s->payload);
+	if (partial) {
+		out->tcp.check = fold16(sum);
+		return;
+	}
+	sum += (u64)tcp[0] + tcp[1] + tcp[2] + tcp[3] + s->sum;
+	if (s->header >= 24)
+		sum += out->options[0];
+	if (s->header >= 32)
+		sum += (u64)out->options[1] + out->options[2];
+	if (s->header >= 40)
+		sum += (u64)out->options[3] + out->options[4];
+	out->tcp.check = ~fold16(sum);
+}
+
+/* Store the headers: the length must be a constant for the verifier. */
+INLINE long store_headers(struct __sk_buff *skb, struct headers *out, u32 header)
+{
+	if (header == 20)
+		return bpf_skb_store_bytes(skb, 0, &out->eth, OPTIONS, 0);
+	if (header == 24)
+		return bpf_skb_store_bytes(skb, 0, &out->eth, OPTIONS + 4, 0);
+	if (header == 32)
+		return bpf_skb_store_bytes(skb, 0, &out->eth, OPTIONS + 12, 0);
+	return bpf_skb_store_bytes(skb, 0, &out->eth, OPTIONS + 20, 0);
+}
+
+INLINE void swap_macs(void *to, const void *from)
+{
+	u8 both[12];
+
+	__builtin_memcpy(both, from, 12);
+	__builtin_memcpy(to, both + 6, 6);
+	__builtin_memcpy(to + 6, both, 6);
+}
+
+/* The way to a destination: its interface (0: there is none now) and Ethernet addresses, and the address that this host
+ * speaks from. */
+INLINE u32 route_to(struct __sk_buff *skb, u32 daddr, u32 *saddr, u8 *macs)
+{
+	struct bpf_fib_lookup fib = {};
+
+	fib.family = 2; /* AF_INET */
+	fib.l4_protocol = IPPROTO_TCP;
+	fib.ipv4_src = *saddr;
+	fib.ipv4_dst = daddr;
+	fib.ifindex = skb->ingress_ifindex;
+	/* tot_len stays 0: of a super-packet it would be over every MTU. */
+	if (bpf_fib_lookup(skb, &fib, sizeof(fib), *saddr ? 0 : 16 /* BPF_FIB_LOOKUP_SRC */))
+		return 0;
+	if (!*saddr)
+		*saddr = fib.ipv4_src;
+	__builtin_memcpy(macs, fib.dmac, 6);
+	__builtin_memcpy(macs + 6, fib.smac, 6);
+	return fib.ifindex;
+}
+
+#endif /* RAUTA_PACKET_H */

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The handshake with the client: a SYN is answered by a cookie and leaves no state (RFC 4987 3.6); the ACK that brings
+ * the cookie back makes the flow.
+ */
+#ifndef RAUTA_SYN_H
+#define RAUTA_SYN_H
+
+#include "flows.h"
+#include "options.h"
+
+#define OUR_WINDOW 16000 /* no more than a stash holds: the client cannot overrun it */
+
+INLINE s64 cookie_for(struct __sk_buff *skb, u32 header)
+{
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+
+	/* The length must be a constant for the verifier. */
+#define WITH(size)                                                                                                     \
+	if (header == (size)) {                                                                                        \
+		LINEAR(skb, L4 + (size), eth, ip, tcp, end, -1);                                                       \
+		return raw_gen_syncookie(ip, tcp, (size));                                                             \
+	}
+	WITH(40) WITH(32) WITH(24) WITH(28) WITH(36) WITH(44)
+#undef WITH
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, -1);
+	return raw_gen_syncookie(ip, tcp, 20); /* an odd length: its MSS is taken for the default */
+}
+
+INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener *listener)
+{
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+	struct segment made = {};
+	u32 mss = listener->mss, partial;
+	s64 cookie;
+
+	if (is_owned_here(skb, &s->key)) {
+		count(PASS_OWNED);
+		return TC_ACT_OK;
+	}
+	if (!read_syn_options(skb, s)) {
+		count(PASS_OPTIONS);
+		return TC_ACT_OK;
+	}
+	cookie = cookie_for(skb, s->header);
+	if (cookie < 0) {
+		count(PASS_COOKIE);
+		return TC_ACT_OK;
+	}
+	partial = is_partial(skb);
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
+	swap_macs(&s->out.eth, eth);
+	made.saddr = s->key.daddr;
+	made.daddr = s->key.saddr;
+	made.sport = s->key.dport;
+	made.dport = s->key.sport;
+	made.seq = (u32)cookie;
+	made.ack = s->seq + 1;
+	made.flags = SYN | ACK;
+	made.window = OUR_WINDOW;
+	made.header = s->timestamps ? 40 : 24;
+	s->out.options[0] = htonl(0x02040000 | mss);
+	if (s->timestamps) {
+		s->out.options[1] = htonl((s->sack ? 0x04020000 : 0x01010000) | 0x080a);
+		s->out.options[2] = htonl(timestamp_with(s->wscale, s->sack));
+		s->out.options[3] = htonl(s->tsval);
+		s->out.options[4] = s->wscale == NO_WSCALE ? htonl(0x01010101) : htonl(0x01030300 | OUR_WSCALE);
+	}
+	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
+		return TC_ACT_SHOT;
+	write_headers(&s->out, &made, partial);
+	if (store_headers(skb, &s->out, made.header))
+		return TC_ACT_SHOT;
+	count(SYN_ANSWERED);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* A packet of no flow: an ACK that brings a cookie back makes one, in s->flow. 0: made; else what becomes of the
+ * packet, less one. */
+#define MADE 0
+#define THEN(action) ((action) + 1)
+
+INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s)
+{
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+	struct flow *flow = &s->flow;
+	s64 mss, own;
+
+	if ((s->flags & (ACK | SYN | RST)) != ACK || is_owned_here(skb, &s->key)) {
+		count(PASS_OWNED);
+		return THEN(TC_ACT_OK);
+	}
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, THEN(TC_ACT_SHOT));
+	mss = raw_check_syncookie(ip, tcp);
+	if (mss < 0) {
+		/* Perhaps the first segment is still to come. A cookie is the client's number plus what depends on the rest
+		 * alone, so one for this segment's number is ahead of ours by as much as this segment is of the first. */
+		own = raw_gen_syncookie(ip, tcp, 20);
+		if (own >= 0 && (u32)own - s->ack + 4 < 65536) {
+			count(DROP_EARLY);
+			return THEN(TC_ACT_SHOT);
+		}
+		count(PASS_UNKNOWN);
+		return THEN(TC_ACT_OK); /* the stack resets it */
+	}
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->state = EST;
+	flow->mss = mss < 536 ? 536 : mss;
+	flow->client_wscale = NO_WSCALE;
+	flow->server_seq = flow->answered = s->ack;
+	flow->next_head = s->seq;
+	read_timestamps(skb, s);
+	if (s->timestamps) {
+		u32 bits = s->tsecr & ((1 << TS_BITS) - 1);
+
+		flow->timestamps = 1;
+		flow->sack = bits & TS_SACK ? 1 : 0;
+		flow->client_wscale = (bits & 15) == TS_NO_WSCALE ? NO_WSCALE : bits & 15;
+	}
+	flow->client_ifindex = skb->ifindex;
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, THEN(TC_ACT_SHOT));
+	swap_macs(flow->client_macs, eth);
+	return MADE;
+}
+
+#endif /* RAUTA_SYN_H */

@@ -1,0 +1,116 @@
+"""Compiles, verifies and pins the programs, and ends: LLVM (120 MB) stays in no process that lives.
+
+    python -c 'from rauta.offload.bcc import loader; ...' FOLDER NAME=VALUE...
+
+FOLDER is in a BPF file system and empty; the values are the sizes that `source.program` takes. A failure is one line on
+standard error and code 1.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from rauta.offload.bcc import syscalls
+from rauta.offload.bcc.btf import function_ids
+from rauta.offload.bcc.source import program
+
+# Debian's python3-bpfcc is no package of PyPI; virtual environments do not see where it is.
+BCC_PATHS: Final = ("/usr/lib/python3/dist-packages",)
+HEADERS: Final = Path("/usr/include/linux")  # of linux-libc-dev: the UAPI is enough
+PROGRAMS: Final = ("rauta_tc", "on_syn", "on_request", "on_answer")
+MAPS: Final = (
+    "configs",
+    "listeners",
+    "hosts",
+    "suffixes",
+    "paths",
+    "prefixes",
+    "routes",
+    "services",
+    "maglevs",
+    "flows",
+    "nats",
+    "events",
+)
+KFUNCS: Final = {0x7F000001: "bpf_sk_assign_tcp_reqsk"}
+
+_TYPES: Final = """#pragma once
+#define CONFIG_BPF_SYSCALL 1
+#define __LINUX_BPF_H__
+#include <linux/types.h>
+typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64;
+typedef __s8 s8; typedef __s16 s16; typedef __s32 s32; typedef __s64 s64;
+typedef _Bool bool;
+typedef __SIZE_TYPE__ size_t; typedef __UINTPTR_TYPE__ uintptr_t;
+#define true 1
+#define false 0
+"""
+
+
+def kernel_source(folder: Path) -> None:
+    """What bcc takes for the kernel's sources: three small files over the UAPI headers."""
+    include = folder / "include"
+    for name in ("linux", "uapi", "asm"):
+        (include / name).mkdir(parents=True)
+    (include / "linux" / "kconfig.h").write_text(_TYPES)
+    (include / "linux" / "log2.h").write_text("")
+    (include / "asm" / "page.h").write_text("#define PAGE_SIZE 4096\n")
+    (include / "uapi" / "linux").symlink_to(HEADERS)
+
+
+def call_kfuncs(code: bytes, ids: dict[int, int]) -> bytes:
+    """Turn calls of helpers that do not exist (their numbers are keys of `ids`) into calls of kfuncs."""
+    patched = bytearray(code)
+    for at in range(0, len(patched), 8):
+        operation, registers, _, number = struct.unpack_from("=BBhI", patched, at)
+        if operation == 0x85 and not registers and number in ids:
+            struct.pack_into("=BBhI", patched, at, operation, 2 << 4, 0, ids[number])  # BPF_PSEUDO_KFUNC_CALL
+    return bytes(patched)
+
+
+def _compile(text: str) -> Any:
+    sys.path += BCC_PATHS
+    with tempfile.TemporaryDirectory(prefix="rauta-kernel-") as folder:
+        kernel_source(Path(folder))
+        os.environ["BCC_KERNEL_SOURCE"] = folder
+        from bcc import BPF  # type: ignore[import-not-found]
+
+        machine = f"/usr/include/{os.uname().machine}-linux-gnu"
+        return BPF(text=text, cflags=["-w", "-I/usr/include", f"-I{machine}"])
+
+
+def load(folder: Path, sizes: dict[str, int]) -> None:
+    """Raises OSError, or what bcc raises."""
+    found = function_ids(KFUNCS.values())
+    ids = {number: found[name] for number, name in KFUNCS.items()}
+    compiled = _compile(program(sizes))
+    names = (*PROGRAMS, "decided") if sizes.get("TESTING") else PROGRAMS
+    programs = {
+        name: syscalls.load_program(call_kfuncs(compiled.dump_func(name.encode()), ids), name, log_size=1 << 24)
+        for name in names
+    }
+    table = syscalls.Map(compiled["programs"].map_fd)
+    for number, name in enumerate(PROGRAMS[1:], start=1):
+        table.set(struct.pack("=I", number), struct.pack("=I", programs[name]))
+    for name in MAPS:
+        syscalls.pin(compiled[name].map_fd, folder / name)
+    syscalls.pin(compiled["programs"].map_fd, folder / "programs")
+    for name in ("rauta_tc", "decided"):
+        if name in programs:
+            syscalls.pin(programs[name], folder / name)
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point: `arguments` as in sys.argv."""
+    sizes = {name: int(value) for name, _, value in (argument.partition("=") for argument in arguments[2:])}
+    try:
+        load(Path(arguments[1]), sizes)
+    except Exception as error:  # noqa: BLE001 - bcc raises plain exceptions; its parent tells this line to people
+        sys.stderr.write(f"{' '.join(str(error).split()) or repr(error)}\n")
+        return 1
+    return 0

@@ -1,0 +1,221 @@
+"""The offload as its callers see it (`rauta.offload.protocol`): load and attach, plan after plan, counters, detach.
+
+What outlives this process is pinned in a folder of the network namespace below ROOT: the maps, the programs, and one
+link for each interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import ClassVar, Final
+
+from rauta.offload.bcc import btf, loader, network, syscalls
+from rauta.offload.bcc.events import EVENTS
+from rauta.offload.bcc.tables import Tables, possible_cpus, read_events
+from rauta.offload.capabilities import Capabilities
+from rauta.offload.plans import Plan
+from rauta.offload.protocol import Attachment, Counters, Gauges, LifeCycle, OffloadError, Prepared
+from rauta.routing.settings import Address, OffloadSettings
+
+ROOT: Final = Path("/run/rauta/bpf")
+LOAD_TIMEOUT: Final = 60.0
+# Half of the entries of each serve one generation. Flows: 64 Ki of 136 bytes and their NAT entries, 13 MB.
+SIZES: Final = {
+    "FLOWS": 65_536,
+    "HOSTS": 4_096,
+    "PATHS": 16_384,
+    "ROUTES": 4_096,
+    "SERVICES": 1_024,
+    "TABLES": 1_024,
+}
+_LOADER: Final = "import sys; from rauta.offload.bcc import loader; sys.exit(loader.main(sys.argv))"
+
+
+class BccOffload:
+    """Tiers 1 and 2 at TC ingress."""
+
+    name: ClassVar[str] = "bcc"
+
+    def __init__(self) -> None:
+        self._life = LifeCycle()
+        self._tables: Tables | None = None
+        self._pending: Prepared | None = None
+        self._links: dict[str, int] = {}  # by interface
+        self._attached: frozenset[int] = frozenset()  # their indices
+        self._folder = ROOT / "none"
+
+    def missing(self, settings: OffloadSettings) -> str | None:
+        """What this machine lacks."""
+        if os.geteuid() != 0:
+            return "root is needed (or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN for mounting a BPF file system)"
+        try:
+            kfuncs = btf.function_ids(loader.KFUNCS.values())
+        except (OSError, ValueError) as error:
+            return f"the kernel tells nothing of its types: {error}"
+        if len(kfuncs) < len(loader.KFUNCS):
+            return f"the kernel is {os.uname().release}, 6.9 is needed (bpf_sk_assign_tcp_reqsk)"
+        if not any((Path(folder) / "bcc").is_dir() for folder in loader.BCC_PATHS):
+            return "bcc is not installed: apt-get install python3-bpfcc"
+        if not loader.HEADERS.is_dir():
+            return f"{loader.HEADERS} is missing: apt-get install linux-libc-dev"
+        return None
+
+    def start(self, settings: OffloadSettings) -> None:
+        """Compile, load and attach; nothing is answered yet."""
+        self._life.check("start")
+        try:
+            self._folder = ROOT / str(network.namespace())
+            self._load()
+            self._tables = Tables(self._folder, _nat_ports())
+            self._attach(settings)
+        except (OSError, OffloadError, subprocess.TimeoutExpired) as error:
+            self._remove()
+            raise OffloadError(str(error)) from error
+        self._life.done("start")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the maps hold."""
+        return Capabilities(
+            listeners=128,
+            hosts=SIZES["HOSTS"] // 2,
+            exact=SIZES["PATHS"] // 2,
+            prefix=SIZES["PATHS"] // 2,
+            routes=SIZES["ROUTES"] // 2 - 1,
+            services=SIZES["SERVICES"] // 2,
+            unreachable=network.Unreachable(self._attached),
+        )
+
+    def prepare(self, plan: Plan, settings: OffloadSettings, generation: int) -> Prepared:
+        """Write the plan beside the live one."""
+        self._life.check("prepare")
+        tables = self._loaded()
+        try:
+            tables.write(plan, network.addresses())
+        except (OSError, OffloadError) as error:
+            tables.drop()
+            raise OffloadError(f"the plan cannot be written: {error}") from error
+        self._life.done("prepare")
+        self._pending = Prepared(generation, plan, settings)
+        return self._pending
+
+    def commit(self, prepared: Prepared) -> None:
+        """One store changes over."""
+        self._is_pending("commit", prepared)
+        self._loaded().switch()
+        self._life.done("commit")
+        self._pending = None
+
+    def abort(self, prepared: Prepared) -> None:
+        """Forget what was written."""
+        self._is_pending("abort", prepared)
+        self._loaded().drop()
+        self._life.done("abort")
+        self._pending = None
+
+    def usable(self, service: str, addresses: Collection[Address] | None) -> None:
+        """Write the service's table anew."""
+        self._life.check("usable")
+        try:
+            self._loaded().set_usable(service, addresses)
+        except OSError as error:
+            raise OffloadError(f"service {service!r}: {error}") from error
+        self._life.done("usable")
+
+    def counters(self) -> Counters:
+        """Sums over all CPUs since the programs were loaded."""
+        self._life.check("counters")
+        try:
+            events = read_events(self._folder, EVENTS)
+        except OSError as error:
+            raise OffloadError(f"the counters cannot be read: {error}") from error
+        interfaces = {name: Attachment("tc", "tcx") for name in self._links}
+        return Counters(events=events, gauges=Gauges(interfaces=interfaces))
+
+    def stop(self, *, detach: bool) -> None:
+        """With `detach` nothing is left."""
+        self._life.done("stop")
+        self._pending = None
+        if self._tables is not None:
+            self._tables.close()
+            self._tables = None
+        for link in self._links.values():
+            os.close(link)
+        self._links.clear()
+        if detach:
+            self._remove()
+
+    # --- pieces ---
+
+    def _loaded(self) -> Tables:
+        if self._tables is None:
+            raise OffloadError("nothing is loaded")
+        return self._tables
+
+    def _is_pending(self, call: str, prepared: Prepared) -> None:
+        self._life.check(call)
+        if prepared is not self._pending:
+            raise OffloadError(f"{call} of generation {prepared.generation}, which is not the one that was prepared")
+
+    def _load(self) -> None:
+        self._remove()  # of a predecessor that could not
+        syscalls.mount_bpffs(ROOT)
+        self._folder.mkdir(mode=0o700)
+        sizes = {**SIZES, "CPUS": possible_cpus()}
+        command = [sys.executable, "-c", _LOADER, str(self._folder), *(f"{name}={n}" for name, n in sizes.items())]
+        done = subprocess.run(  # noqa: S603 - this interpreter and our own module
+            command, capture_output=True, text=True, timeout=LOAD_TIMEOUT, check=False
+        )
+        if done.returncode:
+            raise OffloadError(f"the programs cannot be loaded: {done.stderr.strip() or done.returncode}")
+
+    def _attach(self, settings: OffloadSettings) -> None:
+        known = network.interfaces()
+        program = syscalls.pinned(self._folder / "rauta_tc")
+        try:
+            for interface in _wanted(settings, known):
+                link = self._links[interface.name] = syscalls.attach(program, interface.index)
+                syscalls.pin(link, self._folder / f"link-{interface.index}")
+        finally:
+            os.close(program)
+        self._attached = frozenset(known[name].index for name in self._links)
+
+    def _remove(self) -> None:
+        """Whatever is pinned, and the file system itself if nobody else uses it. Raises OffloadError."""
+        for link in self._links.values():
+            os.close(link)
+        self._links.clear()
+        try:
+            syscalls.remove(self._folder)
+            syscalls.unmount_if_empty(ROOT)
+        except OSError as error:
+            raise OffloadError(f"{self._folder} cannot be removed: {error}") from error
+        with contextlib.suppress(OSError):
+            ROOT.rmdir()
+
+
+def _wanted(settings: OffloadSettings, known: Mapping[str, network.Interface]) -> list[network.Interface]:
+    """The interfaces that get a program: those that the file names, or all that are Ethernet and up."""
+    if not settings.interfaces:
+        return [interface for interface in known.values() if interface.ethernet and interface.up]
+    missing = [name for name in settings.interfaces if name not in known]
+    if missing:
+        raise OffloadError(f"offload.interfaces: there is no {', '.join(missing)}; there are {', '.join(known)}")
+    return [known[name] for name in settings.interfaces]
+
+
+def _nat_ports() -> range:
+    """Ports towards backends: not those that the host's own connections take."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    below, above = range(10_000, low), range(high + 1, 65_536)
+    found = below if len(below) >= len(above) else above
+    if len(found) < 1_000:
+        raise OffloadError(
+            f"net.ipv4.ip_local_port_range is {low} to {high}: that leaves less than 1000 ports for backends' sides"
+        )
+    return found

@@ -1,0 +1,278 @@
+"""Hosts on one machine: network namespaces joined by veth pairs, as few as a test needs. Needs root.
+
+client 10.203.1.2 --- 10.203.1.1 gateway 10.203.2.1 --- 10.203.2.2 b1
+                                         10.203.3.1 --- 10.203.3.2 b2
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import itertools
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+_numbers = itertools.count()
+
+GATEWAY = "10.203.1.1"
+CLIENT = "10.203.1.2"
+BACKENDS = ("10.203.2.2", "10.203.3.2")
+
+
+def run(*words: str) -> str:
+    """Run a command; its output. Raises CalledProcessError with what it said."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+class Host:
+    """A network namespace."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = Path("/run/netns") / name
+
+    def command(self, *words: str) -> list[str]:
+        """A command line that runs there. Not by `ip netns exec`, which would give it mounts of its own: what is pinned
+        in a BPF file system would end with the process."""
+        return ["nsenter", f"--net={self.path}", "--", *words]
+
+    def run(self, *words: str) -> str:
+        """Run a command there; its output."""
+        return run(*self.command(*words))
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Sockets that this thread makes meanwhile are there, and stay there."""
+        with Path("/proc/thread-self/ns/net").open() as home, self.path.open() as there:
+            _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(home.fileno())
+
+
+def _enter(fd: int) -> None:
+    if _libc.setns(fd, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+class Network:
+    """A client, a gateway and two backends."""
+
+    def __init__(self, tag: str) -> None:
+        self.client, self.gateway, self.b1, self.b2 = (Host(f"{tag}{name}") for name in ("c", "g", "b1", "b2"))
+        self.hosts = (self.client, self.gateway, self.b1, self.b2)
+
+    def connect(self, port: int = 8080, host: str = GATEWAY, timeout: float = 20.0) -> socket.socket:
+        """A connection from the client to the gateway."""
+        with self.client.inside():
+            return socket.create_connection((host, port), timeout=timeout)
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """The namespaces, for as long as they are used."""
+    found = Network(f"rt{os.getpid() % 100000}n{next(_numbers)}")
+    with ExitStack() as stack:
+        for host in found.hosts:
+            run("ip", "netns", "add", host.name)
+            stack.callback(run, "ip", "netns", "del", host.name)
+            host.run("ip", "link", "set", "lo", "up")
+        for number, host in enumerate((found.client, found.b1, found.b2), 1):
+            near, far = f"v{number}g", f"v{number}o"
+            ends = ("ip", "link", "add", near, "netns", found.gateway.name, "type", "veth")
+            run(*ends, "peer", "name", far, "netns", host.name)
+            found.gateway.run("ip", "addr", "add", f"10.203.{number}.1/24", "dev", near)
+            host.run("ip", "addr", "add", f"10.203.{number}.2/24", "dev", far)
+            found.gateway.run("ip", "link", "set", near, "up")
+            host.run("ip", "link", "set", far, "up")
+            host.run("ip", "route", "add", "default", "via", f"10.203.{number}.1")
+        found.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        yield found
+
+
+class Server:
+    """An HTTP backend of the standard library at port 80 of a host; keeps connections.
+
+    Its answers begin with its name; `/bytes/N` gives N bytes, `/chunked/N` the same in chunks, a POST the length and
+    hash of its body, and `/slow` waits for `release`.
+    """
+
+    def __init__(self, host: Host, name: str, port: int = 80) -> None:
+        self.name = name
+        self.requests: list[str] = []
+        self.peers: list[tuple[str, int]] = []
+        self.arrived = threading.Semaphore(0)
+        self.release = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1  # head and body in one segment
+
+            def do_GET(self) -> None:
+                server.note(self)
+                kind, _, count = self.path.partition("?")[0].lstrip("/").partition("/")
+                if kind == "slow":
+                    server.arrived.release()
+                    server.release.wait(20)
+                self.answer(body_of(server.name, int(count)) if count.isdigit() else server.name.encode(), kind)
+
+            do_HEAD = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - names of the standard library
+
+            def do_POST(self) -> None:
+                server.note(self)
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                self.answer(f"{server.name} {len(body)} {hashlib.sha256(body).hexdigest()}".encode(), "post")
+
+            do_PUT = do_PATCH = do_POST  # noqa: N815
+
+            def answer(self, body: bytes, kind: str) -> None:
+                self.send_response(200)
+                if kind == "chunked":
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    for at in range(0, len(body), 1000):
+                        piece = body[at : at + 1000]
+                        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                        self.wfile.flush()
+                    self.wfile.write(b"0\r\n\r\n")
+                else:
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    if self.command != "HEAD":
+                        self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        class Listening(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 1024
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # connections that were reset
+
+        with host.inside():
+            self._server = Listening(("0.0.0.0", port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def note(self, handler: BaseHTTPRequestHandler) -> None:
+        """A request has come."""
+        self.requests.append(f"{handler.command} {handler.path}")
+        self.peers.append((str(handler.client_address[0]), int(handler.client_address[1])))
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.release.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(20)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def body_of(name: str, size: int) -> bytes:
+    """What a backend answers at /bytes/SIZE: it differs from backend to backend and from place to place."""
+    line = b"".join(f"{name}:{number:08};".encode() for number in range(size // (len(name) + 10) + 1))
+    return line[:size]
+
+
+class Answer:
+    """A response, read from a socket."""
+
+    def __init__(self, status: int, head: bytes, body: bytes) -> None:
+        self.status = status
+        self.head = head
+        self.body = body
+
+
+class Client:
+    """A plain HTTP/1.1 client on one connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._data = b""
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", fields: Sequence[str] = (), host: str = "a.test"
+    ) -> Answer:
+        """One request and its response."""
+        self.send(method, path, body, fields, host)
+        return self.read(method)
+
+    def send(self, method: str, path: str, body: bytes = b"", fields: Sequence[str] = (), host: str = "a.test") -> None:
+        """One request."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *fields]
+        if body or method in ("POST", "PUT", "PATCH"):
+            lines.append(f"Content-Length: {len(body)}")
+        self.sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def read(self, method: str = "GET") -> Answer:
+        """The next response."""
+        while b"\r\n\r\n" not in self._data:
+            self._more()
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        status = int(head[9:12])
+        fields = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
+        }
+        if method == "HEAD" or status in (204, 304):
+            return Answer(status, head, b"")
+        if fields.get(b"transfer-encoding") == b"chunked":
+            return Answer(status, head, self._chunks())
+        length = int(fields[b"content-length"])
+        while len(self._data) < length:
+            self._more()
+        body, self._data = self._data[:length], self._data[length:]
+        return Answer(status, head, body)
+
+    def _chunks(self) -> bytes:
+        found = b""
+        while True:
+            while b"\r\n" not in self._data:
+                self._more()
+            line, _, self._data = self._data.partition(b"\r\n")
+            size = int(line, 16)
+            while len(self._data) < size + 2:
+                self._more()
+            found += self._data[:size]
+            self._data = self._data[size + 2 :]
+            if not size:
+                return found
+
+    def _more(self) -> None:
+        data = self.sock.recv(1 << 16)
+        if not data:
+            raise EOFError(f"the connection ended; what had come was {self._data!r}")
+        self._data += data
+
+    def close(self) -> None:
+        """End the connection."""
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
