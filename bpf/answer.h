@@ -73,6 +73,7 @@ INLINE int refuse(struct __sk_buff *skb, struct scratch *s, struct flow *flow, s
 	nats.delete(&s->key);
 	__builtin_memset(&flow->nat, 0, sizeof(flow->nat));
 	flow->state = LOCAL;
+	flow->packets[0] = flow->packets[1] = 0; /* tier 3 counts it */
 	s->partial = is_partial(skb);
 	swap_macs(&s->out.eth, flow->client_macs);
 	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
@@ -106,7 +107,7 @@ INLINE int challenge(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	made.seq = s->ack;
 	made.flags = RST;
 	made.header = 20;
-	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
+	swap_macs_of(skb, &s->out.eth);
 	if (bpf_skb_change_tail(skb, OPTIONS, 0))
 		return TC_ACT_SHOT;
 	write_headers(&s->out, &made, s->partial);
@@ -148,9 +149,11 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 	flow->ts_delta = s->tsval - flow->our_tsval;
 	mss = s->mss < 1460 ? s->mss : 1460;
 	flow->state = BOUND;
+	flow->since = 0;
 	count(BACKEND_ACCEPTED);
 	s->partial = is_partial(skb);
-	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
+	swap_macs_of(skb, &s->out.eth);
+	__builtin_memcpy(flow->backend_macs, &s->out.eth, 12);
 	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
 	s->out.options[1] = htonl(flow->client_tsval);
 	s->out.options[2] = htonl(s->tsval);
@@ -159,7 +162,7 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 	made.sport = flow->nat.dport;
 	made.dport = flow->nat.sport;
 	made.ack = s->seq + 1;
-	made.window = flow->window;
+	made.window = flow->backend_wscale == NO_WSCALE ? unscaled(flow) : flow->window;
 	s->piece = (mss - (flow->timestamps ? 12 : 0)) & ~3U;
 	return replay(skb, s, flow, stash, &made, flow->backend_ifindex, 0);
 }

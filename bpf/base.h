@@ -32,6 +32,8 @@
 #define TC_ACT_SHOT 2
 #endif
 
+#define MS 1000000ULL /* in ns */
+
 #define FIN 0x01
 #define SYN 0x02
 #define RST 0x04
@@ -44,6 +46,8 @@ static long (*const raw_check_syncookie)(struct iphdr *, struct tcphdr *) = (voi
 static void *(*const skc_lookup_tcp)(void *, void *, u32, u64, u64) = (void *)99;
 static void *(*const skc_to_tcp_sock)(void *) = (void *)137;
 static long (*const sk_release)(void *) = (void *)86;
+static long (*const redirect_neigh)(u32, void *, int, u64) = (void *)152;
+static u64 (*const coarse_ns)(void) = (void *)160; /* as ktime, by ticks: a tenth of the cost */
 
 /* Not a helper but a kfunc: the loader finds the call by this number and makes it one. */
 struct reqsk_attrs {

@@ -10,7 +10,17 @@
 #include "lookup.h"
 #include "options.h"
 
-#define RESEND_WITHIN 150000000ULL /* ns: a retransmission in this time resends the SYN, a later one hands over */
+#define RESEND_WITHIN (150 * MS) /* a retransmission in this time resends the SYN, a later one hands over */
+
+/* The client's window, as it is told where nothing is scaled: in a SYN, and to a backend that does not scale. */
+INLINE u16 unscaled(struct flow *flow)
+{
+	u32 window = flow->window;
+
+	if (flow->client_wscale != NO_WSCALE)
+		window <<= flow->client_wscale;
+	return window > 65535 ? 65535 : window;
+}
 
 /* The SYN of a flow that is BINDING. The packet is rebuilt from whatever it was. */
 INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
@@ -24,11 +34,10 @@ INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	made.dport = flow->nat.sport;
 	made.seq = flow->head_seq - 1;
 	made.flags = SYN;
-	made.window = 65535;
+	made.window = unscaled(flow);
 	made.header = flow->timestamps ? 40 : 24;
 	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
 		return TC_ACT_SHOT;
-	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
 	s->out.options[0] = htonl(0x02040000 | flow->mss);
 	if (flow->timestamps) {
 		s->out.options[1] = htonl((flow->sack ? 0x04020000 : 0x01010000) | 0x080a);
@@ -40,7 +49,34 @@ INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	write_headers(&s->out, &made, partial);
 	if (store_headers(skb, &s->out, made.header))
 		return TC_ACT_SHOT;
-	return bpf_redirect(flow->backend_ifindex, 0);
+	return redirect_neigh(flow->backend_ifindex, 0, 0, 0);
+}
+
+/* Whether the payload at hand, which has been copied to `at` in the stash, came as it was sent: it will get a checksum
+ * of ours, which must not make a broken segment look whole. Spoils the packet's own. */
+INLINE bool is_intact(struct __sk_buff *skb, struct scratch *s, struct stash *stash, u64 at, u64 size)
+{
+	u64 header = opaque(s->header), rounded, sum;
+
+	if (header < 20 || header > 60)
+		return false;
+	__builtin_memset(s->options, 0, sizeof(s->options));
+	if (bpf_skb_load_bytes(skb, L4, s->options, header) < 0)
+		return false;
+	if (is_partial(skb))
+		return true; /* it never was on a wire */
+	at = opaque(at) & (STASH_BYTES - 1);
+	size = opaque(size) & (2 * STASH_BYTES - 1);
+	if (size < 1 || at + size > STASH_BYTES)
+		return false;
+	*(u32 *)(stash->bytes + at + size) = 0; /* sums are of whole words */
+	rounded = opaque((size + 3) & ~3ULL) & (2 * STASH_BYTES - 4);
+	if (rounded < 4)
+		return false;
+	sum = (u32)bpf_csum_diff(0, 0, (u32 *)s->options, 60, 0);
+	sum += (u32)bpf_csum_diff(0, 0, (u32 *)(stash->bytes + at), rounded, 0);
+	sum += (u64)s->key.saddr + s->key.daddr + htons(IPPROTO_TCP) + htons(header + size);
+	return fold16(sum) == 0xffff;
 }
 
 /* A slot of the stash for this packet's payload. */
@@ -58,7 +94,10 @@ INLINE bool stash_request(struct __sk_buff *skb, struct scratch *s)
 	if (!stash || bpf_skb_load_bytes(skb, s->offset, stash->bytes, size) < 0)
 		return false;
 	stash->stamp = s->stamp;
-	return true;
+	if (is_intact(skb, s, stash, 0, size))
+		return true;
+	count(DROP_CHECKSUM);
+	return false;
 }
 
 /* The flow in s->flow (EST) gets a backend of `service`. False: tier 3 has to do it. Then nothing is left behind. */
@@ -69,19 +108,16 @@ INLINE bool choose_backend(struct __sk_buff *skb, struct scratch *s, struct conf
 	s32 place = backend_of(s, service);
 	u64 at;
 
-	if (place < 0)
+	if (place < 0) {
+		count(MISS_NO_BACKEND);
 		return false;
+	}
 	at = opaque(place) & (MAX_BACKENDS - 1);
 	backend = &service->backend[at];
 	flow->nat.saddr = backend->address;
 	flow->nat.sport = backend->port;
-	flow->nat.daddr = 0;
 	flow->service = service->id;
-	if (!backend->address)
-		return false;
-	if (backend->mss && backend->mss < flow->mss)
-		flow->mss = backend->mss;
-	flow->backend_ifindex = route_to(skb, flow->nat.saddr, &flow->nat.daddr, flow->backend_macs);
+	flow->backend_ifindex = route_to(skb, flow->nat.saddr, &flow->nat.daddr);
 	if (!flow->backend_ifindex) {
 		count(MISS_NO_ROUTE);
 		return false;
@@ -93,17 +129,26 @@ INLINE bool choose_backend(struct __sk_buff *skb, struct scratch *s, struct conf
 	return true;
 }
 
-/* A request that the kernel answers, of a flow that is EST. */
-INLINE int bind(struct __sk_buff *skb, struct scratch *s, struct config *config, struct service *service)
+/* Put s->flow, which is BINDING, in the place of what is known of the connection, if this CPU is the first to do it. */
+INLINE bool store_binding(struct scratch *s, bool known)
+{
+	if (known && flows.delete(&s->key))
+		return false;
+	return !flows.insert(&s->key, &s->flow);
+}
+
+/* A request that the kernel answers, of a flow that is new or EST (`known`). */
+INLINE int bind(struct __sk_buff *skb, struct scratch *s, bool known)
 {
 	struct flow *flow = &s->flow;
 
 	flow->state = BINDING;
-	flow->route = s->route;
-	flow->tier = s->tier;
-	flow->method = s->method;
+	flow->request.route = s->route;
+	flow->request.method = s->method;
+	flow->request.tier = s->tier;
 	flow->head_seq = s->seq;
 	flow->next_head = s->seq + s->end + s->body;
+	flow->client_next = s->seq + s->length;
 	flow->server_seq = flow->answered = flow->response = s->ack;
 	flow->framing = WAITING;
 	flow->window = s->window;
@@ -111,16 +156,17 @@ INLINE int bind(struct __sk_buff *skb, struct scratch *s, struct config *config,
 	flow->client_tsval = s->tsval;
 	flow->our_tsval = s->tsecr;
 	flow->since = bpf_ktime_get_ns();
-	flow->retries = 0;
+	flow->stashed = s->length;
+	count_packet(s, flow, 0);
 	if (!stash_request(skb, s)) {
 		nats.delete(&flow->nat);
 		return TC_ACT_SHOT;
 	}
 	flow->slot = s->slot;
 	flow->stamp = s->stamp;
-	flow->stashed = s->length;
-	if (flows.update(&s->key, flow)) {
+	if (!store_binding(s, known)) {
 		nats.delete(&flow->nat);
+		count(DROP_RACE);
 		return TC_ACT_SHOT;
 	}
 	count(BOUND_TO_BACKEND);
@@ -147,7 +193,13 @@ INLINE int stash_more(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 		return TC_ACT_SHOT;
 	if (bpf_skb_load_bytes(skb, s->offset, stash->bytes + at, size) < 0)
 		return TC_ACT_SHOT;
+	if (!is_intact(skb, s, stash, at, size)) {
+		count(DROP_CHECKSUM);
+		return TC_ACT_SHOT;
+	}
+	count_packet(s, flow, 0);
 	flow->stashed += size;
+	flow->client_next = s->seq + size;
 	count(STASHED);
 	return TC_ACT_SHOT;
 }

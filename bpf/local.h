@@ -87,6 +87,7 @@ INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow
 	made.header = 20;
 	out = flow->backend_ifindex;
 	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
+	count_traffic(s, &s->flow, 0);
 	nats.delete(&flow->nat);
 	__builtin_memset(&s->flow.nat, 0, sizeof(s->flow.nat));
 	s->flow.state = LOCAL;

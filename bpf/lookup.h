@@ -113,4 +113,21 @@ INLINE s32 backend_of(struct scratch *s, struct service *service)
 	return hash < MAGLEV_SLOTS ? table->slot[hash] & (MAX_BACKENDS - 1) : -1;
 }
 
+/* Whether a service still has the flow's backend, and it may get requests. */
+INLINE bool still_serves(struct scratch *s, struct service *service, struct flow *flow)
+{
+	s->piece = 0;
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < MAX_BACKENDS && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u64 at = opaque(s->piece) & (MAX_BACKENDS - 1);
+		struct backend *backend = &service->backend[at];
+
+		if (service->usable >> at & 1 && backend->address == flow->nat.saddr && backend->port == flow->nat.sport)
+			return true;
+		s->piece = at + 1;
+	}
+	return false;
+}
+
 #endif /* RAUTA_LOOKUP_H */

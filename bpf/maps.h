@@ -33,7 +33,8 @@ struct listener_key {
 struct listener {
 	u32 number; /* with the parity: the first part of a host's key */
 	u32 other;  /* who owns the hosts that no entry claims; 0: nobody */
-	u16 mss;    /* what clients are offered */
+	u32 id;     /* as a route's */
+	u16 mss;    /* what clients are offered, and the most that backends are */
 	u16 pad;
 };
 
@@ -80,13 +81,13 @@ struct route {
 struct backend {
 	u32 address;
 	u16 port;
-	u16 mss;
+	u16 pad;
 };
 struct service {
 	u32 id; /* as a route's */
 	u32 maglev;
 	u32 by_address;
-	u32 usable; /* 0: tier 3 says so to its clients */
+	u32 usable; /* a bit for each backend; 0: tier 3 says so to its clients */
 	struct backend backend[MAX_BACKENDS];
 };
 struct maglev {
@@ -116,33 +117,50 @@ enum state {
 	BINDING, /* a backend and a port are chosen, a SYN is on its way, the request is stashed */
 	BOUND,   /* packets are translated */
 	LOCAL,   /* given to tier 3; its socket does not exist yet */
-	CLOSING, /* both have ended, or one has reset */
 };
 
+/* Of the response that is under way: see response.h. */
+enum framing { WAITING = 0, KNOWN, CHUNKED, UNKNOWN };
+
+struct request { /* what is counted of it when its response comes */
+	u32 route;   /* its id */
+	u8 method;   /* its column */
+	u8 tier;
+	u16 pad;
+};
+#define QUEUED 4 /* requests behind the one that is being answered */
+
 struct flow {
-	struct tuple nat;  /* the backend's packets: from the backend, to rauta's address and port */
-	u64 since;         /* ns; BINDING: the SYN went out; CLOSING: the end */
+	struct tuple nat;       /* the backend's packets: from the backend, to rauta's address and port */
+	u64 since;              /* ns; BINDING: the first SYN went out; BOUND: a request has been waiting for its turn; or 0 */
 	u32 state;
-	u32 service, route; /* their ids */
-	u32 delta;         /* the backend's sequence numbers less those that the client sees */
-	u32 ts_delta;      /* the same of time stamps */
-	u32 server_seq;    /* the next that the client expects, when the backend was chosen */
-	u32 head_seq;      /* where the request's head starts that is being bound or was last seen */
-	u32 next_head;     /* where the next head may start */
-	u32 answered;      /* the end of what the backend has sent, as the client counts */
-	u32 response;      /* as the client counts: where the response is to start (WAITING) or ends (KNOWN) */
-	u32 stashed;       /* bytes; BINDING */
-	u32 slot, stamp;   /* of the stash */
+	u32 listener, service;  /* their ids */
+	u32 first_seq;          /* the client's first byte: tells a late duplicate from a new connection */
+	u32 delta;              /* the backend's sequence numbers less those that the client sees */
+	u32 ts_delta;           /* the same of time stamps */
+	u32 server_seq;         /* the next that the client expects, when the backend was chosen */
+	u32 head_seq;           /* where the request's head starts that is being bound or handed over */
+	u32 next_head;          /* where the next head may start */
+	u32 client_next;        /* the end of what the client has sent */
+	u32 answered;           /* the end of what the backend has sent, as the client counts */
+	u32 response;           /* how far the response is known, as the client counts: see response.h */
+	u32 chunk;              /* CHUNKED: the size that is being read */
+	u32 stashed;            /* bytes; BINDING */
+	u32 slot, stamp;        /* of the stash */
 	u32 client_tsval, our_tsval;
 	u32 client_ifindex, backend_ifindex;
-	u32 retries;
-	u16 mss, window;   /* the client's, from its last packet before the backend was chosen */
+	u32 packets[2], bytes[2]; /* from the client, from the backend; not yet counted in `requests` */
+	u16 mss, window;        /* the client's, from its last packet before the backend was chosen */
+	u16 code;               /* the status of the last response */
 	u8 timestamps, sack;
 	u8 client_wscale, backend_wscale; /* NO_WSCALE: none */
-	u8 method;         /* of the request in flight: its column */
-	u8 framing;        /* of its response */
-	u8 ended;          /* FIN seen: CLIENT_ENDED, BACKEND_ENDED */
-	u8 tier;
+	u8 framing;
+	u8 phase;               /* CHUNKED: see response.h */
+	u8 skipped;             /* bytes behind `response` have been passed on before it was known */
+	u8 ended;               /* FIN seen: CLIENT_ENDED, BACKEND_ENDED */
+	u8 retries;             /* challenges of the backend that were answered */
+	u8 queued;
+	struct request request, queue[QUEUED]; /* the one that is being answered, and those behind it */
 	u8 client_macs[12], backend_macs[12];
 };
 #define NO_WSCALE 255
@@ -150,11 +168,23 @@ struct flow {
 #define CLIENT_ENDED 1
 #define BACKEND_ENDED 2
 
-/* Of the response to the request in flight: its head is to come; its end is known; it is not, nor will it be. */
-enum framing { WAITING = 0, KNOWN, UNKNOWN };
-
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, FLOWS);
 BPF_TABLE("lru_hash", struct tuple, struct tuple, nats, FLOWS);
+
+/* Client's tuple -> first_seq of its last connection, which is over. A late duplicate of the first segment still has a
+ * valid cookie, and must not be a request once more. */
+BPF_TABLE("lru_hash", struct tuple, u32, closed, FLOWS);
+
+/* What was served. Ids, not numbers, so that counters go on over generations. Written by programs, read by rauta. */
+struct request_key {
+	u32 listener, route, service;
+	u16 code;
+	u8 method, tier;
+};
+struct traffic {
+	u64 requests, packets, bytes;
+};
+BPF_TABLE("lru_percpu_hash", struct request_key, struct traffic, requests, REQUESTS);
 
 /* The stash is a ring of slots per CPU: nothing is freed, nothing leaks; a slot that has been taken over meanwhile has
  * another stamp. */
@@ -183,12 +213,14 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	struct flow flow; /* one that is being made */
 	struct tuple key;
 	u32 seq, ack, length, offset, header; /* of payload: its length, where it starts; of TCP: the header's length */
-	u32 window, flags, listener, tsval, tsecr, timestamps;
+	u32 window, flags, tsval, tsecr, timestamps;
 	u32 mss, wscale, sack; /* options of a SYN */
 	/* a head, parsed */
-	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, reason, row;
-	u32 route, service, tier, piece, partial, slot, stamp;
+	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, row;
+	u32 route, service, tier, piece, partial, slot, stamp, mss_limit, listener_id;
+	u32 window_at, window_size; /* of s->head: the part of the payload that is there */
 	u32 zero;
+	struct request_key counted;
 	u8 options[64];
 	struct path_key path;
 	struct prefix_key prefix;

@@ -122,24 +122,32 @@ INLINE void swap_macs(void *to, const void *from)
 	__builtin_memcpy(to + 6, both, 6);
 }
 
-/* The way to a destination: its interface (0: there is none now) and Ethernet addresses, and the address that this host
- * speaks from. */
-INLINE u32 route_to(struct __sk_buff *skb, u32 daddr, u32 *saddr, u8 *macs)
+/* The packet's own Ethernet addresses, swapped: the way back. */
+INLINE void swap_macs_of(struct __sk_buff *skb, void *to)
+{
+	u8 both[12] = {};
+
+	bpf_skb_load_bytes(skb, 0, both, 12);
+	swap_macs(to, both);
+}
+
+#define FIB_SKIP_NEIGH 4
+#define FIB_SRC 16
+
+/* The interface that leads to a destination (0: there is none now), and the address that this host speaks from there.
+ * Who the next hop is, redirect_neigh finds out, which also resolves it. */
+INLINE u32 route_to(struct __sk_buff *skb, u32 daddr, u32 *saddr)
 {
 	struct bpf_fib_lookup fib = {};
 
 	fib.family = 2; /* AF_INET */
 	fib.l4_protocol = IPPROTO_TCP;
-	fib.ipv4_src = *saddr;
 	fib.ipv4_dst = daddr;
 	fib.ifindex = skb->ingress_ifindex;
 	/* tot_len stays 0: of a super-packet it would be over every MTU. */
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), *saddr ? 0 : 16 /* BPF_FIB_LOOKUP_SRC */))
+	if (bpf_fib_lookup(skb, &fib, sizeof(fib), FIB_SRC | FIB_SKIP_NEIGH))
 		return 0;
-	if (!*saddr)
-		*saddr = fib.ipv4_src;
-	__builtin_memcpy(macs, fib.dmac, 6);
-	__builtin_memcpy(macs + 6, fib.smac, 6);
+	*saddr = fib.ipv4_src;
 	return fib.ifindex;
 }
 

@@ -82,17 +82,18 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 }
 
 /* A packet of no flow: an ACK that brings a cookie back makes one, in s->flow. 0: made; else what becomes of the
- * packet, less one. */
+ * packet, plus one. */
 #define MADE 0
 #define THEN(action) ((action) + 1)
 
-INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s)
+INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s, struct listener *listener)
 {
 	void *end;
 	struct ethhdr *eth;
 	struct iphdr *ip;
 	struct tcphdr *tcp;
 	struct flow *flow = &s->flow;
+	u32 *last;
 	s64 mss, own;
 
 	if ((s->flags & (ACK | SYN | RST)) != ACK || is_owned_here(skb, &s->key)) {
@@ -112,12 +113,18 @@ INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s)
 		count(PASS_UNKNOWN);
 		return THEN(TC_ACT_OK); /* the stack resets it */
 	}
+	last = closed.lookup(&s->key);
+	if (last && *last == s->seq) {
+		count(DROP_LATE);
+		return THEN(TC_ACT_SHOT);
+	}
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->state = EST;
-	flow->mss = mss < 536 ? 536 : mss;
+	flow->listener = listener->id;
+	flow->mss = mss < 536 ? 536 : mss > listener->mss ? listener->mss : mss;
 	flow->client_wscale = NO_WSCALE;
 	flow->server_seq = flow->answered = s->ack;
-	flow->next_head = s->seq;
+	flow->first_seq = flow->next_head = flow->client_next = s->seq;
 	read_timestamps(skb, s);
 	if (s->timestamps) {
 		u32 bits = s->tsecr & ((1 << TS_BITS) - 1);
@@ -127,9 +134,38 @@ INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s)
 		flow->client_wscale = (bits & 15) == TS_NO_WSCALE ? NO_WSCALE : bits & 15;
 	}
 	flow->client_ifindex = skb->ifindex;
-	LINEAR(skb, OPTIONS, eth, ip, tcp, end, THEN(TC_ACT_SHOT));
-	swap_macs(flow->client_macs, eth);
+	swap_macs_of(skb, flow->client_macs);
 	return MADE;
+}
+
+/* An ACK for the client of a flow that is EST: its keepalive probe wants one. */
+INLINE int acknowledge(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct segment made = {};
+	u32 partial;
+
+	read_timestamps(skb, s);
+	partial = is_partial(skb);
+	made.saddr = s->key.daddr;
+	made.daddr = s->key.saddr;
+	made.sport = s->key.dport;
+	made.dport = s->key.sport;
+	made.seq = flow->server_seq;
+	made.ack = flow->next_head;
+	made.flags = ACK;
+	made.window = flow->client_wscale == NO_WSCALE ? OUR_WINDOW : OUR_WINDOW >> OUR_WSCALE;
+	made.header = flow->timestamps ? 32 : 20;
+	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
+	s->out.options[1] = htonl(timestamp_with(flow->client_wscale, flow->sack));
+	s->out.options[2] = htonl(s->tsval);
+	swap_macs_of(skb, &s->out.eth);
+	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
+		return TC_ACT_SHOT;
+	write_headers(&s->out, &made, partial);
+	if (store_headers(skb, &s->out, made.header))
+		return TC_ACT_SHOT;
+	count(PROBE_ANSWERED);
+	return bpf_redirect(skb->ifindex, 0);
 }
 
 #endif /* RAUTA_SYN_H */

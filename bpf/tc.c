@@ -87,24 +87,51 @@ INLINE bool read_packet(struct __sk_buff *skb, struct scratch *s)
 	return true;
 }
 
-/* Both have ended and the last end is acknowledged, or one has reset: the flow and its port are free. */
-INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow, u32 whose)
+/* A packet of the flow has been passed on: is it over? `whose` is CLIENT_ENDED or BACKEND_ENDED, `seq` the packet's as
+ * its receiver counts, `next` the end of what that sender had sent before. A reset counts only if its receiver must obey
+ * it (RFC 5961 3.2): anybody can send one. */
+INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow, u32 whose, u32 seq, u32 next)
 {
 	if (s->flags & RST) {
+		if (seq != next)
+			return;
 		count(ENDED_BY_RESET);
-		forget(client, flow);
+		forget(s, client, flow);
 	} else if (s->flags & FIN) {
-		flow->ended |= whose;
+		if (seq + s->length == next)
+			flow->ended |= whose;
 	} else if (flow->ended == (CLIENT_ENDED | BACKEND_ENDED) && !s->length) {
 		count(ENDED);
-		forget(client, flow);
+		forget(s, client, flow);
 	}
+}
+
+#define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
+
+/* Whether a packet of the client is one of the connection that the flow is about. */
+INLINE bool is_near(struct scratch *s, struct flow *flow)
+{
+	return s->seq - flow->client_next + WINDOW_MOST < 2 * WINDOW_MOST &&
+	       flow->answered - s->ack + WINDOW_MOST < 2 * WINDOW_MOST;
+}
+
+/* A packet of the client that goes to the backend. */
+INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	u32 end = s->seq + s->length, next = flow->client_next;
+	int action;
+
+	if (before(next, end))
+		flow->client_next = next = end;
+	count_packet(s, flow, 0);
+	action = to_backend(skb, s, flow);
+	note_end(s, &s->key, flow, CLIENT_ENDED, s->seq, next);
+	return action;
 }
 
 INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 {
 	struct flow *flow = flows.lookup(&s->key);
-	int action;
 
 	if ((s->flags & (SYN | ACK)) == SYN) {
 		programs.call(skb, ON_SYN);
@@ -116,32 +143,35 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 	}
 	if (flow->state == LOCAL)
 		return to_tier_3(skb, s, flow);
+	if (!is_near(s, flow)) {
+		programs.call(skb, ON_REQUEST); /* a new connection, or a stranger */
+		return TC_ACT_OK;
+	}
 	if (flow->state == BINDING) {
-		if (s->flags & RST) {
-			forget(&s->key, flow);
+		if ((s->flags & RST) && s->seq == flow->client_next) {
+			count(ENDED_BY_RESET);
+			forget(s, &s->key, flow);
 			return TC_ACT_SHOT;
 		}
-		if (!s->length)
+		if (!s->length || (s->flags & RST))
 			return TC_ACT_SHOT;
 		if (s->seq != flow->head_seq)
 			return stash_more(skb, s, flow);
 		programs.call(skb, ON_REQUEST);
 		return TC_ACT_OK;
 	}
-	if (s->length && !before(s->seq + s->length, flow->next_head + 1)) {
+	if (s->length && before(flow->next_head, s->seq + s->length)) {
 		programs.call(skb, ON_REQUEST); /* it reaches beyond the request */
 		return TC_ACT_OK;
 	}
-	action = to_backend(skb, s, flow);
-	note_end(s, &s->key, flow, CLIENT_ENDED);
-	return action;
+	return forward(skb, s, flow);
 }
 
 INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *found)
 {
 	struct tuple client = *found;
 	struct flow *flow = flows.lookup(&client);
-	u32 start, end;
+	u32 start, end, next;
 	int action;
 
 	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr) {
@@ -156,13 +186,19 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 	if (flow->state != BOUND)
 		return TC_ACT_SHOT;
 	start = s->seq - flow->delta;
+	if (s->length && !walk_response(skb, s, flow, start)) {
+		count(DROP_OVERTAKEN);
+		return TC_ACT_SHOT;
+	}
 	end = start + s->length + (s->flags & FIN ? 1 : 0);
-	if (s->length && flow->framing == WAITING && start == flow->response)
-		frame_response(skb, s, flow, start);
-	if (before(flow->answered, end))
+	next = flow->answered;
+	if (before(next, end) && !(s->flags & RST))
 		flow->answered = end;
+	if (before(next, start + s->length))
+		next = start + s->length;
+	count_packet(s, flow, 1);
 	action = to_client(skb, s, flow, &client);
-	note_end(s, &client, flow, BACKEND_ENDED);
+	note_end(s, &client, flow, BACKEND_ENDED, start, next);
 	return action;
 }
 
@@ -224,11 +260,82 @@ INLINE u32 decide(struct __sk_buff *skb, struct scratch *s, struct config *confi
 	return number;
 }
 
-/* The next request of a flow that is bound. */
+/* Neither side can go on: both get a reset, the client from its own packet. */
+INLINE int reset_both(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct segment made = {};
+	u32 out = flow->backend_ifindex;
+
+	made.saddr = flow->nat.daddr;
+	made.daddr = flow->nat.saddr;
+	made.sport = flow->nat.dport;
+	made.dport = flow->nat.sport;
+	made.seq = s->seq;
+	made.flags = RST;
+	made.header = 20;
+	s->partial = is_partial(skb);
+	if (bpf_skb_change_tail(skb, OPTIONS, 0))
+		return TC_ACT_SHOT;
+	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
+	write_headers(&s->out, &made, s->partial);
+	if (store_headers(skb, &s->out, 20))
+		return TC_ACT_SHOT;
+	bpf_clone_redirect(skb, out, 0);
+	made.saddr = s->key.daddr;
+	made.daddr = s->key.saddr;
+	made.sport = s->key.dport;
+	made.dport = s->key.sport;
+	made.seq = s->ack;
+	__builtin_memcpy(&s->out.eth, flow->client_macs, 12);
+	write_headers(&s->out, &made, s->partial);
+	if (store_headers(skb, &s->out, 20))
+		return TC_ACT_SHOT;
+	out = flow->client_ifindex;
+	count(RESET_UNKNOWN_END);
+	forget(s, &s->key, flow);
+	return bpf_redirect(out, 0);
+}
+
+#define PATIENCE (2000 * MS) /* that a request waits for the end of a response which nobody can tell */
+
+/* A request that has to leave its backend before the response to the last one is known to be over: dropped, TCP brings
+ * it again. Where the end cannot be known, and the connection is kept all the same, that would be for ever. */
+INLINE int not_yet(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	u64 now = coarse_ns();
+
+	count(DROP_NOT_YET);
+	if (flow->framing != UNKNOWN || flow->ended)
+		return TC_ACT_SHOT;
+	if (!flow->since)
+		flow->since = now;
+	return now - flow->since < PATIENCE ? TC_ACT_SHOT : reset_both(skb, s, flow);
+}
+
+/* The next request of a flow that is bound, and stays where it is. */
+INLINE int same_service(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct request made = { .route = s->route, .method = s->method, .tier = s->tier };
+	u32 queued = flow->queued;
+
+	if (is_complete(flow)) {
+		start_request(s, flow, &made);
+	} else if (queued < QUEUED) {
+		flow->queue[queued & (QUEUED - 1)] = made;
+		flow->queued = queued + 1;
+	} else {
+		count(DROP_QUEUE);
+		return TC_ACT_SHOT;
+	}
+	count(HIT_NEXT - 1 + s->tier);
+	flow->next_head = s->seq + s->end + s->body;
+	flow->since = 0;
+	return forward(skb, s, flow);
+}
+
 INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct config *config, struct flow *flow)
 {
 	struct service *service;
-	int action;
 
 	if (s->seq != flow->next_head) {
 		count(DROP_SPANS);
@@ -236,77 +343,81 @@ INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct conf
 	}
 	if (decide(skb, s, config)) {
 		service = services.lookup(&s->service);
-		if (service && service->id == flow->service) {
-			count(HIT_NEXT - 1 + s->tier);
-			flow->next_head = s->seq + s->end + s->body;
-			/* One more while a response is under way: ends are not counted further. */
-			flow->framing = is_quiescent(flow, s->ack) ? WAITING : UNKNOWN;
-			flow->response = flow->answered;
-			flow->method = s->method;
-			flow->route = s->route;
-			action = to_backend(skb, s, flow);
-			note_end(s, &s->key, flow, CLIENT_ENDED);
-			return action;
-		}
+		if (service && service->id == flow->service && still_serves(s, service, flow))
+			return same_service(skb, s, flow);
 		count(MISS_OTHER_SERVICE);
 	}
-	if (!is_quiescent(flow, s->ack)) {
-		count(DROP_NOT_YET);
-		return TC_ACT_SHOT;
-	}
-	return hand_over_later(skb, s, flow);
+	return is_quiescent(flow, s->ack) ? hand_over_later(skb, s, flow) : not_yet(skb, s, flow);
 }
 
-int on_request(struct __sk_buff *skb)
+/* The head of a flow that is BINDING, again: the backend has not answered yet. */
+INLINE int head_again(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	struct scratch *s = the_scratch();
-	struct config *config = the_config();
-	struct service *service;
-	struct flow *flow;
-	int action;
+	if (bpf_ktime_get_ns() - flow->since < RESEND_WITHIN)
+		return send_syn(skb, s, flow);
+	count(BACKEND_SILENT);
+	nats.delete(&flow->nat);
+	return hand_over_first(skb, s, flow);
+}
 
-	if (!s || !config)
-		return TC_ACT_OK;
-	flow = flows.lookup(&s->key);
-	if (flow && flow->state == BOUND)
-		return on_next_request(skb, s, config, flow);
-	if (flow && flow->state == BINDING) { /* the head again */
-		if (bpf_ktime_get_ns() - flow->since < RESEND_WITHIN) {
-			s->flow = *flow;
-			return send_syn(skb, s, &s->flow);
-		}
-		count(BACKEND_SILENT);
-		nats.delete(&flow->nat);
-		__builtin_memset(&flow->nat, 0, sizeof(flow->nat));
-		return hand_over_first(skb, s, flow);
-	}
-	if (flow) {
-		if (s->flags & RST) {
-			flows.delete(&s->key);
-			return TC_ACT_SHOT;
-		}
-		if (s->seq != flow->next_head)
-			return TC_ACT_SHOT; /* a keepalive probe, or something from before */
-		s->flow = *flow;
-	} else {
-		action = accept_ack(skb, s);
-		if (action != MADE)
-			return action - 1;
-		count(ESTABLISHED);
-		if (!s->length && !(s->flags & FIN)) {
-			flows.insert(&s->key, &s->flow);
-			return TC_ACT_SHOT;
-		}
-	}
-	if (!s->length && !(s->flags & FIN))
-		return TC_ACT_SHOT;
+/* A packet of a client without a flow, or with one that is EST. */
+INLINE int first_request(struct __sk_buff *skb, struct scratch *s, struct config *config, bool known)
+{
+	struct service *service;
+
 	if (!s->length || !decide(skb, s, config))
 		return hand_over_first(skb, s, &s->flow);
 	service = services.lookup(&s->service);
 	if (!service || !choose_backend(skb, s, config, service))
 		return hand_over_first(skb, s, &s->flow);
 	count(HIT_FIRST - 1 + s->tier);
-	return bind(skb, s, config, service);
+	return bind(skb, s, known);
+}
+
+int on_request(struct __sk_buff *skb)
+{
+	struct scratch *s = the_scratch();
+	struct config *config = the_config();
+	struct listener *listener;
+	struct flow *flow;
+	int action;
+
+	if (!s || !config)
+		return TC_ACT_OK;
+	flow = flows.lookup(&s->key);
+	if (flow && flow->state == BOUND && is_near(s, flow))
+		return on_next_request(skb, s, config, flow);
+	if (flow && flow->state == BINDING && is_near(s, flow))
+		return head_again(skb, s, flow);
+	if (flow && flow->state == EST && s->seq - flow->next_head + 1 < 2) {
+		if ((s->flags & RST) && s->seq == flow->next_head) {
+			flows.delete(&s->key);
+			return TC_ACT_SHOT;
+		}
+		if (s->seq != flow->next_head)
+			return acknowledge(skb, s, flow); /* a keepalive probe: one byte back */
+		if (!s->length && !(s->flags & FIN))
+			return TC_ACT_SHOT;
+		s->flow = *flow;
+		return first_request(skb, s, config, true);
+	}
+	listener = listener_of(s, config);
+	if (!listener)
+		return TC_ACT_OK;
+	action = accept_ack(skb, s, listener);
+	if (action != MADE) /* of a flow that is somewhere else, only what has a cookie counts */
+		return flow ? TC_ACT_SHOT : action - 1;
+	if (flow) {
+		count(REPLACED);
+		nats.delete(&flow->nat);
+		flows.delete(&s->key);
+	}
+	count(ESTABLISHED);
+	if (!s->length && !(s->flags & FIN)) {
+		flows.insert(&s->key, &s->flow);
+		return TC_ACT_SHOT;
+	}
+	return first_request(skb, s, config, false);
 }
 
 int on_answer(struct __sk_buff *skb)

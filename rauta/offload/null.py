@@ -10,7 +10,7 @@ from rauta.offload.plans import Plan
 from rauta.offload.protocol import Counters, LifeCycle, OffloadError, Prepared
 from rauta.routing.settings import Address, OffloadSettings
 
-NOTHING_HERE: Final = "this version of rauta has no kernel offload"
+NOTHING_HERE: Final = "no offload is installed"
 
 
 class NullOffload:

@@ -5,57 +5,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-EVENTS: Final = (
+TOLD: Final[Mapping[str, str]] = {
     # the handshake with the client
-    "syn_answered",
-    "established",
-    "pass_owned",  # a local socket has the connection
-    "pass_options",
-    "pass_cookie",
-    "pass_unknown",  # no flow, no cookie: the stack resets it
-    "drop_early",  # a later segment came before the first
+    "syn_answered": "a SYN was answered by a cookie",
+    "established": "a client brought the cookie back",
+    "probe_answered": "a keepalive probe of a client that has sent no request yet",
+    "pass_owned": "a local socket has the connection",
+    "pass_options": "the options of a SYN could not be read",
+    "pass_cookie": "the kernel made no cookie",
+    "pass_unknown": "no flow and no cookie: the stack resets it",
+    "drop_early": "a later segment came before the first",
+    "drop_late": "the first segment of a connection that is over",
+    "replaced": "a client that has forgotten its connection made a new one",
     # requests: each pair is tier 1, tier 2
-    "hit_first",
-    "hit_first_2",
-    "hit_next",
-    "hit_next_2",
-    "miss_head",  # not complete in its first segment, or not plain
-    "miss_method",
-    "miss_path",
-    "miss_host",
-    "miss_unknown_host",
-    "miss_route",
-    "miss_other_service",  # of a connection that is bound already
-    "miss_no_route",  # no way to the backend is known
-    "miss_no_port",
-    "drop_spans",  # a segment that reaches from one request into the next
-    "drop_not_yet",  # the response before is not complete
+    "hit_first": "the first request of a connection, tier 1",
+    "hit_first_2": "the same, tier 2",
+    "hit_next": "a later request, tier 1",
+    "hit_next_2": "the same, tier 2",
+    "miss_head": "the head was not complete in its first segment, or not plain",
+    "miss_method": "a method that is always tier 3's",
+    "miss_path": "a path or query that is always tier 3's",
+    "miss_host": "a host that is always tier 3's, or none",
+    "miss_unknown_host": "a host without routes",
+    "miss_route": "the plan leaves the request to tier 3",
+    "miss_other_service": "a later request for another service or backend than the connection has",
+    "miss_no_backend": "no backend of the service may get requests",
+    "miss_no_route": "no route to the backend",
+    "miss_no_port": "no port was free towards the backend",
+    "drop_spans": "a segment that reaches from one request into the next",
+    "drop_not_yet": "the response before is not known to be over",
+    "drop_queue": "too many requests are waiting for their responses",
+    "reset_unknown_end": "the response before had no end that could be told",
     # the backend's handshake
-    "bound_to_backend",
-    "backend_accepted",
-    "backend_silent",
-    "refused",
-    "time_wait_reset",
-    "stashed",
-    "replayed",
-    "drop_stash",
-    "drop_stash_lost",
-    "drop_backend",
+    "bound_to_backend": "a backend was chosen, and asked",
+    "backend_accepted": "it took the connection",
+    "backend_silent": "it did not answer: tier 3 asks again",
+    "refused": "it refused: tier 3 asks again",
+    "time_wait_reset": "it still had the port's last connection, which was reset",
+    "stashed": "a segment was kept until the backend is there",
+    "replayed": "one that was kept has been sent",
+    "drop_stash": "a segment that could not be kept",
+    "drop_stash_lost": "what was kept has been overwritten",
+    "drop_checksum": "a segment whose checksum is wrong",
+    "drop_race": "another CPU has bound the connection meanwhile",
+    "drop_backend": "an answer of a backend that fits to nothing",
     # hand-over to tier 3
-    "local_assigned",
-    "local_failed",
-    "local_no_listener",
-    "handed_over_later",
-    "drop_not_head",
+    "local_assigned": "tier 3 got a connection",
+    "local_failed": "the kernel did not take it",
+    "local_no_listener": "nobody listens",
+    "handed_over_later": "of these, connections that had a backend",
+    "drop_not_head": "a segment of a connection that tier 3 does not have yet",
     # translation
-    "to_backend",
-    "to_client",
-    "orphan",
-    "ended",
-    "ended_by_reset",
-)
+    "to_backend": "packets to backends",
+    "to_client": "packets to clients",
+    "drop_overtaken": "a segment that has overtaken the one that frames it",
+    "orphan": "a packet of a backend to a connection that is gone",
+    "ended": "both sides have ended",
+    "ended_by_reset": "one side has reset",
+}
+EVENTS: Final = tuple(TOLD)
 
 
 def as_enum() -> str:

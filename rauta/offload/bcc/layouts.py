@@ -47,9 +47,9 @@ def listener_key(address: Address, parity: int) -> bytes:
     return _packed(address.host) + struct.pack("!H", address.port) + struct.pack("=H", parity)
 
 
-def listener(number: int, other: int, mss: int) -> bytes:
+def listener(number: int, other: int, identity: int, mss: int) -> bytes:
     """struct listener."""
-    return struct.pack("=IIHH", number, other, mss, 0)
+    return struct.pack("=IIIHH", number, other, identity, mss, 0)
 
 
 def host_key(listener_number: int, name: str) -> bytes:
@@ -91,8 +91,8 @@ def route(identity: int, shares: Sequence[tuple[int, int]], *, by_address: bool)
     return struct.pack(f"=IIII{2 * MAX_SHARES}I", identity, len(shares), by_address, total, *flat)
 
 
-def service(identity: int, table: int, backends: Sequence[Address], *, by_address: bool, usable: bool) -> bytes:
-    """struct service."""
+def service(identity: int, table: int, backends: Sequence[Address], *, by_address: bool, usable: int) -> bytes:
+    """struct service; `usable` has a bit for each backend."""
     packed = b"".join(_packed(item.host) + struct.pack("!H", item.port) + bytes(2) for item in backends)
     return struct.pack(f"=IIII{8 * MAX_BACKENDS}s", identity, table, by_address, usable, packed)
 
@@ -104,7 +104,7 @@ def maglev(slots: bytes) -> bytes:
 
 SIZES: Final = {  # key and value of each map
     "configs": (4, len(config(0, 0, 0))),
-    "listeners": (8, 12),
+    "listeners": (8, 16),
     "hosts": (4 + HOST_MAX, 4),
     "suffixes": (8 + HOST_MAX, 12),
     "paths": (4 + PATH_MAX, 16),

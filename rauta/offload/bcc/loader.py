@@ -35,6 +35,8 @@ MAPS: Final = (
     "maglevs",
     "flows",
     "nats",
+    "closed",
+    "requests",
     "events",
 )
 KFUNCS: Final = {0x7F000001: "bpf_sk_assign_tcp_reqsk"}

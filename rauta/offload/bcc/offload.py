@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from rauta.offload.bcc import btf, loader, network, syscalls
+from rauta.offload.bcc.counting import FLOWS, map_use, read_events, read_requests
 from rauta.offload.bcc.events import EVENTS
-from rauta.offload.bcc.tables import Tables, possible_cpus, read_events
+from rauta.offload.bcc.tables import MSS, Tables, possible_cpus
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.plans import Plan
 from rauta.offload.protocol import Attachment, Counters, Gauges, LifeCycle, OffloadError, Prepared
@@ -32,7 +33,9 @@ SIZES: Final = {
     "ROUTES": 4_096,
     "SERVICES": 1_024,
     "TABLES": 1_024,
+    "REQUESTS": 16_384,
 }
+_HEADERS: Final = 40  # bytes of IPv4 and TCP without options
 _LOADER: Final = "import sys; from rauta.offload.bcc import loader; sys.exit(loader.main(sys.argv))"
 
 
@@ -71,8 +74,11 @@ class BccOffload:
         try:
             self._folder = ROOT / str(network.namespace())
             self._load()
-            self._tables = Tables(self._folder, _nat_ports())
-            self._attach(settings)
+            wanted = _wanted(settings, network.interfaces())
+            # A client's segment goes to any backend as it is, so it must fit through all.
+            mss = min([MSS, *(interface.mtu - _HEADERS for interface in wanted)])
+            self._tables = Tables(self._folder, _nat_ports(), mss)
+            self._attach(wanted)
         except (OSError, OffloadError, subprocess.TimeoutExpired) as error:
             self._remove()
             raise OffloadError(str(error)) from error
@@ -130,12 +136,17 @@ class BccOffload:
     def counters(self) -> Counters:
         """Sums over all CPUs since the programs were loaded."""
         self._life.check("counters")
+        tables = self._loaded()
         try:
             events = read_events(self._folder, EVENTS)
+            requests = read_requests(self._folder, tables.listeners, tables.routes, tables.services)
+            counts = tables.used()
+            maps = map_use(self._folder, counts, [*counts, *FLOWS])
         except OSError as error:
             raise OffloadError(f"the counters cannot be read: {error}") from error
         interfaces = {name: Attachment("tc", "tcx") for name in self._links}
-        return Counters(events=events, gauges=Gauges(interfaces=interfaces))
+        gauges = Gauges(flows=maps["flows"].used, maps=maps, interfaces=interfaces)
+        return Counters(requests=requests, events=events, gauges=gauges)
 
     def stop(self, *, detach: bool) -> None:
         """With `detach` nothing is left."""
@@ -174,16 +185,15 @@ class BccOffload:
         if done.returncode:
             raise OffloadError(f"the programs cannot be loaded: {done.stderr.strip() or done.returncode}")
 
-    def _attach(self, settings: OffloadSettings) -> None:
-        known = network.interfaces()
+    def _attach(self, interfaces: list[network.Interface]) -> None:
         program = syscalls.pinned(self._folder / "rauta_tc")
         try:
-            for interface in _wanted(settings, known):
+            for interface in interfaces:
                 link = self._links[interface.name] = syscalls.attach(program, interface.index)
                 syscalls.pin(link, self._folder / f"link-{interface.index}")
         finally:
             os.close(program)
-        self._attached = frozenset(known[name].index for name in self._links)
+        self._attached = frozenset(interface.index for interface in interfaces)
 
     def _remove(self) -> None:
         """Whatever is pinned, and the file system itself if nobody else uses it. Raises OffloadError."""

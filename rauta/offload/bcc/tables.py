@@ -15,7 +15,7 @@ from rauta.routing import maglev
 from rauta.routing.settings import Address
 
 _HASHES: Final = ("listeners", "hosts", "suffixes", "paths", "prefixes")
-OFFERED_MSS: Final = 1460
+MSS: Final = 1460  # bytes of a segment's payload on Ethernet, less options (RFC 879)
 
 
 class Identities:
@@ -38,15 +38,17 @@ class Identities:
 class Tables:
     """The maps that hold plans."""
 
-    def __init__(self, folder: Path, nat_ports: range) -> None:
+    def __init__(self, folder: Path, nat_ports: range, mss: int = MSS) -> None:
         self._maps: dict[str, Map] = {}
         self._nat_ports = nat_ports
+        self._mss = mss  # what clients are offered
         self._live: dict[str, set[bytes]] = {name: set() for name in _HASHES}
         self._written: dict[str, set[bytes]] = {name: set() for name in _HASHES}
         self._parity = 0
         self._services: dict[str, tuple[PlannedService, int]] = {}  # of the live plan: and its number
         self._next_services: dict[str, tuple[PlannedService, int]] = {}
         self._usable: dict[str, frozenset[Address]] = {}
+        self.listeners = Identities()
         self.routes = Identities()
         self.services = Identities()
         for name, sizes in layouts.SIZES.items():
@@ -96,6 +98,10 @@ class Tables:
         """The plan that was written is not wanted."""
         self._clear(self._written)
         self._next_services = {}
+
+    def used(self) -> dict[str, int]:
+        """Entries of both generations, by map."""
+        return {name: len(self._live[name]) + len(self._written[name]) for name in _HASHES}
 
     def set_usable(self, service: str, addresses: Collection[Address] | None) -> None:
         """Only these backends get requests; None: all."""
@@ -151,7 +157,7 @@ class Tables:
         for suffix, pair in listener.suffixes.items():
             value = layouts.suffix_owner(owner(pair.one_label), owner(pair.deeper), suffix)
             self._set("suffixes", layouts.suffix_key(number, suffix), value)
-        return layouts.listener(number, owner(listener.other), OFFERED_MSS)
+        return layouts.listener(number, owner(listener.other), self.listeners.of(listener.name), self._mss)
 
     def _write_host(self, host: HostPlan, owner: int, routes: Mapping[str, int]) -> None:
         for path, verdicts in host.exact.items():
@@ -178,7 +184,7 @@ class Tables:
             number,
             [backend.address for backend in backends],
             by_address=service.by_address,
-            usable=bool(kept),
+            usable=sum(1 << place for place, backend in enumerate(backends) if backend in kept),
         )
         self._maps["services"].set(layouts.INDEX.pack(number), value)
 
@@ -192,20 +198,6 @@ def _meant(address: Address, local: Collection[str], taken: Collection[Address])
         one = Address(host, address.port)
         if one not in taken and one.ip is not None and not one.ip.is_loopback:
             yield one
-
-
-def read_events(folder: Path, names: tuple[str, ...]) -> dict[str, int]:
-    """The programs' counters, summed over the CPUs."""
-    cpus = possible_cpus()
-    cells = Map(syscalls.pinned(folder / "events"), cpus=cpus)
-    try:
-        found: dict[str, int] = {}
-        for number, name in enumerate(names):
-            value = cells.get(layouts.INDEX.pack(number)) or b""
-            found[name] = sum(int.from_bytes(value[at : at + 8], "little") for at in range(0, len(value), 8))
-        return found
-    finally:
-        cells.close()
 
 
 def possible_cpus() -> int:

@@ -21,6 +21,7 @@ SIZES = {
     "ROUTES": 1024,
     "SERVICES": 128,
     "TABLES": 128,
+    "REQUESTS": 256,
     "TESTING": 1,
 }
 
