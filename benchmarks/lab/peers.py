@@ -26,6 +26,7 @@ class Peer:
     name: str
     port: int
     write: Write
+    kernel: bool = False  # runs where the kernel tiers do, and its backends have other addresses
 
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -39,11 +40,16 @@ def _pure(home: Path, backends: tuple[str, ...]) -> list[str]:
     return _rauta(home, backends, 8007)
 
 
-def _rauta(home: Path, backends: tuple[str, ...], port: int) -> list[str]:
+def _kernel(home: Path, backends: tuple[str, ...]) -> list[str]:
+    return _rauta(home, backends, 8008, offload="offload: {mode: require}")
+
+
+def _rauta(home: Path, backends: tuple[str, ...], port: int, offload: str = "") -> list[str]:
     listed = ", ".join(f'{{address: "{backend}"}}' for backend in backends)
     (home / "rauta.yaml").write_text(
         f"""version: 1
 workers: 2
+{offload}
 listeners: {{web: {{address: "0.0.0.0:{port}", forwarded: []}}}}
 access_log: {{to: "off"}}
 services: {{all: {{backends: [{listed}]}}}}
@@ -184,3 +190,6 @@ PEERS: Final = (
     Peer("caddy", 8005, _caddy),
     Peer("aiohttp", 8006, _aiohttp),
 )
+
+KERNEL: Final = Peer("kernel", 8008, _kernel, kernel=True)
+"""rauta with its kernel tiers."""
