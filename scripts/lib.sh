@@ -102,12 +102,13 @@ _package_of() {
     esac
 }
 
-# Whether a program need not be installed. bcc is a Python package of the system's; the kernel tiers, which alone need it,
-# want root, and without it their tests say that they are skipped.
+# Whether a program need not be installed. What only the kernel tiers need is of use to root alone: without root their
+# tests say that they are skipped. bcc is a Python package of the system's.
 _is_there() {
+    case "$1" in ip | nsenter | bcc) if [ "$(id -u)" != 0 ]; then return 0; fi ;; esac
     case "$1" in
         nginx) ;;
-        bcc) [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || [ -d /usr/lib/python3/dist-packages/bcc ] ;;
+        bcc) ! command -v apt-get >/dev/null || [ -d /usr/lib/python3/dist-packages/bcc ] ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }

@@ -1,7 +1,6 @@
 """The interface of an offload: what teaches the kernel a plan, and takes it back.
 
-It is provisional: until the first kernel offload ships, semantic versions do not cover it, and a change of it is not
-announced but in the changelog.
+It is provisional: semantic versions do not cover it yet, and a change of it is not announced but in the changelog.
 
 Life cycle. Anything that is not in this table is an error of the caller:
 

@@ -1,4 +1,4 @@
-"""rautactl, run in this process or as a program, and a file to run it on."""
+"""rautactl, run in this process or as a program, and a file to run it on; there is no offload but a test's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from rauta.ctl import cli
+from support.offloads import hide_shipped
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RAUTACTL = (sys.executable, "-W", "error", "-m", "rauta.ctl.cli")
@@ -50,6 +51,20 @@ routes:
 """
 
 
+# An offload that works, or lacks something; nothing is called but `missing`.
+OFFLOAD = """
+from rauta.offload import Capabilities
+
+class Offload:
+    name = {name!r}
+    capabilities = Capabilities()
+    start = prepare = commit = abort = usable = counters = stop = print
+
+    def missing(self, settings):
+        return {missing!r}
+"""
+
+
 @dataclass(frozen=True)
 class Ended:
     code: int
@@ -63,6 +78,35 @@ class Ended:
 
 
 Rautactl = Callable[..., Ended]
+Install = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def no_offload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hide_shipped(tmp_path_factory.mktemp("no-offload"))
+
+
+@pytest.fixture(autouse=True)
+def _without_the_shipped_offload(no_offload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(no_offload))
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[Install]:
+    """Install an offload, for this process and for programs, with what it lacks on this machine."""
+    site = tmp_path / "site"
+
+    def installed(*, name: str = "toy", missing: str | None = None) -> None:
+        about = site / "toy_offload-1.dist-info"
+        about.mkdir(parents=True)
+        (site / "toy_offload.py").write_text(OFFLOAD.format(name=name, missing=missing))
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-offload\nVersion: 1\n")
+        (about / "entry_points.txt").write_text(f"[rauta.offloads]\n{name} = toy_offload:Offload\n")
+        monkeypatch.syspath_prepend(str(site))
+        environment["PYTHONPATH"] += f"{os.pathsep}{site}"
+
+    yield installed
+    sys.modules.pop("toy_offload", None)
 
 
 @pytest.fixture
@@ -88,10 +132,10 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
+def environment(no_offload: Path) -> dict[str, str]:
     """Without what changes the form of the output."""
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "TERM")}
-    return kept | {"PYTHONPATH": str(CHECKOUT)}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(no_offload), str(CHECKOUT)])}
 
 
 @pytest.fixture

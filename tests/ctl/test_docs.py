@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rauta import routing
 from rauta.ctl import codes
 from rauta.offload import Passed, Reason
+from rauta.offload.bcc import BccOffload, btf
 from rauta.proxy.reasons import REASONS
+from rauta.routing.settings import OffloadSettings
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rautactl.md").read_text()
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGE = (CHECKOUT / "docs" / "rautactl.md").read_text()
 COLUMNS = 118
+# The machine of the page: Debian 12 with its own kernel, on which the shipped offload says this.
+KERNEL = "6.1.0-44-amd64"
+OLD = f"the kernel is {KERNEL}, 6.9 is needed (bpf_sk_assign_tcp_reqsk)"
 BLOCKS = [block.splitlines() for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)]
 REFUSALS = {"RequestError", "PathError", "HostError"}
 SED = re.compile(r"sed -i '([^']*)' rauta.yaml && ")
@@ -48,6 +56,7 @@ def edited(text: str, script: str) -> str:
 @pytest.mark.parametrize(("command", "shown"), sessions(), ids=[command[:60] for command, _ in sessions()])
 def test_the_page_shows_what_it_writes(
     on_a_terminal: Callable[..., str],
+    install: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
@@ -62,13 +71,22 @@ def test_the_page_shows_what_it_writes(
     monkeypatch.chdir(tmp_path)
     program, *arguments = words(command)
     assert program == "rautactl"
-    written = on_a_terminal(COLUMNS, *arguments, NO_COLOR="1")
     if arguments == ["plugins"]:  # this machine may have more of them, and rauta another version
+        written = on_a_terminal(COLUMNS, *arguments, NO_COLOR="1", PYTHONPATH=str(CHECKOUT))
         assert {tuple(line.split()[:3]) for line in shown.splitlines()} <= {
             tuple(line.split()[:3]) for line in written.splitlines()
         }
     else:
+        install(name="bcc", missing=OLD)
+        written = on_a_terminal(COLUMNS, *arguments, NO_COLOR="1")
         assert written.rstrip() == shown.rstrip()
+
+
+def test_the_offload_says_of_an_old_kernel_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=KERNEL))
+    monkeypatch.setattr(btf, "function_ids", lambda names: {})
+    assert BccOffload().missing(OffloadSettings()) == OLD
 
 
 def test_the_page_shows_every_command_that_has_a_text_form() -> None:

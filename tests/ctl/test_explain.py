@@ -34,8 +34,29 @@ def test_a_request_that_the_kernel_could_answer(rautactl: Callable[..., Any], ex
     assert told["backend"].startswith(("10.0.2.2:80, for this client", "10.0.3.2:80, for this client"))
     assert "10.0.2.2:80 25%, 10.0.3.2:80 75%" in told["backend"]
     assert told["tier"] == "3 for now, 1 in the plan"
-    assert "this version" in told["why 3"]
+    assert told["why 3"] == "no offload is installed"
     assert told["adds"] == "no forwarded fields"
+
+
+def test_a_request_that_the_kernel_answers(
+    rautactl: Callable[..., Any], example: Path, install: Callable[..., None]
+) -> None:
+    install()
+    arguments = ("explain", "GET", "http://api.example.com:8080/users")
+    told = facts(rautactl(*arguments).out)
+    assert told["tier"] == "1"
+    assert "why 3" not in told
+    offload = rautactl(*arguments, "--json").document["offload"]
+    assert offload == {"available": True, "name": "toy", "why": "kernel offload 'toy'"}
+
+
+def test_what_the_machine_lacks_is_told(
+    rautactl: Callable[..., Any], example: Path, install: Callable[..., None]
+) -> None:
+    install(missing="the kernel is 6.1, 6.9 is needed")
+    told = facts(rautactl("explain", "GET", "http://api.example.com:8080/users").out)
+    assert told["tier"] == "3 for now, 1 in the plan"
+    assert told["why 3"] == "toy: the kernel is 6.1, 6.9 is needed"
 
 
 def test_every_rule_before_the_claim_says_why_not(rautactl: Callable[..., Any], example: Path) -> None:

@@ -14,7 +14,16 @@ def test_every_route_with_its_tier(rautactl: Callable[..., Any], example: Path) 
     assert rows == ["exact", "shared", "shared", "by-id", "beta", "old", "teapot", "slow", "turns"]
     assert "prefix /orders, POST or PUT" in lines[2]
     assert "-> users 90%, canary 10%" in lines[2]
-    assert lines[-1].startswith("The tiers are those of the plan. For now tier 3 serves all: this version")
+    assert lines[-1] == "The tiers are those of the plan. For now tier 3 serves all: no offload is installed."
+
+
+def test_tiers_of_a_machine_with_an_offload(
+    rautactl: Callable[..., Any], example: Path, install: Callable[..., None]
+) -> None:
+    install()
+    out = rautactl("routes").out
+    assert "of the plan" not in out
+    assert rautactl("routes", "--json").document["offload"]["name"] == "toy"
 
 
 def test_as_json(rautactl: Callable[..., Any], example: Path) -> None:

@@ -71,7 +71,7 @@ def steer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "odd_plugin.py").write_text(PLUGIN)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rauta.matchers]\nodd = odd_plugin:Odd\n")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     monkeypatch.setenv("ODD_PLUGIN", str(tmp_path / "steer.py"))
     return tmp_path / "steer.py"
 
@@ -182,7 +182,7 @@ def test_an_access_log_that_cannot_be_opened(file: File, tmp_path: Path) -> None
 def test_kernel_tiers_that_are_required_and_missing(check: bool, file: File) -> None:
     path = file.write(offload={"mode": "require"})
     said = refuse("--config", path, *(["--check"] if check else []))
-    assert said.startswith(f"rauta: {path}:7: offload.mode is require, but ")
+    assert said.startswith(f"rauta: {path}:7: offload.mode is require, but no offload is installed; ")
 
 
 def test_a_backend_that_does_not_resolve_is_told_with_its_line(file: File) -> None:

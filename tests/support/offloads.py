@@ -1,14 +1,30 @@
-"""An offload and an event log that write down what happens to them."""
+"""An offload and an event log that write down what happens to them; and how the real offload is hidden from tests."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
+import rauta
 from rauta.offload import Capabilities, Counters, Plan, Prepared
 from rauta.routing.settings import Address, OffloadSettings
 from rauta.runtime.log import EventLog, Level
-from support.process import PATIENCE
+from support.process import PATIENCE, ROOT
+
+
+def hide_shipped(folder: Path) -> Path:
+    """Make the folder hide the offload that rauta ships, which must not be started in the network of this machine.
+
+    It must come early in sys.path, or in PYTHONPATH: of the packages of one name, the first one's metadata count. What
+    a build left in the checkout would come first, since gateways run there."""
+    left = [path.name for path in ROOT.glob("*.egg-info")]
+    if left:
+        raise RuntimeError(f"remove {left} from the checkout: with it, tests cannot hide the kernel offload")
+    about = folder / "rauta-0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: rauta\nVersion: {rauta.__version__}\n")
+    return folder
 
 
 class Recording:
