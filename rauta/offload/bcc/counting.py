@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from rauta.offload.bcc import layouts, syscalls
+from rauta.offload.bcc.identities import Known
 from rauta.offload.bcc.syscalls import Map
-from rauta.offload.bcc.tables import Identities, possible_cpus
+from rauta.offload.bcc.tables import possible_cpus
 from rauta.offload.capabilities import METHODS
 from rauta.offload.protocol import MapUse, RequestKey, Traffic
 
@@ -34,17 +35,15 @@ def _sum(value: bytes) -> int:
     return sum(number for (number,) in struct.iter_unpack("=Q", value))
 
 
-def read_requests(
-    folder: Path, listeners: Identities, routes: Identities, services: Identities
-) -> dict[RequestKey, Traffic]:
+def read_requests(folder: Path, known: Known) -> dict[RequestKey, Traffic]:
     """What was served, by names. A response that nobody understood has the status 0."""
-    names = tuple(found.names() for found in (listeners, routes, services))
+    names = (known.listeners.names(), known.routes.names(), known.services.names())
     sums: dict[RequestKey, list[int]] = defaultdict(lambda: [0, 0, 0])
     cells = Map(syscalls.pinned(folder / "requests"), cpus=possible_cpus())
     try:
         for key, value in cells.items():
             *ids, code, method, tier = _KEY.unpack(key)
-            listener, route, service = (known.get(number, "") for known, number in zip(names, ids, strict=True))
+            listener, route, service = (found.get(number, "") for found, number in zip(names, ids, strict=True))
             if not tier:
                 continue
             labels = RequestKey(

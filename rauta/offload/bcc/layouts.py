@@ -102,6 +102,14 @@ def maglev(slots: bytes) -> bytes:
     return slots + bytes(1)
 
 
+def parity_of(name: str, key: bytes) -> int:
+    """The generation's parity in a key of a map that holds plans."""
+    if name == "listeners":
+        return int(struct.unpack_from("=H", key, 6)[0])
+    (number,) = struct.unpack_from("=I", key, 4 if name in ("suffixes", "prefixes") else 0)
+    return int(number >> 24)
+
+
 SIZES: Final = {  # key and value of each map
     "configs": (4, len(config(0, 0, 0))),
     "listeners": (8, 16),

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from rauta.offload.bcc import syscalls
 from rauta.offload.bcc.btf import function_ids
-from rauta.offload.bcc.source import program
+from rauta.offload.bcc.source import fingerprint, program
 
 # Debian's python3-bpfcc is no package of PyPI; virtual environments do not see where it is.
 BCC_PATHS: Final = ("/usr/lib/python3/dist-packages",)
@@ -86,6 +86,11 @@ def _compile(text: str) -> Any:
         return BPF(text=text, cflags=["-w", "-I/usr/include", f"-I{machine}"])
 
 
+def mark(sizes: dict[str, int]) -> str:
+    """The name of a pin that says: everything is here, and made of these sources."""
+    return f"made-of-{fingerprint(sizes)}"
+
+
 def load(folder: Path, sizes: dict[str, int]) -> None:
     """Raises OSError, or what bcc raises."""
     found = function_ids(KFUNCS.values())
@@ -105,6 +110,7 @@ def load(folder: Path, sizes: dict[str, int]) -> None:
     for name in ("rauta_tc", "decided"):
         if name in programs:
             syscalls.pin(programs[name], folder / name)
+    syscalls.pin(table.fd, folder / mark(sizes))  # last: from now on all is there
 
 
 def main(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from typing import ClassVar, Final
 from rauta.offload.bcc import btf, loader, network, syscalls
 from rauta.offload.bcc.counting import FLOWS, map_use, read_events, read_requests
 from rauta.offload.bcc.events import EVENTS
+from rauta.offload.bcc.identities import Known
 from rauta.offload.bcc.tables import MSS, Tables, possible_cpus
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.plans import Plan
@@ -36,6 +37,7 @@ SIZES: Final = {
     "REQUESTS": 16_384,
 }
 _HEADERS: Final = 40  # bytes of IPv4 and TCP without options
+_LINK: Final = "link-"
 _LOADER: Final = "import sys; from rauta.offload.bcc import loader; sys.exit(loader.main(sys.argv))"
 
 
@@ -51,6 +53,7 @@ class BccOffload:
         self._links: dict[str, int] = {}  # by interface
         self._attached: frozenset[int] = frozenset()  # their indices
         self._folder = ROOT / "none"
+        self._file = ROOT / "none"
 
     def missing(self, settings: OffloadSettings) -> str | None:
         """What this machine lacks."""
@@ -72,12 +75,14 @@ class BccOffload:
         """Compile, load and attach; nothing is answered yet."""
         self._life.check("start")
         try:
-            self._folder = ROOT / str(network.namespace())
-            self._load()
+            number = network.namespace()
+            self._folder, self._file = ROOT / str(number), ROOT.parent / f"offload-{number}.json"
             wanted = _wanted(settings, network.interfaces())
+            ports = _nat_ports()
+            known = self._adopted() or self._loaded_anew()
             # A client's segment goes to any backend as it is, so it must fit through all.
             mss = min([MSS, *(interface.mtu - _HEADERS for interface in wanted)])
-            self._tables = Tables(self._folder, _nat_ports(), mss)
+            self._tables = Tables(self._folder, ports, known, mss)
             self._attach(wanted)
         except (OSError, OffloadError, subprocess.TimeoutExpired) as error:
             self._remove()
@@ -94,7 +99,8 @@ class BccOffload:
             prefix=SIZES["PATHS"] // 2,
             routes=SIZES["ROUTES"] // 2 - 1,
             services=SIZES["SERVICES"] // 2,
-            unreachable=network.Unreachable(self._attached),
+            # Before the start nobody knows: nothing is attached yet.
+            unreachable=network.Unreachable(self._attached) if self._attached else {},
         )
 
     def prepare(self, plan: Plan, settings: OffloadSettings, generation: int) -> Prepared:
@@ -113,7 +119,12 @@ class BccOffload:
     def commit(self, prepared: Prepared) -> None:
         """One store changes over."""
         self._is_pending("commit", prepared)
-        self._loaded().switch()
+        try:
+            # More interfaces first: what goes to backends must come back through a program.
+            self._attach(_wanted(prepared.settings, network.interfaces()))
+            self._loaded().switch()
+        except OSError as error:
+            raise OffloadError(f"the plan cannot go live: {error}") from error
         self._life.done("commit")
         self._pending = None
 
@@ -139,7 +150,7 @@ class BccOffload:
         tables = self._loaded()
         try:
             events = read_events(self._folder, EVENTS)
-            requests = read_requests(self._folder, tables.listeners, tables.routes, tables.services)
+            requests = read_requests(self._folder, tables.known)
             counts = tables.used()
             maps = map_use(self._folder, counts, [*counts, *FLOWS])
         except OSError as error:
@@ -173,24 +184,48 @@ class BccOffload:
         if prepared is not self._pending:
             raise OffloadError(f"{call} of generation {prepared.generation}, which is not the one that was prepared")
 
-    def _load(self) -> None:
-        self._remove()  # of a predecessor that could not
+    def _adopted(self) -> Known | None:
+        """What a predecessor left that was killed, or hands over: programs go on as they are, and bound flows notice
+        nothing. None: there is nothing, or it was made by another version."""
+        if not (self._folder / loader.mark(_sizes())).exists():
+            return None
+        try:
+            return Known.load(self._file)
+        except (OSError, ValueError):
+            return None
+
+    def _loaded_anew(self) -> Known:
+        self._remove()  # of a predecessor that could not, or of another version
         syscalls.mount_bpffs(ROOT)
         self._folder.mkdir(mode=0o700)
-        sizes = {**SIZES, "CPUS": possible_cpus()}
+        sizes = _sizes()
         command = [sys.executable, "-c", _LOADER, str(self._folder), *(f"{name}={n}" for name, n in sizes.items())]
         done = subprocess.run(  # noqa: S603 - this interpreter and our own module
             command, capture_output=True, text=True, timeout=LOAD_TIMEOUT, check=False
         )
         if done.returncode:
             raise OffloadError(f"the programs cannot be loaded: {done.stderr.strip() or done.returncode}")
+        return Known(self._file)
 
     def _attach(self, interfaces: list[network.Interface]) -> None:
+        """To these and to no others; where a program is already, it stays."""
         program = syscalls.pinned(self._folder / "rauta_tc")
+        names = {_LINK + str(interface.index) for interface in interfaces}
         try:
             for interface in interfaces:
+                if interface.name in self._links:
+                    continue
+                place = self._folder / f"{_LINK}{interface.index}"
+                if place.exists():
+                    self._links[interface.name] = syscalls.pinned(place)
+                    continue
                 link = self._links[interface.name] = syscalls.attach(program, interface.index)
-                syscalls.pin(link, self._folder / f"link-{interface.index}")
+                syscalls.pin(link, place)
+            for name in self._links.keys() - {interface.name for interface in interfaces}:
+                os.close(self._links.pop(name))
+            for place in self._folder.iterdir():
+                if place.name.startswith(_LINK) and place.name not in names:
+                    place.unlink()
         finally:
             os.close(program)
         self._attached = frozenset(interface.index for interface in interfaces)
@@ -202,11 +237,16 @@ class BccOffload:
         self._links.clear()
         try:
             syscalls.remove(self._folder)
+            self._file.unlink(missing_ok=True)
             syscalls.unmount_if_empty(ROOT)
         except OSError as error:
             raise OffloadError(f"{self._folder} cannot be removed: {error}") from error
         with contextlib.suppress(OSError):
             ROOT.rmdir()
+
+
+def _sizes() -> dict[str, int]:
+    return {**SIZES, "CPUS": possible_cpus()}
 
 
 def _wanted(settings: OffloadSettings, known: Mapping[str, network.Interface]) -> list[network.Interface]:

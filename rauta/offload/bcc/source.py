@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ def _folder() -> Path:
     package = Path(rauta.__file__).parent
     installed = package / "bpf"
     return installed if installed.is_dir() else package.parent / "bpf"
+
+
+def fingerprint(defines: Mapping[str, int]) -> str:
+    """Tells programs and layouts apart: what was pinned under another one cannot be gone on with."""
+    return hashlib.sha256(program(defines).encode()).hexdigest()[:16]
 
 
 def program(defines: Mapping[str, int]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from rauta.offload.bcc import layouts, syscalls
+from rauta.offload.bcc.identities import Known
 from rauta.offload.bcc.syscalls import Map
 from rauta.offload.plans import HostPlan, ListenerPlan, Plan, PlannedService
 from rauta.offload.protocol import OffloadError
@@ -18,27 +20,10 @@ _HASHES: Final = ("listeners", "hosts", "suffixes", "paths", "prefixes")
 MSS: Final = 1460  # bytes of a segment's payload on Ethernet, less options (RFC 879)
 
 
-class Identities:
-    """Numbers for names, from 1, that outlive generations."""
-
-    __slots__ = ("_numbers",)
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def of(self, name: str) -> int:
-        """The name's number."""
-        return self._numbers.setdefault(name, len(self._numbers) + 1)
-
-    def names(self) -> Mapping[int, str]:
-        """Names by number."""
-        return {number: name for name, number in self._numbers.items()}
-
-
 class Tables:
     """The maps that hold plans."""
 
-    def __init__(self, folder: Path, nat_ports: range, mss: int = MSS) -> None:
+    def __init__(self, folder: Path, nat_ports: range, known: Known, mss: int = MSS) -> None:
         self._maps: dict[str, Map] = {}
         self._nat_ports = nat_ports
         self._mss = mss  # what clients are offered
@@ -48,13 +33,21 @@ class Tables:
         self._services: dict[str, tuple[PlannedService, int]] = {}  # of the live plan: and its number
         self._next_services: dict[str, tuple[PlannedService, int]] = {}
         self._usable: dict[str, frozenset[Address]] = {}
-        self.listeners = Identities()
-        self.routes = Identities()
-        self.services = Identities()
+        self.known = known
         for name, sizes in layouts.SIZES.items():
             found = self._maps[name] = Map(syscalls.pinned(folder / name))
             if (found.info.key, found.info.value) != sizes:
                 raise OffloadError(f"the map {name} has {found.info}, not {sizes}: programs of another version?")
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Go on with what a predecessor left: its live generation, and nothing of one that it only prepared."""
+        (self._parity,) = struct.unpack_from("=I", self._maps["configs"].get(layouts.INDEX.pack(0)) or bytes(4))
+        for name in _HASHES:
+            for key in [*self._maps[name].keys()]:
+                entries = self._live if layouts.parity_of(name, key) == self._parity else self._written
+                entries[name].add(key)
+        self._clear(self._written)
 
     # --- one generation after the other ---
 
@@ -74,7 +67,7 @@ class Tables:
                 (cumulative, self._next_services[service.name][1])
                 for service, cumulative in zip(route.services, route.cumulative, strict=True)
             ]
-            value = layouts.route(self.routes.of(route.name), shares, by_address=route.by_address)
+            value = layouts.route(self.known.routes.of(route.name), shares, by_address=route.by_address)
             self._maps["routes"].set(layouts.INDEX.pack(number), value)
         routes = {name: self._half("routes", parity) + route.number + 1 for name, route in plan.routes.items()}
         owners = iter(range((parity << 24) + 1, (parity + 1) << 24))
@@ -87,7 +80,8 @@ class Tables:
                     self._set("listeners", layouts.listener_key(address, parity), value)
 
     def switch(self) -> None:
-        """The plan that was written is live."""
+        """The plan that was written is live. Raises OSError; then it is not."""
+        self.known.save()
         self._parity = 1 - self._parity
         self._store_config()
         self._live, self._written = self._written, self._live
@@ -157,7 +151,7 @@ class Tables:
         for suffix, pair in listener.suffixes.items():
             value = layouts.suffix_owner(owner(pair.one_label), owner(pair.deeper), suffix)
             self._set("suffixes", layouts.suffix_key(number, suffix), value)
-        return layouts.listener(number, owner(listener.other), self.listeners.of(listener.name), self._mss)
+        return layouts.listener(number, owner(listener.other), self.known.listeners.of(listener.name), self._mss)
 
     def _write_host(self, host: HostPlan, owner: int, routes: Mapping[str, int]) -> None:
         for path, verdicts in host.exact.items():
@@ -180,7 +174,7 @@ class Tables:
         # Its own table, also where another service has the same backends: health is the service's.
         self._maps["maglevs"].set(layouts.INDEX.pack(number), layouts.maglev(slots))
         value = layouts.service(
-            self.services.of(service.name),
+            self.known.services.of(service.name),
             number,
             [backend.address for backend in backends],
             by_address=service.by_address,

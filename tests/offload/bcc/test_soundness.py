@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rauta.offload import Capabilities, plan
 from rauta.offload.bcc import syscalls
+from rauta.offload.bcc.identities import Known
 from rauta.offload.bcc.tables import Tables
 from rauta.proxy.http1.grammar import HEAD_END, parse_request
 from rauta.routing.errors import RequestError
@@ -42,7 +43,7 @@ class Kernel:
     """The programs with one configuration at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self.tables = Tables(folder, range(10_000, 11_000))
+        self.tables = Tables(folder, range(10_000, 11_000), Known(None))
         self._decided = syscalls.pinned(folder / "decided")
 
     def take(self, configuration: Configuration) -> None:
@@ -51,7 +52,7 @@ class Kernel:
 
     def decide(self, payload: bytes, client: tuple[str, int] = packets.CLIENT) -> tuple[str, int] | None:
         found, _, _ = syscalls.run(self._decided, packets.tcp(payload, LISTENER, client))
-        return (self.tables.routes.names()[found >> 2], found & 3) if found else None
+        return (self.tables.known.routes.names()[found >> 2], found & 3) if found else None
 
     def close(self) -> None:
         self.tables.close()
