@@ -2,22 +2,35 @@
 
 client 10.203.1.2 --- 10.203.1.1 gateway 10.203.2.1 --- 10.203.2.2 b1
                                          10.203.3.1 --- 10.203.3.2 b2
+
+A gateway with the kernel offload in the midst, and what its maps hold: `kernel_path`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import itertools
 import os
+import re
 import socket
+import struct
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+from rauta.offload.bcc import counting, events, offload, syscalls
+from support.process import ROOT, Gateway
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,45 +82,173 @@ def _enter(fd: int) -> None:
 
 
 class Network:
-    """A client, a gateway and two backends."""
+    """A client, a gateway and two backends; `wire` is in between, if there is one."""
 
     def __init__(self, tag: str) -> None:
         self.client, self.gateway, self.b1, self.b2 = (Host(f"{tag}{name}") for name in ("c", "g", "b1", "b2"))
+        self.wire = Host(f"{tag}w")
         self.hosts = (self.client, self.gateway, self.b1, self.b2)
 
-    def connect(self, port: int = 8080, host: str = GATEWAY, timeout: float = 20.0) -> socket.socket:
+    def connect(
+        self, port: int = 8080, host: str = GATEWAY, timeout: float = 20.0, source_port: int = 0
+    ) -> socket.socket:
         """A connection from the client to the gateway."""
         with self.client.inside():
-            return socket.create_connection((host, port), timeout=timeout)
+            sock = socket.socket()
+        try:
+            sock.settimeout(timeout)
+            if source_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(("", source_port))
+            sock.connect((host, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+PREFIX = "rt"  # of the names of all namespaces here
 
 
 @contextmanager
-def network() -> Iterator[Network]:
-    """The namespaces, for as long as they are used."""
-    found = Network(f"rt{os.getpid() % 100000}n{next(_numbers)}")
+def network(wired: Sequence[int] = ()) -> Iterator[Network]:
+    """The namespaces, for as long as they are used.
+
+    The links in `wired` (1: to the client, 2: to b1, 3: to b2) are cut, and their ends are in the namespace `wire` as
+    `w1o` (to the host) and `w1g` (to the gateway): see `support.mangler`. Nothing is offloaded there: packets are as
+    they are on a wire, with checksums and not larger than the MTU."""
+    found = Network(f"{PREFIX}{os.getpid() % 100000}n{next(_numbers)}")
     with ExitStack() as stack:
-        for host in found.hosts:
+        for host in (*found.hosts, found.wire) if wired else found.hosts:
             run("ip", "netns", "add", host.name)
             stack.callback(run, "ip", "netns", "del", host.name)
+            host.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
             host.run("ip", "link", "set", "lo", "up")
         for number, host in enumerate((found.client, found.b1, found.b2), 1):
             near, far = f"v{number}g", f"v{number}o"
-            ends = ("ip", "link", "add", near, "netns", found.gateway.name, "type", "veth")
-            run(*ends, "peer", "name", far, "netns", host.name)
+            if number in wired:
+                _pair(found.gateway, near, found.wire, f"w{number}g", offloads=False)
+                _pair(host, far, found.wire, f"w{number}o", offloads=False)
+            else:
+                _pair(found.gateway, near, host, far)
             found.gateway.run("ip", "addr", "add", f"10.203.{number}.1/24", "dev", near)
             host.run("ip", "addr", "add", f"10.203.{number}.2/24", "dev", far)
-            found.gateway.run("ip", "link", "set", near, "up")
-            host.run("ip", "link", "set", far, "up")
             host.run("ip", "route", "add", "default", "via", f"10.203.{number}.1")
         found.gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         yield found
 
 
+def _pair(one: Host, its: str, other: Host, others: str, *, offloads: bool = True) -> None:
+    ends = ("ip", "link", "add", its, "netns", one.name, "type", "veth")
+    run(*ends, "peer", "name", others, "netns", other.name)
+    for host, name in ((one, its), (other, others)):
+        host.run("ip", "link", "set", name, "up")
+        if not offloads:
+            host.run("ethtool", "-K", name, "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body in one segment
+
+    def __init__(self, ours: Server, *arguments: Any) -> None:
+        self.ours = ours
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        self.ours.note(self)
+        path, _, query = self.path.partition("?")
+        words = path.lstrip("/").split("/")
+        if words[0] not in KINDS and len(words) > 1:
+            words = words[1:]
+        if stalls := words[0] == "stall":
+            words = words[1:]
+        kind, number = words[0], words[-1]
+        name = f"{self.ours.name}-{query}" if query else self.ours.name
+        if kind == "status":
+            self.bodyless(int(number))
+            return
+        if kind == "slow":
+            self.ours.arrived.release()
+            self.ours.release.wait(20)
+        if kind == "hints":
+            for _ in range(2):
+                self.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n")
+                self.wfile.flush()
+        self.answer(body_of(name, int(number)) if number.isdigit() else name.encode(), kind, stalls=stalls)
+
+    def bodyless(self, status: int) -> None:
+        self.send_response(status)
+        if status == 304:
+            self.send_header("Content-Length", "1000")
+        self.end_headers()
+
+    do_HEAD = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - names of the standard library
+
+    def do_POST(self) -> None:
+        self.ours.note(self)
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.answer(f"{self.ours.name} {len(body)} {hashlib.sha256(body).hexdigest()}".encode(), "post")
+
+    do_PUT = do_PATCH = do_POST  # noqa: N815
+
+    def answer(self, body: bytes, kind: str, *, stalls: bool = False) -> None:
+        self.send_response(200)
+        if kind == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif kind != "endless":
+            self.send_header("Content-Length", str(len(body)))
+        if kind in ("close", "endless"):
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        middle = len(body) // 2 if stalls or kind == "reset" else 0
+        self.send(body[:middle], kind)
+        if kind == "reset":
+            self.wfile.flush()
+            reset(self.connection)
+            self.close_connection = True
+            return
+        if stalls:
+            self.wfile.flush()
+            self.ours.arrived.release()
+            self.ours.release.wait(20)
+        self.send(body[middle:], kind)
+        if kind == "chunked":
+            self.wfile.write(b"0\r\n\r\n")
+
+    def send(self, body: bytes, kind: str) -> None:
+        if kind != "chunked":
+            self.wfile.write(body)
+            return
+        for at in range(0, len(body), 1000):
+            piece = body[at : at + 1000]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 class Server:
     """An HTTP backend of the standard library at port 80 of a host; keeps connections.
 
-    Its answers begin with its name; `/bytes/N` gives N bytes, `/chunked/N` the same in chunks, a POST the length and
-    hash of its body, and `/slow` waits for `release`.
+    What it answers, the path says; a first element that is none of these counts for nothing (so routes can tell
+    services apart by it), and a query becomes a part of the body:
+
+        /bytes/N            N bytes; the same for what is not listed here, with N 0: its name
+        /chunked/N          the same in chunks
+        /close/N            the same, and then it closes
+        /endless/N          the same without a length: to the connection's end
+        /status/204         without a body; 304 with the length that it would have
+        /hints/N            103 twice, then N bytes
+        /slow/N             only after `release`
+        /stall/KIND/N       the head and one half, and the other after `release`; KIND is bytes, chunked or endless
+        /reset/N            promises N bytes, sends one half and resets
+
+    A POST gives the length and hash of its body.
     """
 
     def __init__(self, host: Host, name: str, port: int = 80) -> None:
@@ -116,48 +257,6 @@ class Server:
         self.peers: list[tuple[str, int]] = []
         self.arrived = threading.Semaphore(0)
         self.release = threading.Event()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-            wbufsize = -1  # head and body in one segment
-
-            def do_GET(self) -> None:
-                server.note(self)
-                kind, _, count = self.path.partition("?")[0].lstrip("/").partition("/")
-                if kind == "slow":
-                    server.arrived.release()
-                    server.release.wait(20)
-                self.answer(body_of(server.name, int(count)) if count.isdigit() else server.name.encode(), kind)
-
-            do_HEAD = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - names of the standard library
-
-            def do_POST(self) -> None:
-                server.note(self)
-                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                self.answer(f"{server.name} {len(body)} {hashlib.sha256(body).hexdigest()}".encode(), "post")
-
-            do_PUT = do_PATCH = do_POST  # noqa: N815
-
-            def answer(self, body: bytes, kind: str) -> None:
-                self.send_response(200)
-                if kind == "chunked":
-                    self.send_header("Transfer-Encoding", "chunked")
-                    self.end_headers()
-                    for at in range(0, len(body), 1000):
-                        piece = body[at : at + 1000]
-                        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-                        self.wfile.flush()
-                    self.wfile.write(b"0\r\n\r\n")
-                else:
-                    self.send_header("Content-Length", str(len(body)))
-                    self.end_headers()
-                    if self.command != "HEAD":
-                        self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                pass
 
         class Listening(ThreadingHTTPServer):
             daemon_threads = True
@@ -167,7 +266,7 @@ class Server:
                 pass  # connections that were reset
 
         with host.inside():
-            self._server = Listening(("0.0.0.0", port), Handler)
+            self._server = Listening(("0.0.0.0", port), functools.partial(_Handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
@@ -175,6 +274,17 @@ class Server:
         """A request has come."""
         self.requests.append(f"{handler.command} {handler.path}")
         self.peers.append((str(handler.client_address[0]), int(handler.client_address[1])))
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """What stalls does so meanwhile, or until `release` is set."""
+        self.release.clear()
+        try:
+            yield
+        finally:
+            self.release.set()
+            while self.arrived.acquire(blocking=False):
+                pass
 
     def close(self) -> None:
         """Stop serving."""
@@ -188,6 +298,9 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+KINDS = frozenset({"bytes", "chunked", "close", "endless", "status", "hints", "slow", "stall", "reset"})
 
 
 def body_of(name: str, size: int) -> bytes:
@@ -205,11 +318,18 @@ class Answer:
         self.body = body
 
 
+def reset(sock: socket.socket) -> None:
+    """Close a connection by RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(sock.detach())
+
+
 class Client:
     """A plain HTTP/1.1 client on one connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.informed = 0
         self._data = b""
 
     def ask(
@@ -227,11 +347,17 @@ class Client:
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
 
     def read(self, method: str = "GET") -> Answer:
-        """The next response."""
-        while b"\r\n\r\n" not in self._data:
-            self._more()
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
-        status = int(head[9:12])
+        """The next response. Those of 1xx in front of it are counted in `self.informed`."""
+        while True:
+            while b"\r\n\r\n" not in self._data:
+                self._more()
+            head, _, self._data = self._data.partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 "):
+                raise ValueError(f"not the head of a response: {head[:200]!r}")
+            status = int(head[9:12])
+            if status >= 200:
+                break
+            self.informed += 1
         fields = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
@@ -240,11 +366,21 @@ class Client:
             return Answer(status, head, b"")
         if fields.get(b"transfer-encoding") == b"chunked":
             return Answer(status, head, self._chunks())
+        if b"content-length" not in fields:
+            return Answer(status, head, self.rest())
         length = int(fields[b"content-length"])
         while len(self._data) < length:
             self._more()
         body, self._data = self._data[:length], self._data[length:]
         return Answer(status, head, body)
+
+    def rest(self) -> bytes:
+        """All that comes until the other side closes."""
+        with contextlib.suppress(EOFError):
+            while True:
+                self._more()
+        found, self._data = self._data, b""
+        return found
 
     def _chunks(self) -> bytes:
         found = b""
@@ -276,3 +412,191 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+# --- a gateway with the offload -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where a member of a structure is."""
+
+    offset: int
+    size: int
+
+    def of(self, value: bytes) -> int:
+        """The number there."""
+        return int.from_bytes(value[self.offset : self.offset + self.size], sys.byteorder)
+
+
+def members(name: str) -> dict[str, Field]:
+    """Where the members of a structure of `bpf/maps.h` are, as a compiler lays them out."""
+    text = re.sub(r"/\*.*?\*/", "", (ROOT / "bpf" / "maps.h").read_text(), flags=re.DOTALL)
+    defines = dict(re.findall(r"#define (\w+) (\d+)\b", text))
+    found: dict[str, Field] = {}
+
+    def lay(structure: str) -> tuple[int, int]:
+        found.clear()
+        body = re.search(rf"struct {structure} {{(.*?)\n}};", text, re.DOTALL)
+        assert body is not None, structure
+        at, widest, mine = 0, 1, {}
+        for declaration in body[1].split(";")[:-1]:
+            words = re.match(r"\s*((?:struct )?\w+)\s+(.*)", declaration, re.DOTALL)
+            assert words is not None, declaration
+            kind = words[1].removeprefix("struct ")
+            size, align = (int(kind[1:]) // 8,) * 2 if re.fullmatch(r"[us]\d+", kind) else lay(kind)
+            widest = max(widest, align)
+            for declared in words[2].split(","):
+                word, _, dimension = declared.strip().rstrip("]").partition("[")
+                many = int(defines.get(dimension, dimension)) if dimension else 1
+                at = -(-at // align) * align
+                mine[word] = Field(at, size * many)
+                at += size * many
+        found.clear()
+        found.update(mine)
+        return -(-at // widest) * widest, widest
+
+    lay(name)
+    return found
+
+
+def states() -> dict[int, str]:
+    """The names of a flow's states."""
+    text = re.sub(r"/\*.*?\*/", "", (ROOT / "bpf" / "maps.h").read_text(), flags=re.DOTALL)
+    body = re.search(r"enum state {(.*?)}", text, re.DOTALL)
+    assert body is not None
+    names = [word.split("=")[0].strip() for word in body[1].split(",") if word.strip()]
+    return dict(enumerate(names, 1))
+
+
+OVER = frozenset({"CLOSING", "TOMBSTONE", "CLOSED"})  # states of flows that may stay for a while
+
+
+@dataclass(frozen=True)
+class Flow:
+    """An entry of the map of flows."""
+
+    key: bytes
+    state: str
+    value: bytes
+
+    @property
+    def port(self) -> int:
+        """The client's."""
+        return int.from_bytes(self.key[8:10], "big")
+
+    @property
+    def nat(self) -> bytes:
+        """Its key in the map of NAT entries."""
+        return self.value[:12]
+
+    def __repr__(self) -> str:
+        return f"<{self.state} of port {self.port}>"
+
+
+class Seen(Counter[str]):
+    """How many times the kernel has counted what, since some moment."""
+
+
+class KernelPath:
+    """A gateway whose programs are attached, in its network."""
+
+    def __init__(self, net: Network, gateway: Gateway, log: Path) -> None:
+        self.net = net
+        self.gateway = gateway
+        self.folder = offload.ROOT / str(net.gateway.path.stat().st_ino)
+        self._log = log
+        self._state = members("flow")["state"]
+        self._states = states()
+
+    def counters(self) -> Seen:
+        """All that has been counted."""
+        return Seen(counting.read_events(self.folder, events.EVENTS))
+
+    @contextmanager
+    def counting(self) -> Iterator[Seen]:
+        """What is counted meanwhile; there when the block is left."""
+        before, seen = self.counters(), Seen()
+        yield seen
+        after = self.counters()
+        seen.update({name: number - before[name] for name, number in after.items() if number != before[name]})
+
+    def logged(self) -> list[str]:
+        """What tier 3 has served: lines of its access log."""
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+    @contextmanager
+    def map(self, name: str) -> Iterator[syscalls.Map]:
+        """One of the maps."""
+        found = syscalls.Map(syscalls.pinned(self.folder / name))
+        try:
+            yield found
+        finally:
+            found.close()
+
+    def flows(self) -> list[Flow]:
+        """The flows as they are now."""
+        with self.map("flows") as found:
+            entries = list(found.items())
+        return [Flow(key, self._states[self._state.of(value)], value) for key, value in entries]
+
+    def flow_of(self, sock: socket.socket) -> Flow:
+        """The flow of a client's connection."""
+        port = sock.getsockname()[1]
+        (found,) = [flow for flow in self.flows() if flow.port == port]
+        return found
+
+    def left(self) -> list[str]:
+        """What is in the maps and should not be, once all is quiet: flows that are not over, NAT entries of no flow."""
+        flows = self.flows()
+        with self.map("nats") as found:
+            nats = {key: value[:12] for key, value in found.items()}
+        ours = {flow.nat: flow for flow in flows}
+        return [repr(flow) for flow in flows if flow.state not in OVER] + [
+            f"<NAT port {int.from_bytes(key[10:12], 'big')} of no flow>" for key in nats if key not in ours
+        ]
+
+    def settle(self, seconds: float = 5.0) -> list[str]:
+        """Wait until nothing is `left`; else what is left after all."""
+        wait_until(lambda: not self.left(), seconds)
+        return self.left()
+
+    def forget(self) -> None:
+        """Empty the maps, so that one test's failure is not the next one's."""
+        for name in ("flows", "nats"):
+            with self.map(name) as found:
+                for key, _ in list(found.items()):
+                    found.delete(key)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Wait for what nobody tells, asking often at first; whether it came true in time."""
+    deadline, pause = time.monotonic() + seconds, 0.001
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+    return True
+
+
+@contextmanager
+def kernel_path(net: Network, home: Path, configuration: str) -> Iterator[KernelPath]:
+    """A gateway in a network; `configuration` lacks what every test has. When it ends, nothing of it is left."""
+    log, file = home / "access.log", home / "rauta.yaml"
+    file.write_text(
+        "version: 1\nworkers: 1\noffload: {mode: require}\n"
+        f"admin: {{socket: {home}/admin}}\naccess_log: {{to: {log}, format: json}}\n{configuration}"
+    )
+    command = net.gateway.command(sys.executable, "-m", "rauta.proxy")
+    gateway = Gateway("--config", str(file), command=command)
+    folder = offload.ROOT / str(net.gateway.path.stat().st_ino)
+    try:
+        gateway.wait_for("ready")
+        yield KernelPath(net, gateway, log)
+        status = gateway.stop()
+        assert status == 0, "".join(gateway.lines)
+        assert not folder.exists(), f"left behind: {list(folder.iterdir())}"
+    finally:
+        gateway.destroy()
+        syscalls.remove(folder)
