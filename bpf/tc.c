@@ -108,24 +108,25 @@ INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow,
 
 #define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
 
-/* Whether a packet of the client is one of the connection that the flow is about. */
+/* Whether a packet of the client is one of the connection that the flow is about. A reset for what has come to a closed
+ * socket has no ACK (RFC 9293 3.10.7.1). */
 INLINE bool is_near(struct scratch *s, struct flow *flow)
 {
 	return s->seq - flow->client_next + WINDOW_MOST < 2 * WINDOW_MOST &&
-	       flow->answered - s->ack + WINDOW_MOST < 2 * WINDOW_MOST;
+	       (!(s->flags & ACK) || flow->answered - s->ack + WINDOW_MOST < 2 * WINDOW_MOST);
 }
 
 /* A packet of the client that goes to the backend. */
 INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	u32 end = s->seq + s->length, next = flow->client_next;
+	u32 fin = s->flags & FIN ? 1 : 0, end = s->seq + s->length + fin, next = flow->client_next;
 	int action;
 
-	if (before(next, end))
+	if (before(next, end) && !(s->flags & RST))
 		flow->client_next = next = end;
 	count_packet(s, flow, 0);
 	action = to_backend(skb, s, flow);
-	note_end(s, &s->key, flow, CLIENT_ENDED, s->seq, next);
+	note_end(s, &s->key, flow, CLIENT_ENDED, s->seq, next - fin);
 	return action;
 }
 

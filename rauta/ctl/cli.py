@@ -86,6 +86,20 @@ def _show(name: str) -> Command:
     return command
 
 
+def _offload(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import live, offload
+
+    if arguments.action == "detach":
+        return live.command(output, socket=_socket(arguments), name="offload/detach")
+    return offload.run(output, socket=_socket(arguments))
+
+
+def _top(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import top
+
+    return top.run(output, socket=_socket(arguments), once=arguments.once)
+
+
 def _version() -> str:
     import rauta
 
@@ -144,6 +158,8 @@ def parser() -> argparse.ArgumentParser:
         "status": (_show("status"), "say what runs: version, generation, workers, the last reload"),
         "services": (_show("services"), "list the backends of a running gateway, with their health"),
         "stats": (_show("stats"), "count the requests of a running gateway by route and service"),
+        "offload": (_offload, "say what the kernel does: interfaces, maps, hits, misses and why, hand-overs, drops"),
+        "top": (_top, "show the rates of requests by route and tier, as they are now"),
         "dump": (_show("dump"), "print the configuration that a running gateway serves"),
         "reload": (
             _act("reload"),
@@ -152,10 +168,13 @@ def parser() -> argparse.ArgumentParser:
         "reopen": (_act("reopen"), "let a running gateway open its access log again, after it was renamed"),
         "drain": (_act("drain"), "let a running gateway finish what is in flight, and stop"),
     }
-    for name, (command, text) in running.items():
-        sub = add(name, command, text)
+    added = {name: add(name, command, text) for name, (command, text) in running.items()}
+    for sub in added.values():
         sub.add_argument("--socket", metavar="PATH", help="the gateway's admin socket; default: /run/rauta/admin.sock")
         sub.add_argument("--config", metavar="FILE", help="take the socket from the gateway's file")
+    text = "detach: take the kernel programs away; tier 3 serves all until the next reload"
+    added["offload"].add_argument("action", metavar="detach", nargs="?", choices=("detach",), help=text)
+    added["top"].add_argument("--once", action="store_true", help="one interval of a second, then end; so does --json")
     return top
 
 

@@ -52,7 +52,7 @@ def ask(path: str, method: str, target: str) -> dict[str, Any]:
         connection.close()
     if response.status != 200:
         # A reload that was refused is a bad configuration, as `check` would say.
-        code = EXIT_USAGE if response.status == 409 else EXIT_FAILURE
+        code = EXIT_USAGE if response.status == 409 and target == "/v1/reload" else EXIT_FAILURE
         raise ControlError(str(answer.get("error", {}).get("text", answer)), code=code)
     return dict(answer)
 

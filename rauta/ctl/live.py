@@ -1,4 +1,5 @@
-"""Commands to a gateway that runs: `status`, `stats`, `services`, `dump`, `reload`, `reopen`, `drain`."""
+"""Commands to a gateway that runs: `status`, `stats`, `services`, `dump`, `reload`, `reopen`, `drain`, and `offload
+detach`."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ def status(output: Output, *, socket: str) -> int:
     state = "draining" if answer["draining"] else "ready" if answer["ready"] else "starting"
     workers = ", ".join(f"{worker['slot']}: pid {worker['pid']} {worker['stage']}" for worker in answer["workers"])
     offload = answer["offload"] or {"reason": "none"}
+    attached = [f"{row['name']} ({row['hook']}, {row['mode']})" for row in offload.get("interfaces", ())]
     output.facts(
         [
             ("gateway", f"rauta {answer['version']}, {state}, since {_when(answer['started'])}"),
@@ -38,6 +40,7 @@ def status(output: Output, *, socket: str) -> int:
             ("workers", workers),
             ("restarts", str(answer["restarts"])),
             ("offload", offload["reason"]),
+            *([("programs on", ", ".join(attached))] if attached else []),
             ("reloads", f"{answer['reloads']['succeeded']} done, {answer['reloads']['failed']} failed"),
             *([("last reload", f"{_when(last['time'])}: {last['text']}")] if last else []),
         ]
@@ -68,21 +71,21 @@ def stats(output: Output, *, socket: str) -> int:
     if output.json:
         output.document(answer)
         return EXIT_OK
-    rows = []
-    for row in answer["routes"]:
-        classes = row["classes"]
-        rows.append(
-            (
-                row["listener"],
-                row["route"] or "(none)",
-                row["service"] or "-",
-                str(row["requests"]),
-                *(str(classes.get(name, 0)) for name in ("2xx", "3xx", "4xx", "5xx")),
-                _time(row["p50"]),
-                _time(row["p99"]),
-            )
+    classes = ("2xx", "3xx", "4xx", "5xx")
+    rows = [
+        (
+            row["listener"],
+            row["route"] or "(none)",
+            row["service"] or "-",
+            str(row["requests"]),
+            _some(sum(count for tier, count in row["tiers"].items() if tier != "3")),
+            *(str(row["classes"].get(name, 0)) for name in classes),
+            _time(row["p50"]),
+            _time(row["p99"]),
         )
-    output.table(("listener", "route", "service", "requests", "2xx", "3xx", "4xx", "5xx", "p50", "p99"), rows)
+        for row in answer["routes"]
+    ]
+    output.table(("listener", "route", "service", "requests", "in kernel", *classes, "p50", "p99"), rows)
     if answer["failures"]:
         output.line()
         output.table(("failures", "count"), [(name, str(count)) for name, count in answer["failures"].items()])
@@ -93,6 +96,10 @@ def dump(output: Output, *, socket: str) -> int:
     """The configuration that is served, as a file of version 1, in JSON."""
     output.raw_json(ask(socket, "GET", "/v1/config"))
     return EXIT_OK
+
+
+def _some(count: int) -> str:
+    return str(count) if count else ""  # a column of empty cells is left out
 
 
 def _time(seconds: Any) -> str:

@@ -16,7 +16,7 @@ FORMAT: Final = 1  # of the JSON documents; keys may be added to it, anything el
 class Output:
     """Standard output as a command sees it. Colours and the limit of width are for terminals only."""
 
-    __slots__ = ("_colours", "_stream", "_width", "json")
+    __slots__ = ("_colours", "_stream", "_width", "height", "json")
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str], *, json: bool = False) -> None:
         self._stream = stream
@@ -25,6 +25,8 @@ class Output:
         # https://no-color.org: set and not empty, whatever the value.
         self._colours = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         self._width = _width_of(stream, environ) if terminal else None
+        # Lines of a terminal that takes control sequences; None: it is none.
+        self.height = _height_of(stream, environ) if terminal and environ.get("TERM") != "dumb" else None
 
     def paint(self, text: str, style: Style) -> str:
         """The text in its style, where there are colours."""
@@ -46,6 +48,14 @@ class Output:
         for line in tables.facts(pairs, width=self._width, paint=self.paint):
             self._write(line)
 
+    def screen(self) -> None:
+        """What follows is written over what is there; where that cannot be done, below it."""
+        self._stream.write("\n" if self.height is None else "\x1b[H\x1b[J")
+
+    def flush(self) -> None:
+        """Show what has been written."""
+        self._stream.flush()
+
     def document(self, content: Mapping[str, Any]) -> None:
         """The JSON document of a command that was asked for one. It opens with the version of its format."""
         self.raw_json({"version": FORMAT, **content})
@@ -56,6 +66,17 @@ class Output:
 
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
+
+
+def _height_of(stream: TextIO, environ: Mapping[str, str]) -> int:
+    """Lines of the terminal, as `_width_of` its columns."""
+    lines = environ.get("LINES", "")
+    if lines.isdecimal() and int(lines) > 0:
+        return int(lines)
+    try:
+        return os.get_terminal_size(stream.fileno()).lines or 24
+    except OSError:
+        return 24
 
 
 def _width_of(stream: TextIO, environ: Mapping[str, str]) -> int | None:

@@ -19,6 +19,7 @@ from rauta.runtime.control import (
     ControlError,
     Drain,
     Health,
+    Look,
     Message,
     Names,
     Ready,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from rauta.runtime.passed import PassedSocket
 
 MOST_COMMANDS: Final = 16  # at work at a time; people send one
+BACKLOG_LIMIT: Final = 1024 * 1024  # bytes that it has not taken; a Reading has less than 100 a row
 STOP_TIMEOUT: Final = 3.0  # from being told to end to SIGKILL
 
 
@@ -107,6 +109,15 @@ class AgentProcess:
         """Tell it."""
         self._channel.send(message)
 
+    def show(self, frame: bytes) -> None:
+        """Send it a Reading."""
+        self._channel.send_frame(frame)
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether it takes what it is sent."""
+        return self._channel.backlog < BACKLOG_LIMIT
+
     def end(self) -> None:
         """Tell it to end."""
         self.told = True
@@ -138,7 +149,8 @@ class AgentProcess:
 
 
 class Agents:
-    """Keeps the one agent. `on_news` gets what it finds out about backends, `on_command` what somebody wants done."""
+    """Keeps the one agent. `on_news` gets what it finds out about backends, `on_command` what somebody wants done;
+    `on_look` is called when it wants to be shown a Reading."""
 
     def __init__(
         self,
@@ -148,12 +160,14 @@ class Agents:
         identity: Identity | None = None,
         on_news: Callable[[Health | Names], None],
         on_command: Callable[[Command], None],
+        on_look: Callable[[], None],
     ) -> None:
         self._memory = memory
         self._events = events
         self._identity = identity
         self._on_news = on_news
         self._on_command = on_command
+        self._on_look = on_look
         self._admin: dict[str, socket.socket] = {}
         self._settings: AdminSettings | None = None
         self._setup: AgentSetup | None = None
@@ -240,6 +254,11 @@ class Agents:
         if self._process is not None:
             self._process.send(result)
 
+    def show(self, frame: bytes) -> None:
+        """A Reading that it asked for."""
+        if self._process is not None:
+            self._process.show(frame)
+
     async def keep(self) -> None:
         """Run an agent whenever there is work for one. To be run as a task."""
         delay = 0.0
@@ -312,6 +331,9 @@ class Agents:
                 self._on_command(message)
             elif self._process is not None:
                 self._process.send(Result(message.number, False, f"{MOST_COMMANDS} commands are at work: try again"))
+        elif isinstance(message, Look):
+            if self._process is not None and self._process.keeps_up:
+                self._on_look()
         elif not isinstance(message, Ready) and self._process is not None:
             self._process.kill()  # it says what no agent says
 

@@ -32,7 +32,7 @@ def announce(
         forwarded={listener.name: _forwarded(configuration, listener) for listener in configuration.listeners},
         routes=len(configuration.routes),
         services=len(configuration.services),
-        offload={"name": offloading.name, "reason": offloading.reason},
+        offload=offloading.status(),
         access_log=configuration.access_log.to,
         workers=list(pids),
     )
@@ -41,12 +41,15 @@ def announce(
 def _lines(configuration: Configuration, offloading: Offloading, workers: int, source: str) -> Iterator[str]:
     yield f"rauta {rauta.__version__} is ready ({source}). Ctrl-C stops it."
     names = [listener.name for listener in configuration.listeners]
-    width = max(len(name) for name in [*names, "access log"])
+    width = max(len(name) for name in [*names, "programs on" if offloading.interfaces else "access log"])
     for listener in configuration.listeners:
         fields = ", ".join(_forwarded(configuration, listener)) or "none"
         yield f"  {listener.name:<{width}}  {_url(listener)}  (adds to requests: {fields})"
     yield f"  {'routes':<{width}}  {len(configuration.routes)}, services {len(configuration.services)}"
     yield f"  {'offload':<{width}}  {offloading.reason}"
+    if offloading.interfaces:
+        attached = (f"{name} ({how.hook}, {how.mode})" for name, how in sorted(offloading.interfaces.items()))
+        yield f"  {'programs on':<{width}}  {', '.join(attached)}"
     yield f"  {'workers':<{width}}  {workers}, {'compiled' if compiled() else 'plain Python'}"
     log = configuration.access_log
     yield f"  {'access log':<{width}}  " + (log.to if log.to == "off" else f"{log.to}, {log.format.value}")

@@ -3,7 +3,7 @@
 A frame is one byte (the kind of its payload), four bytes (the length, network order) and the payload.
 
 * Supervisor to worker: first one Setup, pickled; then messages, JSON, and Changes, pickled. Setup and Change hold the
-  keys of certificates; nothing else does, and the agent gets neither.
+  keys of certificates; nothing else does, and the agent gets neither, but AgentSetups and Readings, pickled too.
 * Worker to supervisor: messages, JSON only. A worker parses what strangers send; should it be taken over, it
   must not be able to run code in the supervisor, so the supervisor never unpickles.
 
@@ -30,6 +30,7 @@ from rauta.runtime.errors import StartError
 if TYPE_CHECKING:
     import socket
 
+    from rauta.offload import Counters
     from rauta.routing.model import Configuration
     from rauta.routing.settings import Address
     from rauta.runtime.credentials import Credentials
@@ -133,7 +134,8 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Agent: somebody who may do so wants `reload`, `reopen` or `drain`. Answered by a Result with the same number."""
+    """Agent: somebody who may do so wants `reload`, `reopen`, `drain` or `detach`. Answered by a Result with the same
+    number."""
 
     number: int
     name: str
@@ -153,6 +155,20 @@ class Status:
     """Supervisor: the state of the processes, whenever it changes; the keys are those of /v1/status."""
 
     status: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Agent: what does the offload count and hold? Answered by a Reading; those that come while one is made, by that
+    one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Supervisor: what the offload had counted and held at `time` (Unix). Pickled: it may have thousands of rows."""
+
+    time: float
+    counters: Counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +215,7 @@ class Drained:
 
 
 OfWorkers = Prepared | Commit | Ready | Failed | Drain | Draining | Drained | Built | Apply | Drop | Applied | Reopen
-OfTheAgent = Health | Names | Command | Result | Status
+OfTheAgent = Health | Names | Command | Look | Result | Status
 Message = OfWorkers | OfTheAgent
 
 _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
@@ -218,6 +234,7 @@ _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Health: {"service": str, "down": list},
     Names: {"host": str, "addresses": list},
     Command: {"number": int, "name": str},
+    Look: {},
     Result: {"number": int, "ok": bool, "text": str},
     Status: {"status": dict},
 }
@@ -259,15 +276,20 @@ def encode_agent_setup(setup: AgentSetup) -> bytes:
     return _pickled(setup)
 
 
-def agent_setup_of(payload: bytes) -> AgentSetup:
-    """The AgentSetup in a pickled frame from the supervisor. Raises ControlError."""
-    setup = _unpickled(payload)
-    if not isinstance(setup, AgentSetup):
-        raise ControlError(f"the frame holds a {type(setup).__name__}")
-    return setup
+def encode_reading(reading: Reading) -> bytes:
+    """One frame."""
+    return _pickled(reading)
 
 
-def _pickled(what: Setup | Change | AgentSetup) -> bytes:
+def for_the_agent(payload: bytes) -> AgentSetup | Reading:
+    """What a pickled frame from the supervisor holds. Raises ControlError."""
+    found = _unpickled(payload)
+    if not isinstance(found, AgentSetup | Reading):
+        raise ControlError(f"the frame holds a {type(found).__name__}")
+    return found
+
+
+def _pickled(what: Setup | Change | AgentSetup | Reading) -> bytes:
     payload = _dumped(what)
     return _HEADER.pack(_PICKLE, len(payload)) + payload
 
@@ -419,6 +441,11 @@ class Channel(asyncio.Protocol):
         """Queue a frame that is encoded already."""
         if self._transport is not None:
             self._transport.write(frame)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that are queued: the peer does not take them."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close this end once what is queued has been sent."""

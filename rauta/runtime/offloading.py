@@ -4,16 +4,17 @@ kernel passes up. What is done when, and what becomes of failures: see `offloads
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rauta.offload import OffloadError, select
 from rauta.runtime.errors import StartError
 from rauta.runtime.offloads import Offloads
 
 if TYPE_CHECKING:
-    from rauta.offload import Counters
+    from rauta.offload import Attachment, Counters
     from rauta.routing.model import Configuration
     from rauta.routing.settings import OffloadSettings
     from rauta.runtime.control import Health
@@ -32,13 +33,14 @@ class Offloading:
     offload is replaced between generations.
     """
 
-    __slots__ = ("_known", "_news", "_offloads", "_stopping", "_telling", "_thread", "on_change")
+    __slots__ = ("_interfaces", "_known", "_news", "_offloads", "_stopping", "_telling", "_thread", "on_change")
 
     def __init__(
         self, configuration: Configuration, events: EventLog, *, place: Callable[[], str] | None = None
     ) -> None:
         self._offloads = Offloads(configuration, events, place)
         self._known = self._offloads.reason  # to those who ask after a commit, or were told of a change
+        self._interfaces: Mapping[str, Attachment] = {}
         self._news: dict[str, frozenset[str]] = {}  # of backends, for the next time that the thread is told
         self._telling = self._stopping = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offload")
@@ -54,6 +56,18 @@ class Offloading:
         """Why it is this one: a line for people."""
         return self._offloads.reason
 
+    @property
+    def interfaces(self) -> Mapping[str, Attachment]:
+        """Those that carry programs, by name; as of the last `commit` or `counters`."""
+        return self._interfaces if self._offloads.live else {}
+
+    def status(self) -> dict[str, Any]:
+        """What it is and why, and where it is attached, if it is; as JSON, for /v1/status and the event `ready`."""
+        found: dict[str, Any] = {"name": self.name, "reason": self.reason}
+        if self.interfaces:
+            found["interfaces"] = [{"name": name, **asdict(how)} for name, how in sorted(self.interfaces.items())]
+        return found
+
     async def prepare(self, generation: int, configuration: Configuration | None = None) -> None:
         """Let the offload, started if it is not yet, build the generation aside; by another configuration, if there is
         one. What is live stays as it is. Raises StartError; then nothing is prepared."""
@@ -64,6 +78,7 @@ class Offloading:
     async def commit(self) -> None:
         """All workers serve: the kernel may answer now. Raises StartError, for the first generation only."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._offloads.commit)
+        await self._read()  # which interfaces it is attached to
         self._known = self.reason
 
     async def abort(self) -> None:
@@ -79,15 +94,27 @@ class Offloading:
 
     async def counters(self) -> Counters:
         """What the kernel did and holds; nothing, if no kernel offload is live."""
-        counters = await asyncio.get_running_loop().run_in_executor(self._thread, self._offloads.counters)
+        counters = await self._read()
         self._tell_change()
         return counters
+
+    async def detach(self) -> tuple[bool, str]:
+        """Go on without a kernel offload until a later generation is prepared. Whether nothing is left of it, and a
+        text for people."""
+        removed = await asyncio.get_running_loop().run_in_executor(self._thread, self._offloads.detach)
+        self._tell_change()
+        return removed, self.reason if removed else f"{self.reason}. Something is left of it: the log says what"
 
     async def stop(self) -> None:
         """Leave nothing on the machine; what could not be removed is logged. Nothing may be called afterwards."""
         self._stopping = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._offloads.stop)
         self._thread.shutdown(wait=False)
+
+    async def _read(self) -> Counters:
+        counters = await asyncio.get_running_loop().run_in_executor(self._thread, self._offloads.counters)
+        self._interfaces = counters.gauges.interfaces
+        return counters
 
     def _tell(self) -> None:
         news, self._news = self._news, {}

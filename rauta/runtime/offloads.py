@@ -5,6 +5,7 @@ prepare   may refuse a generation; what is live stays as it is until commit, wha
 commit    never fails in a gateway that serves: without an offload tier 3 answers everything
 any call  that fails on what is live ends it, until a later generation is prepared: `mode: require` is a condition
           for a start and for a reload, and no reason to end a gateway that serves
+detach    does the same to an offload that has not failed
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from rauta.offload import Counters, NullOffload, OffloadError, fall_back, lacking, plan, select, told, without
+from rauta.offload import Counters, Gauges, NullOffload, OffloadError, fall_back, lacking, plan, select, told, without
 from rauta.routing.settings import Address, OffloadMode, OffloadSettings
 from rauta.runtime.errors import StartError
 
@@ -76,6 +77,11 @@ class Offloads:
     def name(self) -> str:
         """The name of the offload; `null` is the one that answers nothing."""
         return self._offload.name
+
+    @property
+    def live(self) -> bool:
+        """Whether a kernel offload is."""
+        return self._live
 
     def prepare(self, generation: int, configuration: Configuration | None) -> None:
         """Build a generation aside, of another configuration if there is one. Raises StartError, under `require` alone;
@@ -149,10 +155,21 @@ class Offloads:
         if not self._live:
             return Counters()
         try:
-            return self._offload.counters()
+            return _copied(self._offload.counters())
         except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is its failure
             self._lose(self._offload, "counters", error)
             return Counters()
+
+    def detach(self) -> bool:
+        """End what is live, because somebody wants it; tier 3 serves all until a later generation is prepared. Whether
+        nothing is left on the machine; if something is, it is logged."""
+        if not self._live:
+            return True
+        offload = self._offload
+        why = f"{offload.name} was detached by a command; the next reload looks for one again"
+        removed = self._end(offload, without(OffloadSettings(mode=OffloadMode.AUTO), why))
+        self._events.info("offload_detached", self.reason, offload=offload.name)
+        return removed
 
     # --- what follows -----------------------------------------------------------------------------------
 
@@ -240,21 +257,33 @@ class Offloads:
         that hold from now on, if they are not those of what is live."""
         live, following = self._is_live(offload), self._next
         failure = CallError(offload, call, error)
-        self._live = self._live and not live
-        self._remove(offload)
-        stand_in, reason = fall_back(OffloadSettings(mode=OffloadMode.AUTO), offload, call, error)
         if following is not None and following.offload is offload:
-            following.offload, following.reason, following.prepared, following.started = stand_in, reason, None, False
             following.failure = None if live else failure
+        self._end(offload, fall_back(OffloadSettings(mode=OffloadMode.AUTO), offload, call, error))
         if live:
-            self._offload, self.reason = stand_in, reason
             self._tell(failure, settings or self._configuration.offload)
 
-    def _remove(self, offload: Offload) -> None:
+    def _end(self, offload: Offload, instead: tuple[Offload, str]) -> bool:
+        """Stop an offload that is live, or prepared to be; another one takes its place, for a reason. Whether nothing
+        is left of it."""
+        live, following = self._is_live(offload), self._next
+        self._live = self._live and not live
+        removed = self._remove(offload)
+        if following is not None and following.offload is offload:
+            following.offload, following.reason = instead
+            following.prepared, following.started = None, False
+        if live:
+            self._offload, self.reason = instead
+        return removed
+
+    def _remove(self, offload: Offload) -> bool:
+        """Whether nothing is left of it."""
         try:
             offload.stop(detach=True)
         except Exception as error:  # noqa: BLE001 - foreign code; the gateway goes on, or ends, all the same
             self._tell_rest(offload, "stop", error)
+            return False
+        return True
 
     def _tell(self, failure: CallError, settings: OffloadSettings | None) -> None:
         required = settings is not None and settings.mode is OffloadMode.REQUIRE
@@ -274,6 +303,16 @@ class Offloads:
 
     def _refusal(self, error: OffloadError) -> StartError:
         return StartError(f"{'' if self._place is None else self._place()}{error}")
+
+
+def _copied(counters: Counters) -> Counters:
+    """As plain dicts, which can be passed on. Whatever foreign code made of them shows up here."""
+    gauges = counters.gauges
+    return Counters(
+        requests=dict(counters.requests),
+        events=dict(counters.events),
+        gauges=Gauges(flows=gauges.flows, maps=dict(gauges.maps), interfaces=dict(gauges.interfaces)),
+    )
 
 
 def _call(offload: Offload, name: str, work: Callable[[], T]) -> T:

@@ -35,6 +35,7 @@ from rauta.runtime.notify import Notifier
 from rauta.runtime.passed import PassedSocket
 from rauta.runtime.privileges import Identity
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
+from rauta.runtime.readings import Readings
 from rauta.runtime.revision import Reloaded, Revision, Slot
 from rauta.runtime.takeover import Predecessor, Successors, gifts_of
 from rauta.runtime.tasks import Tasks
@@ -162,15 +163,17 @@ class Supervisor:
         self._stop: asyncio.Future[str] = self._loop.create_future()
         self._hurry = asyncio.Event()
         self._gate = Gate()
-        if self._offloading is not None:
-            self._offloading.on_change = self._tell_status
         self._agents = Agents(
             self._memory,
             self._events,
             identity=self._host.identity,
             on_news=self._on_news,
             on_command=self._on_command,
+            on_look=self._on_look,
         )
+        if self._offloading is not None:
+            self._offloading.on_change = self._tell_status
+            self._readings = Readings(self._offloading, self._helpers, self._agents.show)
         self._successors = Successors(
             self._events,
             self._gate,
@@ -434,12 +437,18 @@ class Supervisor:
     def _on_command(self, command: Command) -> None:
         self._helpers.start(self._obey(command), name=f"command {command.name}")
 
+    def _on_look(self) -> None:
+        if self._offloading is not None:
+            self._readings.wanted()
+
     async def _obey(self, command: Command) -> None:
         if command.name == "reload":
             reloaded = await self.reload("admin")
             result = Result(command.number, reloaded.ok, reloaded.text)
         elif command.name == "reopen":
             result = Result(command.number, *await self._reopen_log())
+        elif command.name == "detach":
+            result = Result(command.number, *await self._detach())
         elif command.name == "drain":
             result = Result(command.number, True, "the gateway finishes what is in flight and stops")
         else:
@@ -448,15 +457,18 @@ class Supervisor:
         if command.name == "drain" and not self._stop.done():
             self._stop.set_result("admin")
 
+    async def _detach(self) -> tuple[bool, str]:
+        if self._offloading is None:
+            return True, "no kernel offload"
+        async with self._gate.reload():  # a generation that is half-way goes live first
+            return await self._offloading.detach()
+
     def _tell_status(self) -> None:
         workers = [
             {"slot": slot.index, "pid": slot.worker.pid, "stage": slot.worker.stage.name.lower()}
             for slot in self._slots
             if slot.worker is not None
         ]
-        offload = None
-        if self._offloading is not None:
-            offload = {"name": self._offloading.name, "reason": self._offloading.reason}
         self._agents.tell(
             {
                 "version": rauta.__version__,
@@ -467,7 +479,7 @@ class Supervisor:
                 "draining": self._draining,
                 "workers": workers,
                 "restarts": self._restarts,
-                "offload": offload,
+                "offload": None if self._offloading is None else self._offloading.status(),
                 "reloads": self._reloads,
             }
         )

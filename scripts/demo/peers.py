@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,9 @@ START_LIMIT = 20.0  # seconds until a program must be ready; the slowest is raut
 STOP_LIMIT = 10.0  # seconds until a program that was asked to stop is killed
 LOG_LIMIT = 5.0  # seconds until a request must stand in the log, which is buffered for one
 _PAUSE = 0.02  # between two looks at something that is awaited
+
+
+Inside = Callable[[], AbstractContextManager[None]]  # sockets that are made meanwhile are those of another host
 
 
 class DemoError(Exception):
@@ -92,7 +95,7 @@ def with_ports(text: str, ports: dict[int, int]) -> str:
 
 
 @contextmanager
-def _running(command: list[str | Path], folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str | Path], folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """A program, from its start to its end. Output goes to NAME.out and NAME.err in the folder."""
     # Ends with the demo even if that is killed and cannot clean up.
     guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
@@ -110,15 +113,17 @@ def _running(command: list[str | Path], folder: Path, name: str) -> Iterator[sub
                 process.wait()
 
 
-def _await_ready(process: subprocess.Popen[bytes], folder: Path, name: str, ready: str | int) -> None:
-    """Wait for a word in NAME.err, or for a loopback port that accepts. Raises DemoError."""
+def await_ready(
+    process: subprocess.Popen[bytes], folder: Path, name: str, ready: str | tuple[str, int], host: Inside = nullcontext
+) -> None:
+    """Wait for a word in NAME.err, or for an address that accepts, as seen from a host. Raises DemoError."""
     limit = time.monotonic() + START_LIMIT
     errors = folder / f"{name}.err"
     while time.monotonic() < limit:
         if isinstance(ready, str):
             if ready in errors.read_text(errors="replace"):
                 return
-        elif _accepts(ready):
+        elif _accepts(ready, host):
             return
         if process.poll() is not None:
             break
@@ -127,9 +132,10 @@ def _await_ready(process: subprocess.Popen[bytes], folder: Path, name: str, read
     raise DemoError(f"{name} {what}:\n{errors.read_text(errors='replace')[-2000:]}")
 
 
-def _accepts(port: int) -> bool:
+def _accepts(address: tuple[str, int], host: Inside) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        with host():
+            socket.create_connection(address, timeout=1).close()
     except OSError:
         return False
     return True
@@ -160,25 +166,26 @@ def stage(folder: Path, *, own_ports: bool) -> Iterator[Stage]:
             home.mkdir()
             text = BACKEND.read_text().replace("@name@", name).replace("@port@", str(ports[port]))
             (home / "nginx.conf").write_text(text)
-            process = stack.enter_context(_running([nginx, "-p", home, "-c", "nginx.conf"], folder, name))
-            _await_ready(process, folder, name, ports[port])
+            process = stack.enter_context(running([nginx, "-p", home, "-c", "nginx.conf"], folder, name))
+            await_ready(process, folder, name, ("127.0.0.1", ports[port]))
         config = EXAMPLE
         if any(port != chosen for port, chosen in ports.items()):
             config = folder / "rauta.yaml"
             config.write_text(with_ports(EXAMPLE.read_text(), ports))
         command: list[str | Path] = [sys.executable, "-m", "rauta.proxy", "--config", config, "--workers", "2"]
-        process = stack.enter_context(_running(command, folder, "rauta"))
-        _await_ready(process, folder, "rauta", '"event": "ready"')
+        process = stack.enter_context(running(command, folder, "rauta"))
+        await_ready(process, folder, "rauta", '"event": "ready"')
         yield Stage(
             url=f"http://127.0.0.1:{ports[LISTENER_PORT]}",
             config=config,
             names={f"127.0.0.1:{ports[port]}": name for port, name in BACKEND_PORTS.items()},
-            nginx=_version(nginx),
+            nginx=version(nginx),
             log=folder / "rauta.out",
         )
 
 
-def _version(nginx: str) -> str:
+def version(nginx: str) -> str:
+    """Of an nginx."""
     text = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
     return text.strip().rpartition("/")[2].partition(" ")[0]
 
@@ -221,8 +228,9 @@ def curl(url: str, method: str, headers: tuple[str, ...], body: str | None, time
     return answers
 
 
-def read_log(path: Path, expected: int) -> dict[str, list[dict[str, object]]]:
-    """The access log's lines by request marker, once all `expected` ones are written or time is up."""
+def read_log(path: Path, expected: int, after: int = -1) -> dict[str, list[dict[str, object]]]:
+    """The access log's lines by request marker, of those beyond `after`, once all `expected` ones are written or time
+    is up."""
     limit = time.monotonic() + LOG_LIMIT
     while True:
         found: dict[str, list[dict[str, object]]] = {}
@@ -230,7 +238,7 @@ def read_log(path: Path, expected: int) -> dict[str, list[dict[str, object]]]:
         for line in whole_lines:
             entry = json.loads(line)
             marker = re.search(r"[?&]demo=([0-9]+)", str(entry["target"]))
-            if marker is not None:
+            if marker is not None and int(marker[1]) > after:
                 found.setdefault(marker[1], []).append(entry)
         if sum(map(len, found.values())) >= expected or time.monotonic() > limit:
             return found

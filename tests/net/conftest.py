@@ -14,7 +14,8 @@ import pytest
 
 from rauta.offload.bcc import BccOffload, offload
 from rauta.routing.settings import OffloadSettings
-from support.network import PREFIX, KernelPath, Network, Server, kernel_path, network
+from support.kernelpath import KernelPath, kernel_path
+from support.network import PREFIX, Network, Server, network
 
 # Exact paths are tier 1's, the rest tier 2's. `dead` is refused, of `mixed` a half; nobody is at the first backend of
 # `silent`, and the first of `full` listens but takes no connection.
@@ -44,8 +45,7 @@ routes:
 """
 
 
-def _pins() -> set[str]:
-    return {str(found) for found in offload.ROOT.rglob("*")} if offload.ROOT.is_dir() else set()
+_pins: list[Path] = []  # the folders of the namespaces that were here
 
 
 def _namespaces() -> set[str]:
@@ -59,15 +59,16 @@ def _clean() -> Iterator[None]:
     missing = BccOffload().missing(OffloadSettings())
     if missing is not None:
         pytest.skip(missing)
-    before = _pins()
     yield
     assert not _namespaces()
-    assert _pins() <= before
+    assert _pins
+    assert not [folder for folder in _pins if folder.exists()]
 
 
 @pytest.fixture(scope="session")
 def net(_clean: None) -> Iterator[Network]:
     with network() as found:
+        _pins.append(offload.ROOT / str(found.gateway.path.stat().st_ino))
         yield found
 
 

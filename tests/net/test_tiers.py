@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from support.network import GATEWAY, Client, KernelPath, Server, body_of, reset, wait_until
+from support.kernelpath import KernelPath, wait_until
+from support.network import GATEWAY, Client, Server, body_of, reset
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.prefix) / "bin")]))
 
@@ -325,9 +326,6 @@ def test_the_client_resets(path: KernelPath, b1: Server) -> None:
         assert seen["ended_by_reset"] == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tc.c forward(): client_next does not count the FIN, so the reset is a stranger's"
-)
 def test_the_client_has_closed_when_the_response_comes(path: KernelPath, b1: Server) -> None:
     """It is answered by a reset of the client's, whose number is the one behind its FIN."""
     with b1.holding():

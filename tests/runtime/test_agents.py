@@ -15,7 +15,7 @@ from rauta.routing.services import Backend, HealthCheck, Service
 from rauta.routing.settings import Address, AdminSettings, Listener
 from rauta.runtime import segment
 from rauta.runtime.agents import MOST_COMMANDS, Agents
-from rauta.runtime.control import AgentSetup, Command, Health, Names, Result
+from rauta.runtime.control import AgentSetup, Command, Health, Look, Names, Result
 from rauta.runtime.errors import StartError
 from rauta.runtime.log import EventLog
 from support.process import free_port
@@ -26,7 +26,7 @@ def run(scenario: Callable[[Agents], Coroutine[Any, Any, None]]) -> None:
 
     async def play() -> None:
         memory = segment.create(1)
-        agents = Agents(memory, EventLog(), on_news=lambda news: None, on_command=lambda command: None)
+        agents = Agents(memory, EventLog(), on_news=lambda news: None, on_command=lambda command: None, on_look=list)
         try:
             await scenario(agents)
         finally:
@@ -112,7 +112,7 @@ def test_the_socket_is_for_its_owner_alone_and_a_live_one_is_not_taken(tmp_path:
     async def scenario(agents: Agents) -> None:
         change(agents, AdminSettings(socket=str(path)))
         assert path.stat().st_mode & 0o777 == 0o600
-        second = Agents(-1, EventLog(), on_news=lambda news: None, on_command=lambda command: None)
+        second = Agents(-1, EventLog(), on_news=lambda news: None, on_command=lambda command: None, on_look=list)
         with pytest.raises(StartError, match="is in use"):
             second.bind(AdminSettings(socket=str(path)))
         await second.stop()
@@ -141,7 +141,7 @@ def test_what_the_agent_says_of_strangers_is_not_kept() -> None:
 
     async def play() -> None:
         memory = segment.create(1)
-        agents = Agents(memory, EventLog(), on_news=news.append, on_command=commands.append)
+        agents = Agents(memory, EventLog(), on_news=news.append, on_command=commands.append, on_look=list)
         check = HealthCheck()
         backends = (Backend(address=Address("named.example", 80)),)
         configuration = Configuration(
@@ -165,6 +165,49 @@ def test_what_the_agent_says_of_strangers_is_not_kept() -> None:
         agents.answer(Result(0, True, ""))
         agents._on_message(Command(101, "reload"))
         assert len(commands) == MOST_COMMANDS + 1
+        await agents.stop()
+        segment.close(memory)
+
+    asyncio.run(play())
+
+
+class Process:
+    """The one that runs, as far as Agents asks it."""
+
+    def __init__(self) -> None:
+        self.keeps_up = True
+        self.shown: list[bytes] = []
+
+    def show(self, frame: bytes) -> None:
+        self.shown.append(frame)
+
+    def end(self) -> None:
+        self.gone = asyncio.Event()
+        self.gone.set()
+
+
+def test_an_agent_that_does_not_take_what_it_asked_for_gets_no_more() -> None:
+    """Else it could fill the supervisor's memory by asking."""
+    looks: list[str] = []
+
+    async def play() -> None:
+        memory = segment.create(1)
+        agents = Agents(
+            memory,
+            EventLog(),
+            on_news=lambda news: None,
+            on_command=lambda command: None,
+            on_look=lambda: looks.append("look"),
+        )
+        agents._on_message(Look())  # of one that is gone meanwhile
+        agents.show(b"reading")
+        assert looks == []
+        agents._process = process = Process()  # type: ignore[assignment]
+        agents._on_message(Look())
+        agents.show(b"reading")
+        process.keeps_up = False
+        agents._on_message(Look())
+        assert (looks, process.shown) == (["look"], [b"reading"])
         await agents.stop()
         segment.close(memory)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rauta.offload import Counters, RequestKey, Traffic
 from rauta.routing.model import (
     Configuration,
     Forward,
@@ -35,15 +36,19 @@ from rauta.runtime.control import (
     Drop,
     Failed,
     Health,
+    Look,
     Names,
     Prepared,
+    Reading,
     Ready,
     Reopen,
     Result,
     Setup,
     Status,
     encode,
+    encode_reading,
     encode_setup,
+    for_the_agent,
     receive_setup,
 )
 
@@ -63,9 +68,21 @@ MESSAGES = [
     Health("users", ["10.0.2.2:80", "unix:/run/app.sock"]),
     Names("app.example.com", []),
     Command(1, "reload"),
+    Look(),
     Result(1, False, "rauta.yaml:3: no"),
     Status({"generation": 2, "ready": True, "workers": [{"slot": 0}], "reloads": {"last": None}}),
 ]
+
+
+KEY = {
+    "listener": "web",
+    "service": "s",
+    "code": 200,
+    "method": "GET",
+    "protocol": "HTTP/1.1",
+    "tier": 1,
+    "hook": "tc",
+}
 
 
 def configuration() -> Configuration:
@@ -84,6 +101,33 @@ def test_messages_survive_any_fragmentation(cuts: list[int]) -> None:
         seen += decoder.feed(data[:cut])
         data = data[cut:]
     assert seen == MESSAGES
+
+
+def test_a_connection_knows_what_its_peer_has_not_taken() -> None:
+    async def play() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = Channel(lambda message: None, lambda error: None)
+            assert channel.backlog == 0
+            await channel.open(asyncio.get_running_loop(), ours)
+            channel.send_frame(b"x" * (1 << 22))  # more than a socket holds
+            assert 0 < channel.backlog < 1 << 22
+            channel.close()
+
+    asyncio.run(play())
+
+
+def test_a_reading_of_many_rows_reaches_the_agent() -> None:
+    """It is longer than a message may be."""
+    keys = (RequestKey(route=f"a-route-with-a-name-{number}", **KEY) for number in range(20_000))
+    reading = Reading(1.5, Counters(requests={key: Traffic(requests=1) for key in keys}))
+    frame = encode_reading(reading)
+    assert len(frame) > MESSAGE_LIMIT
+    (payload,) = Decoder(pickles=True).feed(frame)
+    assert isinstance(payload, bytes)
+    assert for_the_agent(payload) == reading
+    with pytest.raises(ControlError, match="holds a str"):
+        for_the_agent(pickle.dumps("text"))
 
 
 def test_all_messages_have_a_shape() -> None:

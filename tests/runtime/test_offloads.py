@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rauta.offload import Counters, NullOffload, Offload, OffloadError, selection
+from rauta.offload import Attachment, Counters, Gauges, NullOffload, Offload, OffloadError, selection
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.services import Backend, Service
 from rauta.routing.settings import Address, Hook, Listener, OffloadMode, OffloadSettings
@@ -406,3 +406,93 @@ def test_news_after_the_end_are_ignored(factory: Factory, events: Events) -> Non
 
     asyncio.run(run())
     assert factory.last.calls == ["start", "prepare", "commit", "stop"]
+
+
+# --- detach -------------------------------------------------------------------------------------------------
+
+DETACHED = "no kernel offload: recording was detached by a command; the next reload looks for one again"
+
+
+@pytest.mark.parametrize("settings", [AUTO, REQUIRE])
+def test_one_that_is_detached_comes_back_with_the_next_reload(
+    settings: OffloadSettings, factory: Factory, events: Events
+) -> None:
+    changes: list[str] = []
+
+    async def scenario(running: Offloading) -> None:
+        running.on_change = lambda: changes.append(running.reason)
+        assert await running.detach() == (True, DETACHED)
+        assert (factory.last.calls[-1], running.name, running.reason) == ("stop", NullOffload.name, DETACHED)
+        assert changes == [DETACHED]
+        running.health(down(A))  # is known to the next one
+        assert await running.counters() == Counters()
+        assert await running.detach() == (True, DETACHED)
+        await reload(running, 2, wanting(settings, A, B))
+        assert (running.reason, factory.last.tables) == ("offload 2", {"s": (B,)})
+
+    play(wanting(settings, A, B), events, scenario)
+    assert [made.calls.count("stop") for made in factory.made] == [1, 1]
+    assert events.told == [("offload_detached", DETACHED, {"offload": "recording"})]
+    assert events.levels == [Level.INFO]
+
+
+def test_where_there_is_none_detaching_says_so(factory: Factory, events: Events) -> None:
+    async def scenario(running: Offloading) -> None:
+        assert await running.detach() == (True, "no kernel offload: offload.mode is none")
+
+    play(wanting(NONE), events, scenario)
+    assert (factory.made, events.told) == ([], [])
+
+
+def test_one_that_cannot_be_removed_is_detached_and_told(factory: Factory, events: Events) -> None:
+    async def scenario(running: Offloading) -> None:
+        factory.last.fails["stop"] = OSError(16, "busy")
+        removed, text = await running.detach()
+        assert (removed, text) == (False, f"{DETACHED}. Something is left of it: the log says what")
+        assert running.name == NullOffload.name
+
+    play(wanting(AUTO), events, scenario)
+    assert [event for event, *_ in events.told] == ["offload_not_removed", "offload_detached"]
+
+
+def test_what_is_detached_between_prepare_and_commit_does_not_go_live(factory: Factory, events: Events) -> None:
+    async def scenario(running: Offloading) -> None:
+        await running.prepare(2, wanting(REQUIRE))
+        await running.detach()
+        await running.commit()
+        assert factory.last.calls == ["start", "prepare", "commit", "prepare", "stop"]
+        assert running.reason == DETACHED
+
+    play(wanting(AUTO), events, scenario)
+    assert [event for event, *_ in events.told] == ["offload_detached"]
+
+
+# --- where it is --------------------------------------------------------------------------------------------
+
+
+def test_the_interfaces_are_known_once_it_is_live(factory: Factory, events: Events) -> None:
+    attached = {"eth7": Attachment("tc", "tcx"), "eth8": Attachment("xdp", "native")}
+
+    async def scenario(running: Offloading) -> None:
+        assert (running.interfaces, running.status()) == ({}, {"name": "recording", "reason": "offload 1"})
+        factory.last.counted = Counters(gauges=Gauges(interfaces=attached))
+        await reload(running, 2, wanting(AUTO))
+        assert running.interfaces == attached
+        assert running.status()["interfaces"] == [
+            {"name": "eth7", "hook": "tc", "mode": "tcx"},
+            {"name": "eth8", "hook": "xdp", "mode": "native"},
+        ]
+        await running.detach()
+        assert (running.interfaces, running.status()) == ({}, {"name": NullOffload.name, "reason": DETACHED})
+
+    play(wanting(AUTO), events, scenario)
+
+
+def test_what_are_no_counters_is_a_failure_of_the_offload(factory: Factory, events: Events) -> None:
+    async def scenario(running: Offloading) -> None:
+        factory.last.counted = None  # type: ignore[assignment]
+        assert await running.counters() == Counters()
+        assert running.reason.startswith("no kernel offload: recording: counters failed: AttributeError(")
+
+    play(wanting(AUTO), events, scenario)
+    assert [event for event, *_ in events.told] == ["offload_failed"]

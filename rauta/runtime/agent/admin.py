@@ -16,7 +16,13 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-COMMANDS: Final = ("reload", "reopen", "drain")
+# By the names that the supervisor knows.
+COMMANDS: Final[Mapping[str, str]] = {
+    "reload": "/v1/reload",
+    "reopen": "/v1/reopen",
+    "drain": "/v1/drain",
+    "detach": "/v1/offload/detach",
+}
 BODY_LIMIT: Final = 64 * 1024
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 _HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -33,8 +39,15 @@ class Views(Protocol):
     def services(self) -> list[dict[str, Any]]:
         """Services and their backends, with their health."""
 
+    async def refresh(self) -> None:
+        """Have the kernel's counters read for `stats`, `offload` and `metrics`; if that takes long, they show the last
+        ones."""
+
     def stats(self) -> Mapping[str, Any]:
         """Counters, for people."""
+
+    def offload(self) -> Mapping[str, Any]:
+        """What the kernel does and holds."""
 
     def config(self) -> Mapping[str, Any]:
         """The configuration that is served, secrets as references."""
@@ -65,9 +78,10 @@ class Admin:
                 web.get("/metrics", self._metrics),
                 web.get("/v1/status", self._shown(self._views.status)),
                 web.get("/v1/services", self._shown(lambda: {"services": self._views.services()})),
-                web.get("/v1/stats", self._shown(self._views.stats)),
+                web.get("/v1/stats", self._shown(self._views.stats, fresh=True)),
+                web.get("/v1/offload", self._shown(self._views.offload, fresh=True)),
                 web.get("/v1/config", self._shown(self._views.config)),
-                *(web.post(f"/v1/{name}", self._command(name)) for name in COMMANDS),
+                *(web.post(path, self._command(name)) for name, path in COMMANDS.items()),
             ]
         )
         runner = web.AppRunner(application, access_log=None, keepalive_timeout=15, handle_signals=False)
@@ -92,12 +106,15 @@ class Admin:
         return web.Response(status=503, text=f"{why}\n", headers=_HEADERS)
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        await self._views.refresh()
         text = await asyncio.to_thread(self._views.metrics)
         headers = {**_HEADERS, "Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=text, headers=headers)
 
-    def _shown(self, view: Callable[[], Mapping[str, Any]]) -> Handler:
+    def _shown(self, view: Callable[[], Mapping[str, Any]], *, fresh: bool = False) -> Handler:
         async def show(_: web.Request) -> web.Response:
+            if fresh:
+                await self._views.refresh()
             return _json(200, view())
 
         return show

@@ -13,22 +13,27 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from rauta.routing.model import Configuration
 from rauta.runtime.agent.health import HealthChecks
+from rauta.runtime.agent.kernel import Kernel
 from rauta.runtime.agent.names import Names
 from rauta.runtime.control import (
+    AgentSetup,
     Channel,
     Command,
     ControlError,
     Drain,
     Health,
+    Look,
     Message,
+    Reading,
     Ready,
     Result,
     Status,
-    agent_setup_of,
+    for_the_agent,
 )
 from rauta.runtime.control import Names as NamesMessage
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
@@ -49,9 +54,10 @@ class Agent:
     def __init__(self, loop: asyncio.AbstractEventLoop, events: EventLog, columns: Sequence[int]) -> None:
         self._loop = loop
         self._columns = columns
-        self._channel = Channel(self._on_message, self._on_gone, self._on_setup)
+        self._channel = Channel(self._on_message, self._on_gone, self._on_pickle)
         self._health = HealthChecks(loop, self._tell_health, events)
         self._names = Names(loop, self._tell_names, events)
+        self._kernel = Kernel(lambda: self._channel.send(Look()))
         self._end = loop.create_future()
         self._configured = loop.create_future()
         self._configuration: Configuration | None = None
@@ -82,7 +88,7 @@ class Agent:
         from rauta.runtime.agent.admin import Admin  # aiohttp: only where it is asked for
         from rauta.runtime.agent.metrics import Metrics
 
-        self._metrics = Metrics(self._columns)
+        self._metrics = Metrics(self._columns, self._kernel)
         self._metrics.health = self._health
         self._admin = Admin(self)
         self._configure()
@@ -93,8 +99,14 @@ class Agent:
 
     # --- from the supervisor ---
 
-    def _on_setup(self, payload: bytes) -> None:
-        setup = agent_setup_of(payload)
+    def _on_pickle(self, payload: bytes) -> None:
+        found = for_the_agent(payload)
+        if isinstance(found, Reading):
+            self._kernel.tell(found)
+        else:
+            self._on_setup(found)
+
+    def _on_setup(self, setup: AgentSetup) -> None:
         self._configuration, self._token = setup.configuration, setup.token
         self._health.update(self._configuration)
         self._names.update(self._configuration)
@@ -115,6 +127,7 @@ class Agent:
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Status):
             self._status = message.status
+            self._kernel.is_now(message.status["offload"])
             if self._metrics is not None:
                 self._metrics.status = self._status
         elif isinstance(message, Result):
@@ -171,7 +184,17 @@ class Agent:
             return {}
         from rauta.runtime.agent.metrics import summary
 
-        return summary(self._metrics.totals())
+        reading = self._kernel.reading
+        taken = {"time": time(), "kernel_time": None if reading is None else reading.time}
+        return {**taken, **summary(self._metrics.totals(reading))}
+
+    async def refresh(self) -> None:
+        """See Views."""
+        await self._kernel.refresh()
+
+    def offload(self) -> Mapping[str, Any]:
+        """See Views."""
+        return self._kernel.shown()
 
     def config(self) -> Mapping[str, Any]:
         """See Views."""

@@ -1,10 +1,11 @@
-"""The counters of all workers, summed, as Prometheus wants them; and as plain numbers for `rautactl stats`."""
+"""The counters of all workers, summed, and those of the kernel, as Prometheus wants them; and as plain numbers for
+`rautactl stats`."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
@@ -13,8 +14,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 import rauta
 from rauta.proxy import metrics
 from rauta.proxy.counters import BUCKETS, Kind, Series, read
+from rauta.runtime.agent import kernelmetrics
 from rauta.runtime.agent.health import HealthChecks
+from rauta.runtime.agent.kernel import Kernel
+from rauta.runtime.control import Reading
 from rauta.runtime.segment import columns
+
+KERNEL_TIERS: Final = ("1", "2")
 
 Sums = dict[Series, list[int]]
 
@@ -30,10 +36,11 @@ def totals(columns: Iterable[memoryview]) -> Sums:
 
 
 class Metrics(Collector):
-    """Reads the columns of all workers (their descriptors) each time it is asked."""
+    """Reads the columns of all workers (their descriptors) each time it is asked; `kernel` is asked by others."""
 
-    def __init__(self, memory: Sequence[int]) -> None:
+    def __init__(self, memory: Sequence[int], kernel: Kernel) -> None:
         self._columns = columns(memory)
+        self._kernel = kernel
         self.status: dict[str, Any] = {}
         self.health: HealthChecks | None = None
         self.services: Iterable[str] = ()
@@ -44,14 +51,16 @@ class Metrics(Collector):
         """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
-    def totals(self) -> Sums:
-        """The sums of now."""
-        return totals(self._columns)
+    def totals(self, reading: Reading | None) -> Sums:
+        """The sums of now, and what the kernel has counted."""
+        sums = totals(self._columns)
+        return sums if reading is None else sums | kernelmetrics.requests(reading.counters)
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client."""
         families: dict[str, Metric] = {}
-        for series, cells in sorted(self.totals().items(), key=lambda item: (item[0].name, item[0].labels)):
+        reading = self._kernel.reading
+        for series, cells in sorted(self.totals(reading).items(), key=lambda item: (item[0].name, item[0].labels)):
             family = families.get(series.name)
             if family is None:
                 family = families[series.name] = _family(series)
@@ -62,6 +71,9 @@ class Metrics(Collector):
         yield from families.values()
         yield from self._of_processes()
         yield from self._of_health()
+        yield GaugeMetricFamily("rauta_offload_live", "Whether a kernel offload answers.", float(self._kernel.live))
+        if reading is not None:
+            yield from kernelmetrics.families(reading.counters)
 
     def _of_processes(self) -> Iterator[Metric]:
         build = GaugeMetricFamily("rauta_build_info", "The version, as labels.", labels=("version", "python"))
@@ -113,14 +125,16 @@ def _buckets(cells: list[int]) -> list[tuple[str, float]]:
 
 
 def summary(sums: Sums) -> dict[str, Any]:
-    """For people: requests by route and service, by class of status, with the median and 99th percentile of their time
-    (upper bounds of the buckets, in seconds)."""
+    """For people: requests by route and service, by class of status and by tier, with the median and 99th percentile of
+    the time that those of tier 3 took (upper bounds of the buckets, in seconds)."""
     routes: dict[tuple[str, str, str], dict[str, Any]] = {}
     for series, cells in sums.items():
         if series.name == metrics.REQUESTS:
-            listener, route, service, code, *_ = series.labels
-            row = routes.setdefault((listener, route, service), {"requests": 0, "classes": {}})
+            listener, route, service, code, *_, tier = series.labels
+            row = routes.setdefault((listener, route, service), {"requests": 0, "classes": {}, "tiers": {}})
             row["requests"] += cells[0]
+            tier = tier if tier in KERNEL_TIERS else "3"  # a full column counts as `other`
+            row["tiers"][tier] = row["tiers"].get(tier, 0) + cells[0]
             row["classes"][f"{code[:1]}xx"] = row["classes"].get(f"{code[:1]}xx", 0) + cells[0]
     for (listener, route, service), row in routes.items():
         cells = sums.get(Series(Kind.HISTOGRAM, metrics.DURATION, (listener, route, service)), [])
