@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,13 @@ def test_a_gateway_that_is_gone_ends_it(rautactl: Callable[..., Any], tmp_path: 
     assert (ended.code, ended.out) == (1, "")
 
 
+def _at_a_terminal() -> None:
+    """The terminal is that of the session, and Ctrl-C does what it does there, also if whoever runs the tests ignores
+    it, as shells have it for what runs in the background."""
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Screen:
     """`rautactl top` at a terminal."""
 
@@ -123,7 +131,7 @@ class Screen:
             stdout=follower,
             stderr=follower,
             start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509 - makes it the session's terminal
+            preexec_fn=_at_a_terminal,  # noqa: PLW1509 - of two system calls
             env=environment | {"TERM": "xterm", "NO_COLOR": "1", "LINES": "11", "COLUMNS": "80"},
         )
         os.close(follower)

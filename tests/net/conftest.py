@@ -61,7 +61,6 @@ def _clean() -> Iterator[None]:
         pytest.skip(missing)
     yield
     assert not _namespaces()
-    assert _pins
     assert not [folder for folder in _pins if folder.exists()]
 
 

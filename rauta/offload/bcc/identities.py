@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 KINDS: Final = ("listeners", "routes", "services")
 
@@ -28,14 +29,20 @@ class Identities:
 
 
 class Known:
-    """All kinds of identities, and the file that keeps them for a successor."""
+    """All kinds of identities, and the file that keeps them for a successor.
 
-    __slots__ = ("_file", "_saved", "listeners", "routes", "services")
+    `owner` is the process whose plan is live, the one that removes the programs when it ends. A successor becomes it
+    with its first commit: before that it may still fail, and what it found goes on; behind that the predecessor leaves
+    everything alone.
+    """
 
-    def __init__(self, file: Path | None, saved: Mapping[str, Mapping[str, int]] | None = None) -> None:
+    __slots__ = ("_file", "_saved", "listeners", "owner", "routes", "services")
+
+    def __init__(self, file: Path | None, saved: Mapping[str, Any] | None = None) -> None:
         found = saved or {}
         self._file = file
-        self._saved = -1
+        self._saved = ""
+        self.owner = str(found.get("owner", "")) or this_process()
         self.listeners, self.routes, self.services = (Identities(found.get(kind)) for kind in KINDS)
 
     @classmethod
@@ -49,13 +56,37 @@ class Known:
         return cls(file, saved)
 
     def save(self) -> None:
-        """Keep them: before a plan that names them goes live. Raises OSError."""
+        """Keep them, before a plan of this process that names them goes live. Raises OSError."""
+        self.owner = this_process()
         found = {kind: {name: number for number, name in getattr(self, kind).names().items()} for kind in KINDS}
-        count = sum(map(len, found.values()))  # numbers are only ever added
-        if self._file is None or count == self._saved:
+        text = json.dumps({"owner": self.owner, **found})
+        if self._file is None or text == self._saved:
             return
         new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(found), encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
         new.chmod(0o600)
         new.rename(self._file)
-        self._saved = count
+        self._saved = text
+
+
+def this_process() -> str:
+    """This process, told apart from a later one with its number."""
+    return f"{os.getpid()} {_started(os.getpid())}"
+
+
+def is_elsewhere(file: Path) -> bool:
+    """Whether another process that lives owns what is pinned."""
+    try:
+        owner = Known.load(file).owner
+    except (OSError, ValueError):
+        return False
+    pid, _, started = owner.partition(" ")
+    return owner != this_process() and pid.isdigit() and _started(int(pid)) == started
+
+
+def _started(pid: int) -> str:
+    """When a process started (proc_pid_stat(5), field 22); "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 from rauta.offload.bcc import btf, loader, network, syscalls
 from rauta.offload.bcc.counting import FLOWS, map_use, read_events, read_requests
 from rauta.offload.bcc.events import EVENTS
-from rauta.offload.bcc.identities import Known
+from rauta.offload.bcc.identities import Known, is_elsewhere
 from rauta.offload.bcc.tables import MSS, Tables, possible_cpus
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.plans import Plan
@@ -195,7 +195,7 @@ class BccOffload:
             return None
 
     def _loaded_anew(self) -> Known:
-        self._remove()  # of a predecessor that could not, or of another version
+        self._remove(anew=True)  # of a predecessor that could not, or of another version
         syscalls.mount_bpffs(ROOT)
         self._folder.mkdir(mode=0o700)
         sizes = _sizes()
@@ -230,11 +230,14 @@ class BccOffload:
             os.close(program)
         self._attached = frozenset(interface.index for interface in interfaces)
 
-    def _remove(self) -> None:
-        """Whatever is pinned, and the file system itself if nobody else uses it. Raises OffloadError."""
+    def _remove(self, *, anew: bool = False) -> None:
+        """Whatever is pinned, and the file system itself if nobody else uses it; but, unless all is made `anew`, not
+        what another process owns. Raises OffloadError."""
         for link in self._links.values():
             os.close(link)
         self._links.clear()
+        if is_elsewhere(self._file) and not anew:
+            return
         try:
             syscalls.remove(self._folder)
             self._file.unlink(missing_ok=True)

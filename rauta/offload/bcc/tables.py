@@ -43,11 +43,16 @@ class Tables:
     def _adopt(self) -> None:
         """Go on with what a predecessor left: its live generation, and nothing of one that it only prepared."""
         (self._parity,) = struct.unpack_from("=I", self._maps["configs"].get(layouts.INDEX.pack(0)) or bytes(4))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Nothing is left of generations that were prepared, by whomever; what is live is known."""
         for name in _HASHES:
             for key in [*self._maps[name].keys()]:
-                entries = self._live if layouts.parity_of(name, key) == self._parity else self._written
-                entries[name].add(key)
-        self._clear(self._written)
+                if layouts.parity_of(name, key) == self._parity:
+                    self._live[name].add(key)
+                else:
+                    self._maps[name].delete(key)
 
     # --- one generation after the other ---
 
@@ -56,6 +61,7 @@ class Tables:
         OffloadError; then `drop` removes what is there."""
         parity = 1 - self._parity
         self._clear(self._written)
+        self._sweep()
         self._next_services = {}
         for service in plan.services.values():
             number = self._half("services", parity) + service.number
