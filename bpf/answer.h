@@ -13,8 +13,6 @@
 INLINE bool write_piece(struct __sk_buff *skb, struct scratch *s, struct stash *stash, struct segment *made, u64 at,
 			u64 size, u32 last)
 {
-	u64 rounded;
-
 	at = opaque(at) & (STASH_BYTES - 1);
 	size = opaque(size) & 8191;
 	if (size < 1 || at + size > STASH_BYTES)
@@ -23,10 +21,9 @@ INLINE bool write_piece(struct __sk_buff *skb, struct scratch *s, struct stash *
 	if (!s->partial) {
 		if (last) /* sums are of whole words */
 			*(u32 *)(stash->bytes + at + size) = 0;
-		rounded = opaque((size + 3) & ~3ULL) & 8188;
-		if (rounded < 4)
-			return false;
-		made->sum = (u32)bpf_csum_diff(0, 0, (u32 *)(stash->bytes + at), rounded, 0);
+		s->sum = 0;
+		add_bytes(s, stash->bytes, STASH_BYTES, at, at + size);
+		made->sum = s->sum;
 	}
 	made->payload = size;
 	write_headers(&s->out, made, s->partial);
@@ -72,8 +69,7 @@ INLINE int refuse(struct __sk_buff *skb, struct scratch *s, struct flow *flow, s
 	count(REFUSED);
 	nats.delete(&s->key);
 	__builtin_memset(&flow->nat, 0, sizeof(flow->nat));
-	flow->state = LOCAL;
-	flow->packets[0] = flow->packets[1] = 0; /* tier 3 counts it */
+	flow->client.asked = 0; /* tier 3 counts it */
 	s->partial = is_partial(skb);
 	swap_macs(&s->out.eth, flow->client_macs);
 	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
@@ -130,7 +126,7 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 		return TC_ACT_SHOT;
 	}
 	if ((s->flags & RST) && s->ack == flow->head_seq)
-		return refuse(skb, s, flow, client, stash);
+		return !change_state(flow, BINDING, LOCAL) ? TC_ACT_SHOT : refuse(skb, s, flow, client, stash);
 	if ((s->flags & (SYN | ACK | RST)) == ACK && s->ack != flow->head_seq)
 		return challenge(skb, s, flow);
 	if ((s->flags & (SYN | ACK | RST)) != (SYN | ACK) || s->ack != flow->head_seq) {
@@ -148,8 +144,8 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 	flow->delta = s->seq + 1 - flow->server_seq;
 	flow->ts_delta = s->tsval - flow->our_tsval;
 	mss = s->mss < 1460 ? s->mss : 1460;
-	flow->state = BOUND;
-	flow->since = 0;
+	if (!change_state(flow, BINDING, BOUND))
+		return TC_ACT_SHOT;
 	count(BACKEND_ACCEPTED);
 	s->partial = is_partial(skb);
 	swap_macs_of(skb, &s->out.eth);

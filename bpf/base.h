@@ -5,7 +5,7 @@
  *
  * bcc compiles one text: the files are joined in front of it (rauta/offload/bcc/source.py), since it rewrites
  * map.lookup() only there. LLVM 14 and instruction set v1 are what it brings: no calls between BPF functions, no
- * 32-bit compares, no atomics but add.
+ * 32-bit compares, atomics of 64 bits alone.
  */
 #ifndef RAUTA_BASE_H
 #define RAUTA_BASE_H
@@ -47,6 +47,7 @@ static void *(*const skc_lookup_tcp)(void *, void *, u32, u64, u64) = (void *)99
 static void *(*const skc_to_tcp_sock)(void *) = (void *)137;
 static long (*const sk_release)(void *) = (void *)86;
 static long (*const redirect_neigh)(u32, void *, int, u64) = (void *)152;
+static long (*const csum_level)(void *, u64) = (void *)135;
 static u64 (*const coarse_ns)(void) = (void *)160; /* as ktime, by ticks: a tenth of the cost */
 
 /* Not a helper but a kfunc: the loader finds the call by this number and makes it one. */

@@ -52,33 +52,6 @@ INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	return redirect_neigh(flow->backend_ifindex, 0, 0, 0);
 }
 
-/* Whether the payload at hand, which has been copied to `at` in the stash, came as it was sent: it will get a checksum
- * of ours, which must not make a broken segment look whole. Spoils the packet's own. */
-INLINE bool is_intact(struct __sk_buff *skb, struct scratch *s, struct stash *stash, u64 at, u64 size)
-{
-	u64 header = opaque(s->header), rounded, sum;
-
-	if (header < 20 || header > 60)
-		return false;
-	__builtin_memset(s->options, 0, sizeof(s->options));
-	if (bpf_skb_load_bytes(skb, L4, s->options, header) < 0)
-		return false;
-	if (is_partial(skb))
-		return true; /* it never was on a wire */
-	at = opaque(at) & (STASH_BYTES - 1);
-	size = opaque(size) & (2 * STASH_BYTES - 1);
-	if (size < 1 || at + size > STASH_BYTES)
-		return false;
-	*(u32 *)(stash->bytes + at + size) = 0; /* sums are of whole words */
-	rounded = opaque((size + 3) & ~3ULL) & (2 * STASH_BYTES - 4);
-	if (rounded < 4)
-		return false;
-	sum = (u32)bpf_csum_diff(0, 0, (u32 *)s->options, 60, 0);
-	sum += (u32)bpf_csum_diff(0, 0, (u32 *)(stash->bytes + at), rounded, 0);
-	sum += (u64)s->key.saddr + s->key.daddr + htons(IPPROTO_TCP) + htons(header + size);
-	return fold16(sum) == 0xffff;
-}
-
 /* A slot of the stash for this packet's payload. */
 INLINE bool stash_request(struct __sk_buff *skb, struct scratch *s)
 {
@@ -94,10 +67,7 @@ INLINE bool stash_request(struct __sk_buff *skb, struct scratch *s)
 	if (!stash || bpf_skb_load_bytes(skb, s->offset, stash->bytes, size) < 0)
 		return false;
 	stash->stamp = s->stamp;
-	if (is_intact(skb, s, stash, 0, size))
-		return true;
-	count(DROP_CHECKSUM);
-	return false;
+	return true;
 }
 
 /* The flow in s->flow (EST) gets a backend of `service`. False: tier 3 has to do it. Then nothing is left behind. */
@@ -143,21 +113,19 @@ INLINE int bind(struct __sk_buff *skb, struct scratch *s, bool known)
 	struct flow *flow = &s->flow;
 
 	flow->state = BINDING;
-	flow->request.route = s->route;
-	flow->request.method = s->method;
-	flow->request.tier = s->tier;
 	flow->head_seq = s->seq;
-	flow->next_head = s->seq + s->end + s->body;
-	flow->client_next = s->seq + s->length;
-	flow->server_seq = flow->answered = flow->response = s->ack;
-	flow->framing = WAITING;
+	flow->client.next_head = s->seq + s->end + s->body;
+	flow->client.next = s->seq + s->length;
+	flow->server_seq = flow->backend.next = flow->backend.response = s->ack;
+	flow->backend.framing = WAITING;
+	add_request(s, flow);
 	flow->window = s->window;
 	read_timestamps(skb, s);
 	flow->client_tsval = s->tsval;
 	flow->our_tsval = s->tsecr;
 	flow->since = bpf_ktime_get_ns();
 	flow->stashed = s->length;
-	count_packet(s, flow, 0);
+	count_packet_of_client(s, flow);
 	if (!stash_request(skb, s)) {
 		nats.delete(&flow->nat);
 		return TC_ACT_SHOT;
@@ -193,13 +161,9 @@ INLINE int stash_more(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 		return TC_ACT_SHOT;
 	if (bpf_skb_load_bytes(skb, s->offset, stash->bytes + at, size) < 0)
 		return TC_ACT_SHOT;
-	if (!is_intact(skb, s, stash, at, size)) {
-		count(DROP_CHECKSUM);
-		return TC_ACT_SHOT;
-	}
-	count_packet(s, flow, 0);
+	count_packet_of_client(s, flow);
 	flow->stashed += size;
-	flow->client_next = s->seq + size;
+	flow->client.next = s->seq + size;
 	count(STASHED);
 	return TC_ACT_SHOT;
 }

@@ -26,59 +26,105 @@ INLINE bool is_owned_here(struct __sk_buff *skb, struct tuple *key)
 	return owned;
 }
 
-/* Add `more` requests, and the traffic that has not been counted yet, to those like the last one. */
-INLINE void count_traffic(struct scratch *s, struct flow *flow, u32 more)
+/* Add `more` requests to those like the one whose turn it is, and traffic that has not been counted yet: of the client
+ * up to `packets` and `bytes`, of the backend all. By packets of the backend, and at the end. */
+INLINE void count_traffic(struct scratch *s, struct flow *flow, u32 more, u32 packets, u64 bytes)
 {
 	struct request_key *key = &s->counted;
+	struct request *request = &flow->client.request[flow->backend.turn & (ASKED - 1)];
 	struct traffic *cell, made = {};
-	u32 packets = flow->packets[0] + flow->packets[1];
-	u64 bytes = (u64)flow->bytes[0] + flow->bytes[1];
 
-	flow->packets[0] = flow->packets[1] = flow->bytes[0] = flow->bytes[1] = 0;
+	packets += flow->backend.packets;
+	bytes += flow->backend.bytes;
+	made.requests = more;
+	if (before(flow->backend.counted_packets, packets)) {
+		made.packets = packets - flow->backend.counted_packets;
+		made.bytes = bytes - flow->backend.counted_bytes;
+		flow->backend.counted_packets = packets;
+		flow->backend.counted_bytes = bytes;
+	}
 	key->listener = flow->listener;
-	key->route = flow->request.route;
+	key->route = request->route;
 	key->service = flow->service;
-	key->code = flow->code;
-	key->method = flow->request.method;
-	key->tier = flow->request.tier;
+	key->code = flow->backend.code;
+	key->method = request->method;
+	key->tier = request->tier;
 	cell = requests.lookup(key);
 	if (cell) {
 		cell->requests += more;
-		cell->packets += packets;
-		cell->bytes += bytes;
+		cell->packets += made.packets;
+		cell->bytes += made.bytes;
 		return;
 	}
-	made.requests = more;
-	made.packets = packets;
-	made.bytes = bytes;
 	requests.update(key, &made);
 }
 
-/* The response to the flow's request has come: its status is in flow->code. */
-INLINE void count_request(struct scratch *s, struct flow *flow)
+/* All that there was. */
+INLINE void count_rest(struct scratch *s, struct flow *flow)
 {
-	count_traffic(s, flow, 1);
+	count_traffic(s, flow, 0, flow->client.packets, flow->client.bytes);
 }
 
-/* A packet of a flow; `whose` is 0 for the client's, 1 for the backend's. */
-INLINE void count_packet(struct scratch *s, struct flow *flow, u32 whose)
+INLINE void count_packet_of_client(struct scratch *s, struct flow *flow)
 {
-	flow->packets[whose & 1]++;
-	flow->bytes[whose & 1] += s->offset - L3 + s->length;
+	flow->client.packets++;
+	flow->client.bytes += s->offset - L3 + s->length;
+}
+
+INLINE void count_packet_of_backend(struct scratch *s, struct flow *flow)
+{
+	flow->backend.packets++;
+	flow->backend.bytes += s->offset - L3 + s->length;
+}
+
+/* A request is passed on. */
+INLINE void add_request(struct scratch *s, struct flow *flow)
+{
+	u32 number = flow->client.asked;
+	struct request *request = &flow->client.request[number & (ASKED - 1)];
+
+	request->route = s->route;
+	request->method = s->method;
+	request->tier = s->tier;
+	request->packets = flow->client.packets;
+	request->bytes = flow->client.bytes;
+	asm volatile("" ::: "memory");
+	flow->client.asked = number + 1;
+}
+
+/* From one state to another; false: another CPU has been faster. */
+INLINE bool change_state(struct flow *flow, u64 from, u64 to)
+{
+	return __sync_val_compare_and_swap(&flow->state, from, to) == from;
+}
+
+/* From now on segments of the connection are late duplicates. */
+INLINE void note_past(struct tuple *client, u32 first, u32 span)
+{
+	struct past past = { .when = coarse_ns(), .first = first, .span = span > SPAN_MOST ? SPAN_MOST : span };
+
+	closed.update(client, &past);
+}
+
+INLINE bool is_past(struct tuple *client, u32 seq)
+{
+	struct past *past = closed.lookup(client);
+
+	return past && seq - past->first <= past->span && coarse_ns() - past->when < PAST_FOR;
 }
 
 /* The flow is over. */
 INLINE void forget(struct scratch *s, struct tuple *client, struct flow *flow)
 {
 	struct tuple nat = flow->nat;
-	u32 first = flow->first_seq;
+	u32 first = flow->first_seq, span = flow->client.next - first;
 
-	if (flow->packets[0] | flow->packets[1])
-		count_traffic(s, flow, 0);
+	if (flow->client.asked)
+		count_rest(s, flow);
 	if (nat.dport)
 		nats.delete(&nat);
 	flows.delete(client);
-	closed.update(client, &first);
+	note_past(client, first, span);
 }
 
 /* A port of this host towards the flow's backend (flow->nat but for dport is there): claimed, or false. */

@@ -32,6 +32,7 @@ INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	}
 	if (sk->state != 10) { /* not TCP_LISTEN: the socket is there */
 		sk_release(sk);
+		note_past(&s->key, flow->first_seq, SPAN_LOCAL);
 		flows.delete(&s->key);
 		return TC_ACT_OK;
 	}
@@ -56,13 +57,11 @@ INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	return TC_ACT_OK;
 }
 
-/* The request in this packet is tier 3's, and no backend has been chosen yet. `flow` may be the scratch's. */
-INLINE int hand_over_first(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+/* The request in this packet is tier 3's, and no backend has been chosen yet. The flow is in the scratch. */
+INLINE int hand_over_first(struct __sk_buff *skb, struct scratch *s)
 {
 	struct flow *stored;
 
-	if (flow != &s->flow)
-		s->flow = *flow;
 	s->flow.state = LOCAL;
 	s->flow.head_seq = s->seq;
 	flows.update(&s->key, &s->flow);
@@ -87,7 +86,7 @@ INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow
 	made.header = 20;
 	out = flow->backend_ifindex;
 	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
-	count_traffic(s, &s->flow, 0);
+	count_rest(s, &s->flow);
 	nats.delete(&flow->nat);
 	__builtin_memset(&s->flow.nat, 0, sizeof(s->flow.nat));
 	s->flow.state = LOCAL;

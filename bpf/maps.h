@@ -122,58 +122,90 @@ enum state {
 /* Of the response that is under way: see response.h. */
 enum framing { WAITING = 0, KNOWN, CHUNKED, UNKNOWN };
 
+/* What has become of the two ends: bits of `ends`. */
+#define CLIENT_ENDED 1 /* its FIN has been passed on */
+#define BACKEND_ENDED 2
+#define CLIENT_DONE 4 /* its FIN has been acknowledged */
+#define BACKEND_DONE 8
+
 struct request { /* what is counted of it when its response comes */
-	u32 route;   /* its id */
-	u8 method;   /* its column */
+	u32 route;     /* its id */
+	u8 method;     /* its column */
 	u8 tier;
 	u16 pad;
+	u64 bytes;     /* of the client, and packets, before it */
+	u32 packets, pad2;
 };
-#define QUEUED 4 /* requests behind the one that is being answered */
+#define ASKED 8 /* requests that are known of a flow: one that is being answered, or has been, and those behind it */
+
+/* A flow's two directions are at work on two CPUs at the same time. So each part of it has one writer: packets of the
+ * client, packets of the backend, or who stores the flow. Only `state` and `ends` are written by both, atomically. */
+struct asking { /* by packets of the client */
+	u64 bytes;
+	u64 waiting_since;      /* ns; a request has been waiting for its turn; or 0 */
+	u32 packets;
+	u32 next;               /* the end of what it has sent */
+	u32 next_head;          /* where the next head may start */
+	u32 asked;              /* requests that have been passed on; the next one's place in `request` */
+	struct request request[ASKED];
+};
+struct answering { /* by packets of the backend */
+	u64 bytes, counted_bytes; /* both sides' that are in `requests` already */
+	u32 packets, counted_packets;
+	u32 next;               /* the end of what it has sent, as the client counts */
+	u32 response;           /* how far the response is known, as the client counts: see response.h */
+	u32 chunk;              /* CHUNKED: the size that is being read */
+	u32 turn;               /* the request that is being answered, or was last */
+	u16 code;               /* the status of the last response */
+	u8 framing;
+	u8 phase;               /* CHUNKED: see response.h */
+	u8 skipped;             /* bytes behind `response` have been passed on before it was known */
+	u8 pad[3];
+};
 
 struct flow {
 	struct tuple nat;       /* the backend's packets: from the backend, to rauta's address and port */
-	u64 since;              /* ns; BINDING: the first SYN went out; BOUND: a request has been waiting for its turn; or 0 */
-	u32 state;
 	u32 listener, service;  /* their ids */
 	u32 first_seq;          /* the client's first byte: tells a late duplicate from a new connection */
+	u64 state, ends;
+	u64 since;              /* ns; BINDING: the first SYN went out */
 	u32 delta;              /* the backend's sequence numbers less those that the client sees */
 	u32 ts_delta;           /* the same of time stamps */
 	u32 server_seq;         /* the next that the client expects, when the backend was chosen */
 	u32 head_seq;           /* where the request's head starts that is being bound or handed over */
-	u32 next_head;          /* where the next head may start */
-	u32 client_next;        /* the end of what the client has sent */
-	u32 answered;           /* the end of what the backend has sent, as the client counts */
-	u32 response;           /* how far the response is known, as the client counts: see response.h */
-	u32 chunk;              /* CHUNKED: the size that is being read */
 	u32 stashed;            /* bytes; BINDING */
 	u32 slot, stamp;        /* of the stash */
 	u32 client_tsval, our_tsval;
 	u32 client_ifindex, backend_ifindex;
-	u32 packets[2], bytes[2]; /* from the client, from the backend; not yet counted in `requests` */
 	u16 mss, window;        /* the client's, from its last packet before the backend was chosen */
-	u16 code;               /* the status of the last response */
 	u8 timestamps, sack;
 	u8 client_wscale, backend_wscale; /* NO_WSCALE: none */
-	u8 framing;
-	u8 phase;               /* CHUNKED: see response.h */
-	u8 skipped;             /* bytes behind `response` have been passed on before it was known */
-	u8 ended;               /* FIN seen: CLIENT_ENDED, BACKEND_ENDED */
 	u8 retries;             /* challenges of the backend that were answered */
-	u8 queued;
-	struct request request, queue[QUEUED]; /* the one that is being answered, and those behind it */
+	u8 pad[7];
+	struct asking client;
+	struct answering backend;
 	u8 client_macs[12], backend_macs[12];
 };
 #define NO_WSCALE 255
 #define OUR_WSCALE 7
-#define CLIENT_ENDED 1
-#define BACKEND_ENDED 2
 
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, FLOWS);
 BPF_TABLE("lru_hash", struct tuple, struct tuple, nats, FLOWS);
 
-/* Client's tuple -> first_seq of its last connection, which is over. A late duplicate of the first segment still has a
- * valid cookie, and must not be a request once more. */
-BPF_TABLE("lru_hash", struct tuple, u32, closed, FLOWS);
+/* Client's tuple -> its last connection, which is over, or tier 3's. A late duplicate of its first segment still has a
+ * valid cookie, and must not be a request once more. The same is true of any segment that is as far from the client's
+ * first number as its acknowledgement is from ours, since a cookie adds the client's number to what it hashes. */
+struct past {
+	u64 when;        /* ns */
+	u32 first, span; /* the client's first byte, and how many followed */
+};
+#define SPAN_LOCAL (1U << 20) /* when nobody knows how many */
+#define SPAN_MOST (1U << 24)  /* first numbers go on by as much in a second (RFC 6528): that may be a new connection */
+#define PAST_FOR (240000 * MS) /* twice as long as a cookie is valid */
+BPF_TABLE("lru_hash", struct tuple, struct past, closed, FLOWS);
+
+/* Services, by id, that have been seen to answer in chunks. */
+BPF_TABLE("lru_hash", u32, u32, chunking, SERVICES);
 
 /* What was served. Ids, not numbers, so that counters go on over generations. Written by programs, read by rauta. */
 struct request_key {
@@ -188,11 +220,12 @@ BPF_TABLE("lru_percpu_hash", struct request_key, struct traffic, requests, REQUE
 
 /* The stash is a ring of slots per CPU: nothing is freed, nothing leaks; a slot that has been taken over meanwhile has
  * another stamp. */
+#define SUM_STEP 512 /* bytes at a time: bpf_csum_diff takes no more before kernel 6.13 */
 #define STASH_BYTES 16384
 #define STASH_SLOTS 256
 struct stash {
 	u32 stamp, pad;
-	u8 bytes[2 * STASH_BYTES + 64]; /* any masked position and any masked size, which is all that the verifier sees */
+	u8 bytes[2 * STASH_BYTES + SUM_STEP]; /* any masked position and any masked size, which is all that the verifier sees */
 };
 BPF_ARRAY(stashes, struct stash, STASH_SLOTS *CPUS);
 
@@ -213,20 +246,21 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	struct flow flow; /* one that is being made */
 	struct tuple key;
 	u32 seq, ack, length, offset, header; /* of payload: its length, where it starts; of TCP: the header's length */
-	u32 window, flags, tsval, tsecr, timestamps;
+	u32 window, flags, check, tsval, tsecr, timestamps;
 	u32 mss, wscale, sack; /* options of a SYN */
 	/* a head, parsed */
 	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, row;
 	u32 route, service, tier, piece, partial, slot, stamp, mss_limit, listener_id;
 	u32 window_at, window_size; /* of s->head: the part of the payload that is there */
-	u32 zero;
+	u32 zero, summed;
+	u64 sum;
 	struct request_key counted;
 	u8 options[64];
 	struct path_key path;
 	struct prefix_key prefix;
 	struct host_key host;
 	struct suffix_key suffix;
-	u8 head[HEAD_BYTES + 64];
+	u8 head[HEAD_BYTES + SUM_STEP];
 };
 BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
 BPF_PERCPU_ARRAY(turns, u32, 2); /* whose turn it is: NAT port, stash slot */

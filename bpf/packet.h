@@ -56,6 +56,66 @@ INLINE u32 is_partial(struct __sk_buff *skb)
 	return was == is;
 }
 
+/* Add the bytes from `from` (in a map's value; `room` of them are there, a power of 2, and SUM_STEP more) up to `to` to
+ * s->sum. Behind them are zeros up to a whole word. */
+INLINE void add_bytes(struct scratch *s, u8 *bytes, u64 room, u64 from, u64 to)
+{
+	s->summed = from;
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < 64 && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u64 at = s->summed, size;
+
+		if (at >= to)
+			return;
+		size = opaque(to - at > SUM_STEP - 4 ? SUM_STEP - 4 : (to - at + 3) & ~3ULL) & (SUM_STEP - 4);
+		if (size < 4)
+			return;
+		s->summed = at + size;
+		s->sum += (u32)bpf_csum_diff(0, 0, (u32 *)(bytes + (opaque(at) & (room - 1))), size, 0);
+	}
+}
+
+/* Add the packet's payload to s->sum. */
+INLINE void add_payload(struct __sk_buff *skb, struct scratch *s)
+{
+	s->window_at = 0;
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < 32 && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u64 at = s->window_at, size = s->length - at;
+
+		if (at >= s->length)
+			return;
+		size = opaque(size > HEAD_BYTES ? HEAD_BYTES : size);
+		if (size < 1 || size > HEAD_BYTES || bpf_skb_load_bytes(skb, s->offset + at, s->head, size) < 0)
+			return;
+		*(u32 *)(s->head + size) = 0;
+		add_bytes(s, s->head, HEAD_BYTES, 0, size);
+		s->window_at = at + size;
+	}
+}
+
+/* Whether the packet is what was sent. Neither is a broken one to change what is known of a flow, nor may it get a
+ * checksum of ours that makes it look whole. Nothing is to be done for packets that a device has verified, that are
+ * still to get their checksum, or that GRO has put together (which is the same). */
+INLINE bool is_sound(struct __sk_buff *skb, struct scratch *s)
+{
+	u64 header = opaque(s->header), size = header + s->length;
+	u64 pseudo = (u64)s->key.saddr + s->key.daddr + htons(IPPROTO_TCP) + htons(size) + htons(size >> 16);
+
+	if (s->check == fold16(pseudo) || csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
+		return true;
+	if (header < 20 || header > 60)
+		return false;
+	__builtin_memset(s->options, 0, sizeof(s->options));
+	if (bpf_skb_load_bytes(skb, L4, s->options, header) < 0)
+		return false;
+	s->sum = pseudo + (u32)bpf_csum_diff(0, 0, (u32 *)s->options, 60, 0);
+	add_payload(skb, s);
+	return fold16(s->sum) == 0xffff;
+}
+
 struct segment { /* what `write_headers` needs to know of a packet that is made */
 	u32 saddr, daddr;
 	u16 sport, dport;

@@ -12,7 +12,8 @@
  *
  * The walk takes place in every packet that holds the byte at `response`, whatever else is in it. A packet behind that
  * byte, which must have overtaken the one that has it, is dropped while chunks are walked: TCP brings both again. In
- * WAITING it is passed on, since nearly all responses say their length, and losses cost less so.
+ * WAITING, too, if the service has ever answered in chunks; else it is passed on, since losses cost less so. Should it
+ * have been the service's first response in chunks, its end stays unknown.
  */
 #ifndef RAUTA_RESPONSE_H
 #define RAUTA_RESPONSE_H
@@ -88,30 +89,49 @@ INLINE bool read_response_head(struct __sk_buff *skb, struct scratch *s, u64 at)
 	return s->row >= 100 && s->row < 1000;
 }
 
+/* Whether the flow's service has been seen to answer in chunks. */
+INLINE bool may_be_chunked(struct flow *flow)
+{
+	u32 service = flow->service;
+
+	return chunking.lookup(&service) != 0;
+}
+
+INLINE void note_chunks(struct flow *flow)
+{
+	u32 service = flow->service, one = 1;
+
+	if (!may_be_chunked(flow))
+		chunking.update(&service, &one);
+}
+
 /* The packet has the byte at which a response's head starts: what frames the rest. */
 INLINE void frame_response(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u64 at)
 {
+	struct request *request = &flow->client.request[flow->backend.turn & (ASKED - 1)];
+
 	if (!read_response_head(skb, s, at) || s->row == 101) {
-		flow->framing = UNKNOWN;
+		flow->backend.framing = UNKNOWN;
 		return;
 	}
-	flow->response += s->cursor;
+	flow->backend.response += s->cursor;
 	if (s->row < 200)
 		return; /* another head follows */
-	flow->code = s->row;
-	count_request(s, flow);
-	if (s->row == 204 || s->row == 304 || flow->request.method == 1) {
-		flow->framing = KNOWN;
+	flow->backend.code = s->row;
+	count_traffic(s, flow, 1, request->packets, request->bytes);
+	if (s->row == 204 || s->row == 304 || request->method == 1) {
+		flow->backend.framing = KNOWN;
 	} else if (s->hosts) {
 		/* With both, the length counts for nothing (RFC 9112 6.3), or somebody is lying. Not certain. */
-		flow->framing = s->lengths || flow->skipped ? UNKNOWN : CHUNKED;
-		flow->phase = SIZE_FIRST;
-		flow->chunk = 0;
+		flow->backend.framing = s->lengths || flow->backend.skipped ? UNKNOWN : CHUNKED;
+		flow->backend.phase = SIZE_FIRST;
+		flow->backend.chunk = 0;
+		note_chunks(flow);
 	} else if (s->lengths) {
-		flow->response += s->body;
-		flow->framing = KNOWN;
+		flow->backend.response += s->body;
+		flow->backend.framing = KNOWN;
 	} else {
-		flow->framing = UNKNOWN;
+		flow->backend.framing = UNKNOWN;
 	}
 }
 
@@ -130,53 +150,53 @@ INLINE void walk_byte(struct flow *flow, u8 c)
 {
 	s32 digit;
 
-	flow->response++;
-	switch (flow->phase) {
+	flow->backend.response++;
+	switch (flow->backend.phase) {
 	case SIZE_FIRST:
 	case SIZE:
 		digit = hex(c);
-		if (digit >= 0 && flow->chunk <= CHUNK_MAX >> 4) {
-			flow->chunk = flow->chunk << 4 | digit;
-			flow->phase = SIZE;
-		} else if (flow->phase == SIZE && c == '\r') {
-			flow->phase = SIZE_LF;
-		} else if (flow->phase == SIZE && (c == ';' || c == ' ' || c == '\t')) {
-			flow->phase = EXTENSION;
+		if (digit >= 0 && flow->backend.chunk <= CHUNK_MAX >> 4) {
+			flow->backend.chunk = flow->backend.chunk << 4 | digit;
+			flow->backend.phase = SIZE;
+		} else if (flow->backend.phase == SIZE && c == '\r') {
+			flow->backend.phase = SIZE_LF;
+		} else if (flow->backend.phase == SIZE && (c == ';' || c == ' ' || c == '\t')) {
+			flow->backend.phase = EXTENSION;
 		} else {
-			flow->framing = UNKNOWN;
+			flow->backend.framing = UNKNOWN;
 		}
 		return;
 	case EXTENSION:
 	case TRAILER_LINE:
 		if (c == '\r')
-			flow->phase = flow->phase == EXTENSION ? SIZE_LF : TRAILER_LF;
+			flow->backend.phase = flow->backend.phase == EXTENSION ? SIZE_LF : TRAILER_LF;
 		else if (c == '\n')
-			flow->framing = UNKNOWN;
+			flow->backend.framing = UNKNOWN;
 		return;
 	case TRAILER:
-		flow->phase = c == '\r' ? END_LF : TRAILER_LINE;
+		flow->backend.phase = c == '\r' ? END_LF : TRAILER_LINE;
 		return;
 	case DATA_CR:
-		flow->phase = DATA_LF;
+		flow->backend.phase = DATA_LF;
 		if (c != '\r')
-			flow->framing = UNKNOWN;
+			flow->backend.framing = UNKNOWN;
 		return;
 	default: /* SIZE_LF, DATA_LF, TRAILER_LF, END_LF */
 		if (c != '\n') {
-			flow->framing = UNKNOWN;
-		} else if (flow->phase == END_LF) {
-			flow->framing = KNOWN;
-		} else if (flow->phase == SIZE_LF) {
-			flow->response += flow->chunk;
-			flow->phase = flow->chunk ? DATA_CR : TRAILER;
+			flow->backend.framing = UNKNOWN;
+		} else if (flow->backend.phase == END_LF) {
+			flow->backend.framing = KNOWN;
+		} else if (flow->backend.phase == SIZE_LF) {
+			flow->backend.response += flow->backend.chunk;
+			flow->backend.phase = flow->backend.chunk ? DATA_CR : TRAILER;
 		} else {
-			flow->phase = flow->phase == DATA_LF ? SIZE_FIRST : TRAILER;
-			flow->chunk = 0;
+			flow->backend.phase = flow->backend.phase == DATA_LF ? SIZE_FIRST : TRAILER;
+			flow->backend.chunk = 0;
 		}
 	}
 }
 
-/* From the byte at flow->response on, which is in this packet. */
+/* From the byte at flow->backend.response on, which is in this packet. */
 INLINE void walk_chunks(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u32 start)
 {
 	s->window_at = s->window_size = 0;
@@ -184,9 +204,9 @@ INLINE void walk_chunks(struct __sk_buff *skb, struct scratch *s, struct flow *f
 #pragma clang loop unroll(disable)
 	for (u32 n = FROM_ZERO(s); n < WALK_STEPS && may_go_on; n++) {
 		LOOP_STATE_IN_MAP;
-		u64 at = flow->response - start, here, size;
+		u64 at = flow->backend.response - start, here, size;
 
-		if (at >= s->length || flow->framing != CHUNKED) {
+		if (at >= s->length || flow->backend.framing != CHUNKED) {
 			s->piece = 1;
 			break;
 		}
@@ -202,75 +222,70 @@ INLINE void walk_chunks(struct __sk_buff *skb, struct scratch *s, struct flow *f
 		walk_byte(flow, s->head[here]);
 	}
 	if (!s->piece)
-		flow->framing = UNKNOWN;
+		flow->backend.framing = UNKNOWN;
 }
 
 /* --- packets ------------------------------------------------------------------------------------------------------ */
 
-/* Whether all of the response to the last request has been sent. */
-INLINE bool is_complete(struct flow *flow)
+/* Whether requests wait behind the one whose turn it is. */
+INLINE bool is_waited_for(struct flow *flow)
 {
-	return flow->framing == KNOWN && !flow->queued && !before(flow->answered, flow->response);
+	return flow->backend.turn + 1 != flow->client.asked;
 }
 
-/* Whether the client has all of it, too, and nobody has ended: the flow may leave its backend. */
+/* Whether the client has all of the response to the last request, and nobody has ended: the flow may leave its backend. */
 INLINE bool is_quiescent(struct flow *flow, u32 ack)
 {
-	return flow->framing == KNOWN && !flow->queued && flow->answered == flow->response && ack == flow->answered &&
-	       !flow->ended;
+	return flow->backend.framing == KNOWN && !is_waited_for(flow) && flow->backend.next == flow->backend.response &&
+	       ack == flow->backend.next && !flow->ends;
 }
 
-/* Another request is answered from now on. */
-INLINE void start_request(struct scratch *s, struct flow *flow, struct request *request)
-{
-	/* What has not been counted is of the last one. */
-	if (flow->request.route != request->route || flow->request.method != request->method)
-		count_traffic(s, flow, 0);
-	flow->request = *request;
-	flow->framing = WAITING;
-	flow->skipped = 0;
-}
-
-/* The request that has waited longest gets its turn. */
+/* The request that has waited longest gets its turn. What has not been counted is of the last one. */
 INLINE void next_request(struct scratch *s, struct flow *flow)
 {
-	start_request(s, flow, &flow->queue[0]);
-	flow->queue[0] = flow->queue[1];
-	flow->queue[1] = flow->queue[2];
-	flow->queue[2] = flow->queue[3];
-	flow->queued--;
+	u32 turn = flow->backend.turn, asked = turn + 1;
+	struct request *last = &flow->client.request[turn & (ASKED - 1)];
+	struct request *next = &flow->client.request[asked & (ASKED - 1)];
+
+	if (last->route != next->route || last->method != next->method)
+		count_traffic(s, flow, 0, next->packets, next->bytes);
+	flow->backend.turn = asked;
+	flow->backend.framing = WAITING;
+	flow->backend.skipped = 0;
 }
 
 /* Payload of the backend that starts at `start`. False: it is to come again, later. */
 INLINE bool walk_response(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u32 start)
 {
-	if (flow->framing == KNOWN && !before(flow->response, start + s->length))
+	if (flow->backend.framing == KNOWN && !before(flow->backend.response, start + s->length))
 		return true; /* what a body is mostly made of */
 #pragma clang loop unroll(disable)
 	for (u32 n = FROM_ZERO(s); n < 16 && may_go_on; n++) {
 		LOOP_STATE_IN_MAP;
-		u32 at = flow->response - start;
+		u32 at = flow->backend.response - start;
 
-		if (flow->framing == UNKNOWN)
+		if (flow->backend.framing == UNKNOWN)
 			return true;
-		if (before(flow->response, start)) { /* this packet has overtaken another one */
-			flow->skipped = 1;
-			return flow->framing != CHUNKED;
+		if (before(flow->backend.response, start)) { /* this packet has overtaken another one */
+			if (flow->backend.framing == CHUNKED || may_be_chunked(flow))
+				return false;
+			flow->backend.skipped = 1;
+			return true;
 		}
 		if (at >= s->length)
 			return true;
-		if (flow->framing == KNOWN) {
-			if (flow->queued)
+		if (flow->backend.framing == KNOWN) {
+			if (is_waited_for(flow))
 				next_request(s, flow);
 			else
-				flow->framing = UNKNOWN; /* bytes that nobody asked for */
-		} else if (flow->framing == WAITING) {
+				flow->backend.framing = UNKNOWN; /* bytes that nobody asked for */
+		} else if (flow->backend.framing == WAITING) {
 			frame_response(skb, s, flow, at);
 		} else {
 			walk_chunks(skb, s, flow, start);
 		}
 	}
-	flow->framing = UNKNOWN;
+	flow->backend.framing = UNKNOWN;
 	return true;
 }
 

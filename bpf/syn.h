@@ -93,7 +93,6 @@ INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s, struct listener 
 	struct iphdr *ip;
 	struct tcphdr *tcp;
 	struct flow *flow = &s->flow;
-	u32 *last;
 	s64 mss, own;
 
 	if ((s->flags & (ACK | SYN | RST)) != ACK || is_owned_here(skb, &s->key)) {
@@ -113,8 +112,7 @@ INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s, struct listener 
 		count(PASS_UNKNOWN);
 		return THEN(TC_ACT_OK); /* the stack resets it */
 	}
-	last = closed.lookup(&s->key);
-	if (last && *last == s->seq) {
+	if (is_past(&s->key, s->seq)) {
 		count(DROP_LATE);
 		return THEN(TC_ACT_SHOT);
 	}
@@ -123,8 +121,8 @@ INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s, struct listener 
 	flow->listener = listener->id;
 	flow->mss = mss < 536 ? 536 : mss > listener->mss ? listener->mss : mss;
 	flow->client_wscale = NO_WSCALE;
-	flow->server_seq = flow->answered = s->ack;
-	flow->first_seq = flow->next_head = flow->client_next = s->seq;
+	flow->server_seq = flow->backend.next = s->ack;
+	flow->first_seq = flow->client.next_head = flow->client.next = s->seq;
 	read_timestamps(skb, s);
 	if (s->timestamps) {
 		u32 bits = s->tsecr & ((1 << TS_BITS) - 1);
@@ -151,7 +149,7 @@ INLINE int acknowledge(struct __sk_buff *skb, struct scratch *s, struct flow *fl
 	made.sport = s->key.dport;
 	made.dport = s->key.sport;
 	made.seq = flow->server_seq;
-	made.ack = flow->next_head;
+	made.ack = flow->client.next_head;
 	made.flags = ACK;
 	made.window = flow->client_wscale == NO_WSCALE ? OUR_WINDOW : OUR_WINDOW >> OUR_WSCALE;
 	made.header = flow->timestamps ? 32 : 20;

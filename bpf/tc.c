@@ -83,24 +83,35 @@ INLINE bool read_packet(struct __sk_buff *skb, struct scratch *s)
 	s->seq = ntohl(tcp->seq);
 	s->ack = ntohl(tcp->ack_seq);
 	s->window = ntohs(tcp->window);
+	s->check = tcp->check;
 	s->flags = ((u8 *)tcp)[13];
 	return true;
 }
 
-/* A packet of the flow has been passed on: is it over? `whose` is CLIENT_ENDED or BACKEND_ENDED, `seq` the packet's as
- * its receiver counts, `next` the end of what that sender had sent before. A reset counts only if its receiver must obey
- * it (RFC 5961 3.2): anybody can send one. */
-INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow, u32 whose, u32 seq, u32 next)
+/* A packet of one side has been passed on: is the flow over? `fin` and `done` are the bits of that side's FIN and of its
+ * acknowledgement, `theirs` the other side's; `seq` as the packet's receiver counts, `next` the end of what that sender
+ * had sent, `acked` whether the packet acknowledges all of the other side. A reset counts only if its receiver must obey
+ * it (RFC 5961 3.2; and behind a FIN that has not arrived everywhere): anybody can send one. */
+INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow, u64 fin, u64 theirs, u32 seq, u32 next,
+		     bool acked)
 {
+	u64 ends = flow->ends, all = CLIENT_ENDED | BACKEND_ENDED | CLIENT_DONE | BACKEND_DONE, seen = 0;
+
 	if (s->flags & RST) {
-		if (seq != next)
+		if (seq != next && !((ends & fin) && seq + 1 == next))
 			return;
 		count(ENDED_BY_RESET);
 		forget(s, client, flow);
-	} else if (s->flags & FIN) {
-		if (seq + s->length == next)
-			flow->ended |= whose;
-	} else if (flow->ended == (CLIENT_ENDED | BACKEND_ENDED) && !s->length) {
+		return;
+	}
+	if ((s->flags & FIN) && seq + s->length + 1 == next)
+		seen |= fin;
+	if ((ends & theirs) && acked)
+		seen |= theirs << 2;
+	if (!seen || (ends & seen) == seen)
+		return;
+	ends = __sync_fetch_and_or(&flow->ends, seen) | seen;
+	if (ends == all) {
 		count(ENDED);
 		forget(s, client, flow);
 	}
@@ -112,21 +123,21 @@ INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow,
  * socket has no ACK (RFC 9293 3.10.7.1). */
 INLINE bool is_near(struct scratch *s, struct flow *flow)
 {
-	return s->seq - flow->client_next + WINDOW_MOST < 2 * WINDOW_MOST &&
-	       (!(s->flags & ACK) || flow->answered - s->ack + WINDOW_MOST < 2 * WINDOW_MOST);
+	return s->seq - flow->client.next + WINDOW_MOST < 2 * WINDOW_MOST &&
+	       (!(s->flags & ACK) || flow->backend.next - s->ack + WINDOW_MOST < 2 * WINDOW_MOST);
 }
 
 /* A packet of the client that goes to the backend. */
 INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	u32 fin = s->flags & FIN ? 1 : 0, end = s->seq + s->length + fin, next = flow->client_next;
+	u32 end = s->seq + s->length + (s->flags & FIN ? 1 : 0), next = flow->client.next;
 	int action;
 
 	if (before(next, end) && !(s->flags & RST))
-		flow->client_next = next = end;
-	count_packet(s, flow, 0);
+		flow->client.next = next = end;
+	count_packet_of_client(s, flow);
 	action = to_backend(skb, s, flow);
-	note_end(s, &s->key, flow, CLIENT_ENDED, s->seq, next - fin);
+	note_end(s, &s->key, flow, CLIENT_ENDED, BACKEND_ENDED, s->seq, next, s->ack == flow->backend.next);
 	return action;
 }
 
@@ -149,19 +160,21 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 		return TC_ACT_OK;
 	}
 	if (flow->state == BINDING) {
-		if ((s->flags & RST) && s->seq == flow->client_next) {
+		if ((s->flags & RST) && s->seq == flow->client.next) {
+			if (!change_state(flow, BINDING, LOCAL))
+				return TC_ACT_SHOT; /* the backend has just accepted: to be sent again */
 			count(ENDED_BY_RESET);
 			forget(s, &s->key, flow);
 			return TC_ACT_SHOT;
 		}
-		if (!s->length || (s->flags & RST))
+		if ((s->flags & RST) || !(s->length || (s->flags & FIN)))
 			return TC_ACT_SHOT;
-		if (s->seq != flow->head_seq)
+		if (s->length && s->seq != flow->head_seq)
 			return stash_more(skb, s, flow);
 		programs.call(skb, ON_REQUEST);
 		return TC_ACT_OK;
 	}
-	if (s->length && before(flow->next_head, s->seq + s->length)) {
+	if (s->length && before(flow->client.next_head, s->seq + s->length)) {
 		programs.call(skb, ON_REQUEST); /* it reaches beyond the request */
 		return TC_ACT_OK;
 	}
@@ -192,14 +205,12 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 		return TC_ACT_SHOT;
 	}
 	end = start + s->length + (s->flags & FIN ? 1 : 0);
-	next = flow->answered;
+	next = flow->backend.next;
 	if (before(next, end) && !(s->flags & RST))
-		flow->answered = end;
-	if (before(next, start + s->length))
-		next = start + s->length;
-	count_packet(s, flow, 1);
+		flow->backend.next = next = end;
+	count_packet_of_backend(s, flow);
 	action = to_client(skb, s, flow, &client);
-	note_end(s, &client, flow, BACKEND_ENDED, start, next);
+	note_end(s, &client, flow, BACKEND_ENDED, CLIENT_ENDED, start, next, s->ack == flow->client.next);
 	return action;
 }
 
@@ -207,14 +218,20 @@ int rauta_tc(struct __sk_buff *skb)
 {
 	struct scratch *s = the_scratch();
 	struct config *config = the_config();
-	struct tuple *client;
+	struct tuple *client = 0;
 
 	if (!s || !config || !read_packet(skb, s))
 		return TC_ACT_OK;
-	if (listener_of(s, config))
-		return from_client(skb, s);
-	client = nats.lookup(&s->key);
-	return client ? from_backend(skb, s, client) : TC_ACT_OK;
+	if (!listener_of(s, config)) {
+		client = nats.lookup(&s->key);
+		if (!client)
+			return TC_ACT_OK;
+	}
+	if (!is_sound(skb, s)) {
+		count(DROP_CHECKSUM);
+		return TC_ACT_SHOT;
+	}
+	return client ? from_backend(skb, s, client) : from_client(skb, s);
 }
 
 int on_syn(struct __sk_buff *skb)
@@ -306,31 +323,24 @@ INLINE int not_yet(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	u64 now = coarse_ns();
 
 	count(DROP_NOT_YET);
-	if (flow->framing != UNKNOWN || flow->ended)
+	if (flow->backend.framing != UNKNOWN || flow->ends)
 		return TC_ACT_SHOT;
-	if (!flow->since)
-		flow->since = now;
-	return now - flow->since < PATIENCE ? TC_ACT_SHOT : reset_both(skb, s, flow);
+	if (!flow->client.waiting_since)
+		flow->client.waiting_since = now;
+	return now - flow->client.waiting_since < PATIENCE ? TC_ACT_SHOT : reset_both(skb, s, flow);
 }
 
 /* The next request of a flow that is bound, and stays where it is. */
 INLINE int same_service(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	struct request made = { .route = s->route, .method = s->method, .tier = s->tier };
-	u32 queued = flow->queued;
-
-	if (is_complete(flow)) {
-		start_request(s, flow, &made);
-	} else if (queued < QUEUED) {
-		flow->queue[queued & (QUEUED - 1)] = made;
-		flow->queued = queued + 1;
-	} else {
+	if (flow->client.asked - flow->backend.turn >= ASKED) {
 		count(DROP_QUEUE);
 		return TC_ACT_SHOT;
 	}
+	add_request(s, flow);
 	count(HIT_NEXT - 1 + s->tier);
-	flow->next_head = s->seq + s->end + s->body;
-	flow->since = 0;
+	flow->client.next_head = s->seq + s->end + s->body;
+	flow->client.waiting_since = 0;
 	return forward(skb, s, flow);
 }
 
@@ -338,7 +348,7 @@ INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct conf
 {
 	struct service *service;
 
-	if (s->seq != flow->next_head) {
+	if (s->seq != flow->client.next_head) {
 		count(DROP_SPANS);
 		return TC_ACT_SHOT;
 	}
@@ -351,14 +361,23 @@ INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct conf
 	return is_quiescent(flow, s->ack) ? hand_over_later(skb, s, flow) : not_yet(skb, s, flow);
 }
 
-/* The head of a flow that is BINDING, again: the backend has not answered yet. */
+/* The head of a flow that is BINDING, again, or a FIN behind it: the backend has not answered yet. */
 INLINE int head_again(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	if (bpf_ktime_get_ns() - flow->since < RESEND_WITHIN)
+	u64 waited = bpf_ktime_get_ns() - flow->since;
+
+	if (waited < MS && !s->length)
+		return TC_ACT_SHOT; /* it came with the request; TCP brings it again */
+	if (waited < RESEND_WITHIN)
 		return send_syn(skb, s, flow);
+	if (!s->length || !change_state(flow, BINDING, LOCAL))
+		return TC_ACT_SHOT; /* it has just answered */
 	count(BACKEND_SILENT);
 	nats.delete(&flow->nat);
-	return hand_over_first(skb, s, flow);
+	s->flow = *flow;
+	__builtin_memset(&s->flow.nat, 0, sizeof(s->flow.nat));
+	s->flow.client.asked = 0; /* tier 3 counts it */
+	return hand_over_first(skb, s);
 }
 
 /* A packet of a client without a flow, or with one that is EST. */
@@ -367,10 +386,10 @@ INLINE int first_request(struct __sk_buff *skb, struct scratch *s, struct config
 	struct service *service;
 
 	if (!s->length || !decide(skb, s, config))
-		return hand_over_first(skb, s, &s->flow);
+		return hand_over_first(skb, s);
 	service = services.lookup(&s->service);
 	if (!service || !choose_backend(skb, s, config, service))
-		return hand_over_first(skb, s, &s->flow);
+		return hand_over_first(skb, s);
 	count(HIT_FIRST - 1 + s->tier);
 	return bind(skb, s, known);
 }
@@ -390,12 +409,12 @@ int on_request(struct __sk_buff *skb)
 		return on_next_request(skb, s, config, flow);
 	if (flow && flow->state == BINDING && is_near(s, flow))
 		return head_again(skb, s, flow);
-	if (flow && flow->state == EST && s->seq - flow->next_head + 1 < 2) {
-		if ((s->flags & RST) && s->seq == flow->next_head) {
+	if (flow && flow->state == EST && s->seq - flow->client.next_head + 1 < 2) {
+		if ((s->flags & RST) && s->seq == flow->client.next_head) {
 			flows.delete(&s->key);
 			return TC_ACT_SHOT;
 		}
-		if (s->seq != flow->next_head)
+		if (s->seq != flow->client.next_head)
 			return acknowledge(skb, s, flow); /* a keepalive probe: one byte back */
 		if (!s->length && !(s->flags & FIN))
 			return TC_ACT_SHOT;

@@ -129,9 +129,14 @@ def _family(pid: int) -> list[int]:
 
 
 def _kill(process: subprocess.Popen[bytes], pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    # All or nobody: Ctrl-C in between would leave children whose parent is gone.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     process.wait()
     while any(_is_alive(pid) for pid in pids):
         time.sleep(0.01)

@@ -17,6 +17,7 @@ class Mutant(NamedTuple):
 
 TIERS: Final = "tests/net/test_tiers.py"
 SOUND: Final = "tests/offload/bcc/test_soundness.py::test_whatever_is_odd_alone_is_decided_as_tier_3_does"
+FAULTS: Final = "tests/net/test_single_faults.py::test_each_packet"
 SUCCESSORS: Final = "tests/net/test_successors.py"
 
 MUTANTS: Final = (
@@ -46,22 +47,50 @@ MUTANTS: Final = (
     Mutant(
         "framing: chunks are walked",
         "bpf/response.h",
-        "flow->response += flow->chunk;\n\t\t\tflow->phase = flow->chunk ? DATA_CR : TRAILER;",
-        "flow->phase = flow->chunk ? DATA_CR : TRAILER;",
+        "flow->backend.response += flow->backend.chunk;",
+        "",
         TIERS,
     ),
     Mutant(
         "ends: a closed client's reset ends its flow",
         "bpf/tc.c",
-        "(!(s->flags & ACK) || flow->answered - s->ack + WINDOW_MOST < 2 * WINDOW_MOST)",
-        "flow->answered - s->ack + WINDOW_MOST < 2 * WINDOW_MOST",
+        "(!(s->flags & ACK) || flow->backend.next - s->ack + WINDOW_MOST < 2 * WINDOW_MOST)",
+        "flow->backend.next - s->ack + WINDOW_MOST < 2 * WINDOW_MOST",
         f"{TIERS}::test_the_client_has_closed_when_the_response_comes",
+    ),
+    Mutant(
+        "ends: a flow is over when both FINs have been acknowledged",
+        "bpf/tc.c",
+        "if ((ends & theirs) && acked)",
+        "if (ends & theirs)",
+        f"{FAULTS}[half_closed-drop]",
+    ),
+    Mutant(
+        "duplicates: a late one is no request once more",
+        "bpf/flows.h",
+        "seq - past->first <= past->span",
+        "seq == past->first",
+        f"{FAULTS}[as_much-again]",
+    ),
+    Mutant(
+        "duplicates: nor is one of tier 3's",
+        "bpf/local.h",
+        "note_past(&s->key, flow->first_seq, SPAN_LOCAL);",
+        "",
+        f"{FAULTS}[tier_3-again]",
+    ),
+    Mutant(
+        "checksums: a broken packet changes nothing",
+        "bpf/packet.h",
+        "if (s->check == fold16(pseudo) ||",
+        "if (s->check != fold16(pseudo) ||",
+        f"{FAULTS}[gets-rst]",
     ),
     Mutant(
         "failure: a refused request goes to tier 3",
         "bpf/answer.h",
-        "return refuse(skb, s, flow, client, stash);",
-        "return TC_ACT_SHOT;",
+        "? TC_ACT_SHOT : refuse(skb, s, flow, client, stash);",
+        "? TC_ACT_SHOT : TC_ACT_SHOT;",
         TIERS,
     ),
     Mutant(

@@ -1,6 +1,7 @@
 """A gateway with the kernel offload between a client and two backends, for real: network namespaces, packets, TCP.
 
-Each test gets `path`, and is red if it leaves a flow in the kernel's maps. At the end nothing is left on the machine.
+Each test gets `path`, and is red if it leaves a flow in the kernel's maps. At the end of this folder, nothing is left
+on the machine: what comes next may look for that.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _namespaces() -> set[str]:
     return {name for name in listed if name.startswith(f"{PREFIX}{os.getpid() % 100000}n")}
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _clean() -> Iterator[None]:
     """Nothing of these tests is left: no namespace, no pin."""
     missing = BccOffload().missing(OffloadSettings())
@@ -64,26 +65,26 @@ def _clean() -> Iterator[None]:
     assert not [folder for folder in _pins if folder.exists()]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def net(_clean: None) -> Iterator[Network]:
     with network() as found:
         _pins.append(offload.ROOT / str(found.gateway.path.stat().st_ino))
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def b1(net: Network) -> Iterator[Server]:
     with Server(net.b1, "b1") as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def b2(net: Network) -> Iterator[Server]:
     with Server(net.b2, "b2") as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(net: Network, b1: Server, b2: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelPath]:
     with kernel_path(net, tmp_path_factory.mktemp("gateway"), CONFIGURATION) as found:
         yield found

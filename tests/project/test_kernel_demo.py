@@ -29,6 +29,12 @@ def copy(clone: Callable[[], Path]) -> Path:
     return clone()
 
 
+@pytest.fixture
+def others() -> set[str]:
+    """Pins of other gateways on this machine."""
+    return _pins()
+
+
 @contextmanager
 def _demo(folder: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """The demo of a copy, as ./scripts/demo.sh starts it."""
@@ -56,8 +62,8 @@ def _read_until(process: subprocess.Popen[str], text: str) -> str:
     return "".join([*lines, line])
 
 
-def _left(process: subprocess.Popen[str], folder: Path) -> list[str]:
-    """Namespaces, pins and processes of a demo."""
+def _left(process: subprocess.Popen[str], folder: Path, others: set[str]) -> list[str]:
+    """Namespaces, processes and pins of a demo; but not pins of `others`, which were there before."""
     namespaces = [path.name for path in Path("/run/netns").glob(f"rauta-{process.pid}-*")]
     processes = []
     for path in Path("/proc").glob("[0-9]*/cwd"):
@@ -66,18 +72,15 @@ def _left(process: subprocess.Popen[str], folder: Path) -> list[str]:
                 processes.append(path.parent.joinpath("cmdline").read_text())
         except OSError:
             continue  # it has ended
-    return [*namespaces, *processes, *sorted(_pins() - PINS)]
+    return [*namespaces, *filter(None, processes), *sorted(_pins() - others)]
 
 
 def _pins() -> set[str]:
     return {str(path) for path in [*ROOT.glob("[0-9]*"), *ROOT.parent.glob("offload-*")]}
 
 
-PINS = _pins()  # of another gateway on this machine
-
-
 @on_this_kernel
-def test_every_row_is_right_and_nothing_is_left(copy: Path) -> None:
+def test_every_row_is_right_and_nothing_is_left(copy: Path, others: set[str]) -> None:
     with _demo(copy) as process:
         said, _ = process.communicate()
     assert process.returncode == 0, said
@@ -96,23 +99,23 @@ def test_every_row_is_right_and_nothing_is_left(copy: Path) -> None:
         r"no program and no map is left in the kernel",
     ):
         assert re.search(pattern, tables), (pattern, said)
-    assert _left(process, copy) == []
+    assert _left(process, copy, others) == []
 
 
 @on_this_kernel
 @pytest.mark.parametrize("when", ["  green is killed", "  rauta is there "])
-def test_ctrl_c_leaves_nothing(copy: Path, when: str) -> None:
+def test_ctrl_c_leaves_nothing(copy: Path, others: set[str], when: str) -> None:
     with _demo(copy) as process:
         _read_until(process, when)  # what follows is a kill -9 of rauta, after which nobody but the demo cleans up
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate()
     assert process.returncode == 130, said
     assert "Stopped." in said
-    assert _left(process, copy) == []
+    assert _left(process, copy, others) == []
 
 
 @on_this_kernel
-def test_request_that_goes_astray_is_red(clone: Callable[[], Path]) -> None:
+def test_request_that_goes_astray_is_red(clone: Callable[[], Path], others: set[str]) -> None:
     folder = clone()
     example = folder / "examples" / "kernel.yaml"
     text = example.read_text()
@@ -127,11 +130,11 @@ def test_request_that_goes_astray_is_red(clone: Callable[[], Path]) -> None:
     assert re.search(
         r"GET /api/users +users +3 +hit_first 0 +blue .* WRONG\n +tier should be 1; the kernel counted ", said
     )
-    assert _left(process, folder) == []
+    assert _left(process, folder, others) == []
 
 
 @on_this_kernel
-def test_kept_demo_can_be_tried(copy: Path) -> None:
+def test_kept_demo_can_be_tried(copy: Path, others: set[str]) -> None:
     with _demo(copy, "--keep") as process:
         said = _read_until(process, "Ctrl-C stops")
         commands = re.findall(r"^    (nsenter .*|.*rautactl .*)$", said, re.MULTILINE)
@@ -142,7 +145,7 @@ def test_kept_demo_can_be_tried(copy: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode == 0
-    assert _left(process, copy) == []
+    assert _left(process, copy, others) == []
 
 
 def test_machine_that_lacks_something_is_told_what(copy: Path, tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""One packet of a connection is lost, doubled, delayed or broken, each packet in turn: no answer is wrong or missing,
+no request is executed twice, and no flow is left."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from net.conftest import CONFIGURATION
+from support.kernelpath import KernelPath, kernel_path
+from support.mangler import Fault, Mangler, Script, mangler
+from support.network import Client, Network, Server, body_of, network
+
+pytestmark = pytest.mark.timeout(300)
+
+LINKS = (1, 2)  # to the client, to b1
+BODY = bytes(range(256)) * 20
+
+
+@dataclass(frozen=True)
+class World:
+    """What the connections of a test run through."""
+
+    path: KernelPath
+    wire: Mangler
+    backends: tuple[Server, ...]
+
+
+@pytest.fixture(scope="module")
+def world(_clean: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with (
+        network(wired=LINKS) as net,
+        Server(net.b1, "b1") as b1,
+        Server(net.b2, "b2") as b2,
+        mangler(net.wire, LINKS) as wire,
+        kernel_path(net, tmp_path_factory.mktemp("faults"), CONFIGURATION) as path,
+    ):
+        yield World(path, wire, (b1, b2))
+
+
+def _get(client: Client, path: str, name: str) -> None:
+    kind, _, number = path.rpartition("/")
+    got, body = client.ask("GET", f"{path}?{name}").body, body_of(f"b1-{name}", int(number))
+    assert got == body, f"{kind}: {len(got)} bytes of {len(body)}"
+
+
+def _post(client: Client, name: str) -> None:
+    expected = f"b1 {len(BODY)} {hashlib.sha256(BODY).hexdigest()}".encode()
+    assert client.ask("POST", f"/post?{name}", BODY).body == expected
+
+
+def gets(client: Client, name: str) -> None:
+    """Responses of one segment and of several, and the client ends."""
+    _get(client, "/bytes/20", f"{name}a")
+    _get(client, "/bytes/5000", f"{name}b")
+
+
+def posts(client: Client, name: str) -> None:
+    """A body that comes while the backend is being asked, and another one on the bound flow."""
+    _post(client, f"{name}a")
+    _post(client, f"{name}b")
+
+
+def as_much(client: Client, name: str) -> None:
+    """Before the third request, each side has sent as much as the other: then numbers are as far from both cookies."""
+    first = client.ask("GET", f"/bytes/20?{name}a")
+    sent = len(f"GET /bytes/20?{name}a HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    missing = 2 * (len(first.head) + 4 + len(first.body)) - 2 * sent - len("X: \r\n")
+    assert client.ask("GET", f"/bytes/20?{name}b", fields=[f"X: {'x' * missing}"]).status == 200
+    assert client.ask("GET", f"/bytes/20?{name}c").status == 200
+
+
+def tier_3(client: Client, name: str) -> None:
+    """From the first request on."""
+    assert client.ask("GET", f"/rx/5?{name}").body == body_of(f"b2-{name}", 5)
+
+
+def chunks_and_tier_3(client: Client, name: str) -> None:
+    """A response whose end must be walked to, and then another tier."""
+    _get(client, "/chunked/4500", f"{name}a")
+    assert client.ask("GET", "/rx/5").body == body_of("b2", 5)
+    _get(client, "/bytes/20", f"{name}b")
+
+
+def half_closed(client: Client, name: str) -> None:
+    """The client ends first, and then comes the response."""
+    client.send("GET", f"/bytes/9000?{name}")
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.read().body == body_of(f"b1-{name}", 9000)
+    assert client.rest() == b""
+
+
+def closed_by_the_backend(client: Client, name: str) -> None:
+    """The response has no end but the connection's."""
+    client.send("GET", f"/endless/9000?{name}")
+    assert client.read().body == body_of(f"b1-{name}", 9000)
+
+
+SCENARIOS = (gets, posts, as_much, tier_3, chunks_and_tier_3, half_closed, closed_by_the_backend)
+
+# What is done (`again`: a late duplicate, when the connection is over), and to which bits of a packet: its last byte,
+# and of the TCP header the sequence number, what it acknowledges, FIN, SYN, RST, the window and the time stamp.
+KINDS = {
+    "again": ("again", 0, 0),
+    "drop": ("drop", 0, 0),
+    "double": ("double", 0, 0),
+    "delay": ("delay", 0, 0),
+    "last byte": ("corrupt", -1, 1),
+    "seq": ("corrupt", 7, 1),
+    "ack": ("corrupt", 11, 4),
+    "fin": ("corrupt", 13, 1),
+    "syn": ("corrupt", 13, 2),
+    "rst": ("corrupt", 13, 4),
+    "window": ("corrupt", 14, 255),
+    "time stamp": ("corrupt", 27, 16),
+}
+
+
+def _free_port(net: Network) -> socket.socket:
+    with net.client.inside():
+        sock = socket.socket()
+    sock.bind(("", 0))
+    return sock
+
+
+def _play(world: World, scenario: Callable[[Client, str], None], fault: Fault | None, name: str) -> tuple[str, Script]:
+    """ "" if all went well, else what did not."""
+    sock = _free_port(world.path.net)
+    sock.settimeout(20)
+    told = ""
+    with world.wire.script(sock.getsockname()[1], fault) as script, Client(sock) as client:
+        try:
+            sock.connect(("10.203.1.1", 8080))
+            scenario(client, name)
+        except (OSError, EOFError, ValueError, AssertionError) as error:
+            told = f"{type(error).__name__}: {error}"[:200]
+    return told, script
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_packet(world: World, scenario: Callable[[Client, str], None], kind: str) -> None:
+    what, at, mask = KINDS[kind]
+    tag = kind.replace(" ", "-")
+    told, script = _play(world, scenario, None, "none")
+    assert not told
+    assert {place[0] for place in script.counts} == (set(LINKS) if scenario is not tier_3 else {1})
+    faults = [
+        Fault(link, toward, packet, what, at, mask)
+        for (link, toward), count in script.counts.items()
+        for packet in range(count)
+    ]
+    with ThreadPoolExecutor(24) as pool:
+        played = list(
+            pool.map(lambda numbered: _play(world, scenario, numbered[1], f"{tag}-{numbered[0]}-"), enumerate(faults))
+        )
+    wrong = [
+        f"{fault}: {told}\n" + "\n".join(script.trace)
+        for fault, (told, script) in zip(faults, played, strict=True)
+        if told
+    ]
+    assert not wrong, f"{len(wrong)} of {len(faults)}\n" + "\n\n".join(wrong[:3])
+    assert sum(script.done for _, script in played) > len(faults) * 0.7
+    left = world.path.settle(10)
+    world.path.forget()
+    asked = Counter(request for server in world.backends for request in server.requests if f"?{tag}-" in request)
+    assert not [request for request, count in asked.items() if count > 1]
+    for server in world.backends:
+        server.requests.clear()
+    assert not left
