@@ -62,7 +62,7 @@ INLINE bool stash_request(struct __sk_buff *skb, struct scratch *s)
 	if (!turn || size < 1 || size > STASH_BYTES)
 		return false;
 	s->stamp = ++(*turn);
-	s->slot = bpf_get_smp_processor_id() % CPUS * STASH_SLOTS + s->stamp % STASH_SLOTS;
+	s->slot = bpf_get_smp_processor_id() % CPUS * SLOTS + s->stamp % SLOTS;
 	stash = stashes.lookup(&s->slot);
 	if (!stash || bpf_skb_load_bytes(skb, s->offset, stash->bytes, size) < 0)
 		return false;

@@ -59,6 +59,14 @@ INLINE void count_traffic(struct scratch *s, struct flow *flow, u32 more, u32 pa
 	requests.update(key, &made);
 }
 
+/* What there was before a request. */
+INLINE void count_until(struct scratch *s, struct flow *flow, u32 more, struct request *next)
+{
+	u64 bytes = flow->client.bytes;
+
+	count_traffic(s, flow, more, next->packets, bytes - (u32)((u32)bytes - next->bytes));
+}
+
 /* All that there was. */
 INLINE void count_rest(struct scratch *s, struct flow *flow)
 {

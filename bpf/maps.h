@@ -129,12 +129,11 @@ enum framing { WAITING = 0, KNOWN, CHUNKED, UNKNOWN };
 #define BACKEND_DONE 8
 
 struct request { /* what is counted of it when its response comes */
-	u32 route;     /* its id */
-	u8 method;     /* its column */
+	u32 route;          /* its id */
+	u32 packets, bytes; /* of the client, before it; modulo 2^32 */
+	u8 method;          /* its column */
 	u8 tier;
 	u16 pad;
-	u64 bytes;     /* of the client, and packets, before it */
-	u32 packets, pad2;
 };
 #define ASKED 8 /* requests that are known of a flow: one that is being answered, or has been, and those behind it */
 
@@ -222,12 +221,11 @@ BPF_TABLE("lru_percpu_hash", struct request_key, struct traffic, requests, REQUE
  * another stamp. */
 #define SUM_STEP 512 /* bytes at a time: bpf_csum_diff takes no more before kernel 6.13 */
 #define STASH_BYTES 16384
-#define STASH_SLOTS 256
 struct stash {
 	u32 stamp, pad;
 	u8 bytes[2 * STASH_BYTES + SUM_STEP]; /* any masked position and any masked size, which is all that the verifier sees */
 };
-BPF_ARRAY(stashes, struct stash, STASH_SLOTS *CPUS);
+BPF_ARRAY(stashes, struct stash, SLOTS *CPUS);
 
 /* --- at work ------------------------------------------------------------------------------------------------------ */
 

@@ -118,7 +118,7 @@ INLINE void frame_response(struct __sk_buff *skb, struct scratch *s, struct flow
 	if (s->row < 200)
 		return; /* another head follows */
 	flow->backend.code = s->row;
-	count_traffic(s, flow, 1, request->packets, request->bytes);
+	count_until(s, flow, 1, request);
 	if (s->row == 204 || s->row == 304 || request->method == 1) {
 		flow->backend.framing = KNOWN;
 	} else if (s->hosts) {
@@ -248,7 +248,7 @@ INLINE void next_request(struct scratch *s, struct flow *flow)
 	struct request *next = &flow->client.request[asked & (ASKED - 1)];
 
 	if (last->route != next->route || last->method != next->method)
-		count_traffic(s, flow, 0, next->packets, next->bytes);
+		count_until(s, flow, 0, next);
 	flow->backend.turn = asked;
 	flow->backend.framing = WAITING;
 	flow->backend.skipped = 0;

@@ -26,7 +26,7 @@ from rauta.routing.settings import Address, OffloadSettings
 
 ROOT: Final = Path("/run/rauta/bpf")
 LOAD_TIMEOUT: Final = 60.0
-# Half of the entries of each serve one generation. Flows: 64 Ki of 136 bytes and their NAT entries, 13 MB.
+# Half of the entries of each serve one generation. All maps together take 63 MB with two CPUs, flows 40 of them.
 SIZES: Final = {
     "FLOWS": 65_536,
     "HOSTS": 4_096,
@@ -187,7 +187,7 @@ class BccOffload:
     def _adopted(self) -> Known | None:
         """What a predecessor left that was killed, or hands over: programs go on as they are, and bound flows notice
         nothing. None: there is nothing, or it was made by another version."""
-        if not (self._folder / loader.mark(_sizes())).exists():
+        if not (self._folder / loader.mark(sizes())).exists():
             return None
         try:
             return Known.load(self._file)
@@ -198,8 +198,7 @@ class BccOffload:
         self._remove(anew=True)  # of a predecessor that could not, or of another version
         syscalls.mount_bpffs(ROOT)
         self._folder.mkdir(mode=0o700)
-        sizes = _sizes()
-        command = [sys.executable, "-c", _LOADER, str(self._folder), *(f"{name}={n}" for name, n in sizes.items())]
+        command = [sys.executable, "-c", _LOADER, str(self._folder), *(f"{name}={n}" for name, n in sizes().items())]
         done = subprocess.run(  # noqa: S603 - this interpreter and our own module
             command, capture_output=True, text=True, timeout=LOAD_TIMEOUT, check=False
         )
@@ -248,8 +247,10 @@ class BccOffload:
             ROOT.rmdir()
 
 
-def _sizes() -> dict[str, int]:
-    return {**SIZES, "CPUS": possible_cpus()}
+def sizes() -> dict[str, int]:
+    """What the programs are compiled with. `SLOTS` are requests of a CPU that wait for backends to accept, 33 KB each."""
+    cpus = possible_cpus()
+    return {**SIZES, "CPUS": cpus, "SLOTS": max(16, 256 // cpus)}
 
 
 def _wanted(settings: OffloadSettings, known: Mapping[str, network.Interface]) -> list[network.Interface]:

@@ -28,7 +28,7 @@ def fingerprint(defines: Mapping[str, int]) -> str:
 
 def program(defines: Mapping[str, int]) -> str:
     """`tc.c` with all it includes, each file once; `defines` are sizes: FLOWS, HOSTS, PATHS, ROUTES, SERVICES, TABLES,
-    CPUS."""
+    REQUESTS, CPUS, SLOTS."""
     seen: set[str] = set()
 
     def flat(name: str) -> str:

@@ -35,7 +35,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("bpf") / "fs"
     syscalls.mount_bpffs(folder)
     try:
-        sizes = {**SIZES, "CPUS": os.cpu_count() or 1}
+        sizes = {**SIZES, "CPUS": os.cpu_count() or 1, "SLOTS": 16}
         command = [sys.executable, "-c", LOADER, folder, *(f"{k}={v}" for k, v in sizes.items())]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
