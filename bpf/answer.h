@@ -133,7 +133,7 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 		count(DROP_BACKEND);
 		return TC_ACT_SHOT;
 	}
-	if (!read_syn_options(skb, s))
+	if (!read_syn_options(skb, TC, s))
 		return TC_ACT_SHOT;
 	if (flow->timestamps != s->timestamps) {
 		/* The client was promised them, and no time stamp can be made up for the backend's. */

@@ -47,6 +47,9 @@ static void *(*const skc_lookup_tcp)(void *, void *, u32, u64, u64) = (void *)99
 static void *(*const skc_to_tcp_sock)(void *) = (void *)137;
 static long (*const sk_release)(void *) = (void *)86;
 static long (*const redirect_neigh)(u32, void *, int, u64) = (void *)152;
+static long (*const xdp_load_bytes)(void *, u32, void *, u32) = (void *)189;
+static long (*const xdp_store_bytes)(void *, u32, void *, u32) = (void *)190;
+static long (*const xdp_adjust_tail)(void *, int) = (void *)65;
 static long (*const csum_level)(void *, u64) = (void *)135;
 static u64 (*const coarse_ns)(void) = (void *)160; /* as ktime, by ticks: a tenth of the cost */
 
@@ -91,6 +94,14 @@ INLINE u64 opaque(u64 value)
 		asm volatile("" ::: "memory");                                                                         \
 		(s)->zero;                                                                                             \
 	})
+
+/* Where a program runs: constants, so that what is for the other one vanishes when functions are inlined. */
+enum hook { TC = 0, XDP = 1 };
+
+INLINE long load_bytes(void *ctx, enum hook hook, u32 offset, void *to, u32 size)
+{
+	return hook == XDP ? xdp_load_bytes(ctx, offset, to, size) : bpf_skb_load_bytes(ctx, offset, to, size);
+}
 
 INLINE bool before(u32 a, u32 b)
 {

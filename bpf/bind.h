@@ -118,7 +118,7 @@ INLINE int bind(struct __sk_buff *skb, struct scratch *s, bool known)
 	flow->client.next = s->seq + s->length;
 	flow->server_seq = flow->backend.next = flow->backend.response = s->ack;
 	flow->backend.framing = WAITING;
-	add_request(s, flow);
+	add_request(s, flow, TC);
 	flow->window = s->window;
 	read_timestamps(skb, s);
 	flow->client_tsval = s->tsval;

@@ -8,7 +8,7 @@
 #include "packet.h"
 
 /* Whether a socket of this host owns the packet's connection: anything but a listener. */
-INLINE bool is_owned_here(struct __sk_buff *skb, struct tuple *key)
+INLINE bool is_owned_here(void *ctx, struct tuple *key)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
@@ -18,7 +18,7 @@ INLINE bool is_owned_here(struct __sk_buff *skb, struct tuple *key)
 	tuple.ipv4.daddr = key->daddr;
 	tuple.ipv4.sport = key->sport;
 	tuple.ipv4.dport = key->dport;
-	sk = skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), -1, 0);
+	sk = skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), -1, 0);
 	if (!sk)
 		return false;
 	owned = sk->state != 10; /* TCP_LISTEN */
@@ -86,14 +86,14 @@ INLINE void count_packet_of_backend(struct scratch *s, struct flow *flow)
 }
 
 /* A request is passed on. */
-INLINE void add_request(struct scratch *s, struct flow *flow)
+INLINE void add_request(struct scratch *s, struct flow *flow, enum hook hook)
 {
 	u32 number = flow->client.asked;
 	struct request *request = &flow->client.request[number & (ASKED - 1)];
 
 	request->route = s->route;
 	request->method = s->method;
-	request->tier = s->tier;
+	request->tier = s->tier | hook << 4;
 	request->packets = flow->client.packets;
 	request->bytes = flow->client.bytes;
 	asm volatile("" ::: "memory");
@@ -133,6 +133,45 @@ INLINE void forget(struct scratch *s, struct tuple *client, struct flow *flow)
 		nats.delete(&nat);
 	flows.delete(client);
 	note_past(client, first, span);
+}
+
+/* A packet of one side has been passed on: is the flow over? `fin` and `done` are the bits of that side's FIN and of its
+ * acknowledgement, `theirs` the other side's; `seq` as the packet's receiver counts, `next` the end of what that sender
+ * had sent, `acked` whether the packet acknowledges all of the other side. A reset counts only if its receiver must obey
+ * it (RFC 5961 3.2; and behind a FIN that has not arrived everywhere): anybody can send one. */
+INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow, u64 fin, u64 theirs, u32 seq, u32 next,
+		     bool acked)
+{
+	u64 ends = flow->ends, all = CLIENT_ENDED | BACKEND_ENDED | CLIENT_DONE | BACKEND_DONE, seen = 0;
+
+	if (s->flags & RST) {
+		if (seq != next && !((ends & fin) && seq + 1 == next))
+			return;
+		count(ENDED_BY_RESET);
+		forget(s, client, flow);
+		return;
+	}
+	if ((s->flags & FIN) && seq + s->length + 1 == next)
+		seen |= fin;
+	if ((ends & theirs) && acked)
+		seen |= theirs << 2;
+	if (!seen || (ends & seen) == seen)
+		return;
+	ends = __sync_fetch_and_or(&flow->ends, seen) | seen;
+	if (ends == all) {
+		count(ENDED);
+		forget(s, client, flow);
+	}
+}
+
+#define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
+
+/* Whether a packet of the client is one of the connection that the flow is about. A reset for what has come to a closed
+ * socket has no ACK (RFC 9293 3.10.7.1). */
+INLINE bool is_near(struct scratch *s, struct flow *flow)
+{
+	return s->seq - flow->client.next + WINDOW_MOST < 2 * WINDOW_MOST &&
+	       (!(s->flags & ACK) || flow->backend.next - s->ack + WINDOW_MOST < 2 * WINDOW_MOST);
 }
 
 /* A port of this host towards the flow's backend (flow->nat but for dport is there): claimed, or false. */

@@ -367,14 +367,14 @@ enum parsed { PLAIN = 0, NOT_COMPLETE_OR_ODD, ODD_METHOD, ODD_PATH, ODD_HOST };
 
 /* The head at the start of the payload. 0: understood; s->end is its length, s->body the declared body's, s->method,
  * s->path, s->host what routes go by. */
-INLINE u32 parse_head(struct __sk_buff *skb, struct scratch *s, struct config *config)
+INLINE u32 parse_head(void *ctx, enum hook hook, struct scratch *s, struct config *config)
 {
 	u64 loaded = opaque(s->length > HEAD_BYTES ? HEAD_BYTES : s->length);
 	u32 lines;
 
 	if (loaded < 16 || loaded > HEAD_BYTES)
 		return NOT_COMPLETE_OR_ODD;
-	if (bpf_skb_load_bytes(skb, s->offset, s->head, loaded) < 0)
+	if (load_bytes(ctx, hook, s->offset, s->head, loaded) < 0)
 		return NOT_COMPLETE_OR_ODD;
 	s->hosts = s->lengths = s->body = s->host_length = 0;
 	if (!read_method(s))

@@ -130,4 +130,41 @@ INLINE bool still_serves(struct scratch *s, struct service *service, struct flow
 	return false;
 }
 
+INLINE struct listener *listener_of(struct scratch *s, struct config *config)
+{
+	struct listener_key key = { .address = s->key.daddr, .port = s->key.dport, .parity = config->parity };
+	return listeners.lookup(&key);
+}
+
+/* The route of the request in the packet; s->service is where it goes. 0: tier 3, for s->reason. */
+INLINE u32 decide(void *ctx, enum hook hook, struct scratch *s, struct config *config)
+{
+	struct listener *listener = listener_of(s, config);
+	struct route *route;
+	u32 odd, number, owner;
+
+	s->reason = MISS_ROUTE;
+	if (!listener)
+		return 0;
+	odd = parse_head(ctx, hook, s, config);
+	if (odd) {
+		s->reason = MISS_HEAD - 1 + odd;
+		return 0;
+	}
+	owner = owner_of(s, listener);
+	if (!owner) {
+		s->reason = MISS_UNKNOWN_HOST;
+		return 0;
+	}
+	number = route_of(s, owner);
+	if (!number)
+		return 0;
+	route = routes.lookup(&number);
+	if (!route)
+		return 0;
+	s->route = route->id;
+	s->service = service_of(s, route);
+	return number;
+}
+
 #endif /* RAUTA_LOOKUP_H */

@@ -132,7 +132,7 @@ struct request { /* what is counted of it when its response comes */
 	u32 route;          /* its id */
 	u32 packets, bytes; /* of the client, before it; modulo 2^32 */
 	u8 method;          /* its column */
-	u8 tier;
+	u8 tier;            /* and where the kernel read it: TIER | hook << 4 */
 	u16 pad;
 };
 #define ASKED 8 /* requests that are known of a flow: one that is being answered, or has been, and those behind it */
@@ -210,7 +210,7 @@ BPF_TABLE("lru_hash", u32, u32, chunking, SERVICES);
 struct request_key {
 	u32 listener, route, service;
 	u16 code;
-	u8 method, tier;
+	u8 method, tier; /* as a request's */
 };
 struct traffic {
 	u64 requests, packets, bytes;
@@ -250,6 +250,7 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, row;
 	u32 route, service, tier, piece, partial, slot, stamp, mss_limit, listener_id;
 	u32 window_at, window_size; /* of s->head: the part of the payload that is there */
+	u32 reason; /* why it is tier 3's: an event */
 	u32 zero, summed;
 	u64 sum;
 	struct request_key counted;
@@ -269,6 +270,18 @@ INLINE void count(u32 event)
 	u64 *cell = events.lookup(&event);
 	if (cell)
 		(*cell)++;
+}
+
+INLINE struct scratch *the_scratch(void)
+{
+	u32 zero = 0;
+	return scratches.lookup(&zero);
+}
+
+INLINE struct config *the_config(void)
+{
+	u32 zero = 0;
+	return configs.lookup(&zero);
 }
 
 #endif /* RAUTA_MAPS_H */

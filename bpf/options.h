@@ -9,7 +9,7 @@
 #include "packet.h"
 
 /* The options of a SYN into the scratch. False: they cannot be read. */
-INLINE bool read_syn_options(struct __sk_buff *skb, struct scratch *s)
+INLINE bool read_syn_options(void *ctx, enum hook hook, struct scratch *s)
 {
 	u64 size = opaque(s->header - 20);
 
@@ -23,7 +23,7 @@ INLINE bool read_syn_options(struct __sk_buff *skb, struct scratch *s)
 	if (size > 40)
 		return false;
 	__builtin_memset(s->options, 0, sizeof(s->options));
-	if (bpf_skb_load_bytes(skb, OPTIONS, s->options, size) < 0)
+	if (load_bytes(ctx, hook, OPTIONS, s->options, size) < 0)
 		return false;
 	s->cursor = 0;
 #define AT(i) (s->options[opaque(i) & 63])

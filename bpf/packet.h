@@ -77,7 +77,7 @@ INLINE void add_bytes(struct scratch *s, u8 *bytes, u64 room, u64 from, u64 to)
 }
 
 /* Add the packet's payload to s->sum. */
-INLINE void add_payload(struct __sk_buff *skb, struct scratch *s)
+INLINE void add_payload(void *ctx, enum hook hook, struct scratch *s)
 {
 	s->window_at = 0;
 #pragma clang loop unroll(disable)
@@ -88,7 +88,7 @@ INLINE void add_payload(struct __sk_buff *skb, struct scratch *s)
 		if (at >= s->length)
 			return;
 		size = opaque(size > HEAD_BYTES ? HEAD_BYTES : size);
-		if (size < 1 || size > HEAD_BYTES || bpf_skb_load_bytes(skb, s->offset + at, s->head, size) < 0)
+		if (size < 1 || size > HEAD_BYTES || load_bytes(ctx, hook, s->offset + at, s->head, size) < 0)
 			return;
 		*(u32 *)(s->head + size) = 0;
 		add_bytes(s, s->head, HEAD_BYTES, 0, size);
@@ -96,24 +96,66 @@ INLINE void add_payload(struct __sk_buff *skb, struct scratch *s)
 	}
 }
 
+INLINE u64 pseudo_sum(struct scratch *s)
+{
+	u64 size = s->header + s->length;
+
+	return (u64)s->key.saddr + s->key.daddr + htons(IPPROTO_TCP) + htons(size) + htons(size >> 16);
+}
+
+/* Whether only the pseudo-header is in the checksum (CHECKSUM_PARTIAL); or by chance it looks so. */
+INLINE bool is_to_be_completed(struct scratch *s)
+{
+	return s->check == fold16(pseudo_sum(s));
+}
+
 /* Whether the packet is what was sent. Neither is a broken one to change what is known of a flow, nor may it get a
  * checksum of ours that makes it look whole. Nothing is to be done for packets that a device has verified, that are
  * still to get their checksum, or that GRO has put together (which is the same). */
-INLINE bool is_sound(struct __sk_buff *skb, struct scratch *s)
+INLINE bool is_sound(void *ctx, enum hook hook, struct scratch *s)
 {
-	u64 header = opaque(s->header), size = header + s->length;
-	u64 pseudo = (u64)s->key.saddr + s->key.daddr + htons(IPPROTO_TCP) + htons(size) + htons(size >> 16);
+	u64 header = opaque(s->header);
 
-	if (s->check == fold16(pseudo) || csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
+	if (hook == TC && (is_to_be_completed(s) || csum_level(ctx, BPF_CSUM_LEVEL_QUERY) >= 0))
 		return true;
 	if (header < 20 || header > 60)
 		return false;
 	__builtin_memset(s->options, 0, sizeof(s->options));
-	if (bpf_skb_load_bytes(skb, L4, s->options, header) < 0)
+	if (load_bytes(ctx, hook, L4, s->options, header) < 0)
 		return false;
-	s->sum = pseudo + (u32)bpf_csum_diff(0, 0, (u32 *)s->options, 60, 0);
-	add_payload(skb, s);
+	s->sum = pseudo_sum(s) + (u32)bpf_csum_diff(0, 0, (u32 *)s->options, 60, 0);
+	add_payload(ctx, hook, s);
 	return fold16(s->sum) == 0xffff;
+}
+
+/* What the packet is, into the scratch; OPTIONS bytes of it are at `data`, `size` there are in all. False: not for us.
+ * A super-packet's total length need not be right. */
+INLINE bool read_headers(struct scratch *s, void *data, u32 size, u32 is_super)
+{
+	struct iphdr *ip = data + L3;
+	struct tcphdr *tcp = (void *)(ip + 1);
+	u32 total;
+
+	if (ip->protocol != IPPROTO_TCP || ip->version != 4 || ip->ihl != 5 || (ip->frag_off & htons(0x3fff)) || ip->ttl < 2)
+		return false;
+	s->header = tcp->doff * 4;
+	total = ntohs(ip->tot_len);
+	if (s->header < 20 || size < L4 + s->header || (total && total < 20 + s->header))
+		return false;
+	s->offset = L4 + s->header;
+	s->length = size - s->offset;
+	if (total && !is_super && s->length > total - 20 - s->header)
+		s->length = total - 20 - s->header; /* the rest is Ethernet's padding */
+	s->key.saddr = ip->saddr;
+	s->key.daddr = ip->daddr;
+	s->key.sport = tcp->source;
+	s->key.dport = tcp->dest;
+	s->seq = ntohl(tcp->seq);
+	s->ack = ntohl(tcp->ack_seq);
+	s->window = ntohs(tcp->window);
+	s->check = tcp->check;
+	s->flags = ((u8 *)tcp)[13];
+	return true;
 }
 
 struct segment { /* what `write_headers` needs to know of a packet that is made */

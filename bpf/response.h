@@ -56,12 +56,12 @@ INLINE bool read_response_line(struct scratch *s, u64 loaded)
 
 /* The head of a response at `at` in the payload: false if it is not there as a whole, or not understood. Then
  * s->cursor is its length, s->row its status, s->body and s->lengths, s->hosts (chunked) its framing. */
-INLINE bool read_response_head(struct __sk_buff *skb, struct scratch *s, u64 at)
+INLINE bool read_response_head(void *ctx, enum hook hook, struct scratch *s, u64 at)
 {
 	u64 left = s->length - at, loaded = opaque(left > RESPONSE_BYTES ? RESPONSE_BYTES : left);
 	u32 done = 0;
 
-	if (loaded < 16 || loaded > RESPONSE_BYTES || bpf_skb_load_bytes(skb, s->offset + at, s->head, loaded) < 0)
+	if (loaded < 16 || loaded > RESPONSE_BYTES || load_bytes(ctx, hook, s->offset + at, s->head, loaded) < 0)
 		return false;
 	if ((*(u64 *)s->head & FIRST(7)) != WORD('H', 'T', 'T', 'P', '/', '1', '.', 0))
 		return false;
@@ -106,11 +106,11 @@ INLINE void note_chunks(struct flow *flow)
 }
 
 /* The packet has the byte at which a response's head starts: what frames the rest. */
-INLINE void frame_response(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u64 at)
+INLINE void frame_response(void *ctx, enum hook hook, struct scratch *s, struct flow *flow, u64 at)
 {
 	struct request *request = &flow->client.request[flow->backend.turn & (ASKED - 1)];
 
-	if (!read_response_head(skb, s, at) || s->row == 101) {
+	if (!read_response_head(ctx, hook, s, at) || s->row == 101) {
 		flow->backend.framing = UNKNOWN;
 		return;
 	}
@@ -280,7 +280,7 @@ INLINE bool walk_response(struct __sk_buff *skb, struct scratch *s, struct flow 
 			else
 				flow->backend.framing = UNKNOWN; /* bytes that nobody asked for */
 		} else if (flow->backend.framing == WAITING) {
-			frame_response(skb, s, flow, at);
+			frame_response(skb, TC, s, flow, at);
 		} else {
 			walk_chunks(skb, s, flow, start);
 		}

@@ -30,6 +30,27 @@ INLINE s64 cookie_for(struct __sk_buff *skb, u32 header)
 	return raw_gen_syncookie(ip, tcp, 20); /* an odd length: its MSS is taken for the default */
 }
 
+/* Our SYN-ACK: into `made`, its options into s->out. */
+INLINE void describe_syn_ack(struct scratch *s, struct listener *listener, u32 cookie, struct segment *made)
+{
+	made->saddr = s->key.daddr;
+	made->daddr = s->key.saddr;
+	made->sport = s->key.dport;
+	made->dport = s->key.sport;
+	made->seq = cookie;
+	made->ack = s->seq + 1;
+	made->flags = SYN | ACK;
+	made->window = OUR_WINDOW;
+	made->header = s->timestamps ? 40 : 24;
+	s->out.options[0] = htonl(0x02040000 | listener->mss);
+	if (s->timestamps) {
+		s->out.options[1] = htonl((s->sack ? 0x04020000 : 0x01010000) | 0x080a);
+		s->out.options[2] = htonl(timestamp_with(s->wscale, s->sack));
+		s->out.options[3] = htonl(s->tsval);
+		s->out.options[4] = s->wscale == NO_WSCALE ? htonl(0x01010101) : htonl(0x01030300 | OUR_WSCALE);
+	}
+}
+
 INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener *listener)
 {
 	void *end;
@@ -37,14 +58,14 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 	struct iphdr *ip;
 	struct tcphdr *tcp;
 	struct segment made = {};
-	u32 mss = listener->mss, partial;
+	u32 partial;
 	s64 cookie;
 
 	if (is_owned_here(skb, &s->key)) {
 		count(PASS_OWNED);
 		return TC_ACT_OK;
 	}
-	if (!read_syn_options(skb, s)) {
+	if (!read_syn_options(skb, TC, s)) {
 		count(PASS_OPTIONS);
 		return TC_ACT_OK;
 	}
@@ -56,22 +77,7 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 	partial = is_partial(skb);
 	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
 	swap_macs(&s->out.eth, eth);
-	made.saddr = s->key.daddr;
-	made.daddr = s->key.saddr;
-	made.sport = s->key.dport;
-	made.dport = s->key.sport;
-	made.seq = (u32)cookie;
-	made.ack = s->seq + 1;
-	made.flags = SYN | ACK;
-	made.window = OUR_WINDOW;
-	made.header = s->timestamps ? 40 : 24;
-	s->out.options[0] = htonl(0x02040000 | mss);
-	if (s->timestamps) {
-		s->out.options[1] = htonl((s->sack ? 0x04020000 : 0x01010000) | 0x080a);
-		s->out.options[2] = htonl(timestamp_with(s->wscale, s->sack));
-		s->out.options[3] = htonl(s->tsval);
-		s->out.options[4] = s->wscale == NO_WSCALE ? htonl(0x01010101) : htonl(0x01030300 | OUR_WSCALE);
-	}
+	describe_syn_ack(s, listener, (u32)cookie, &made);
 	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
 		return TC_ACT_SHOT;
 	write_headers(&s->out, &made, partial);

@@ -26,107 +26,6 @@
 enum program { ON_SYN = 1, ON_REQUEST, ON_ANSWER };
 BPF_PROG_ARRAY(programs, 8);
 
-INLINE struct scratch *the_scratch(void)
-{
-	u32 zero = 0;
-	return scratches.lookup(&zero);
-}
-
-INLINE struct config *the_config(void)
-{
-	u32 zero = 0;
-	return configs.lookup(&zero);
-}
-
-INLINE struct listener *listener_of(struct scratch *s, struct config *config)
-{
-	struct listener_key key = { .address = s->key.daddr, .port = s->key.dport, .parity = config->parity };
-	return listeners.lookup(&key);
-}
-
-/* What the packet is, into the scratch. False: not for us. */
-INLINE bool read_packet(struct __sk_buff *skb, struct scratch *s)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ethhdr *eth = data;
-	struct iphdr *ip = (void *)(eth + 1);
-	struct tcphdr *tcp = (void *)(ip + 1);
-	u32 total;
-
-	if (skb->protocol != htons(ETH_P_IP) || skb->vlan_present)
-		return false;
-	if ((void *)(tcp + 1) > end) {
-		if (bpf_skb_pull_data(skb, OPTIONS))
-			return false;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		eth = data;
-		ip = (void *)(eth + 1);
-		tcp = (void *)(ip + 1);
-		if ((void *)(tcp + 1) > end)
-			return false;
-	}
-	if (ip->protocol != IPPROTO_TCP || ip->ihl != 5 || (ip->frag_off & htons(0x3fff)) || ip->ttl < 2)
-		return false;
-	s->header = tcp->doff * 4;
-	total = ntohs(ip->tot_len);
-	if (s->header < 20 || skb->len < L4 + s->header || (total && total < 20 + s->header))
-		return false;
-	s->offset = L4 + s->header;
-	s->length = skb->len - s->offset;
-	if (total && !skb->gso_size && s->length > total - 20 - s->header)
-		s->length = total - 20 - s->header; /* the rest is Ethernet's padding */
-	s->key.saddr = ip->saddr;
-	s->key.daddr = ip->daddr;
-	s->key.sport = tcp->source;
-	s->key.dport = tcp->dest;
-	s->seq = ntohl(tcp->seq);
-	s->ack = ntohl(tcp->ack_seq);
-	s->window = ntohs(tcp->window);
-	s->check = tcp->check;
-	s->flags = ((u8 *)tcp)[13];
-	return true;
-}
-
-/* A packet of one side has been passed on: is the flow over? `fin` and `done` are the bits of that side's FIN and of its
- * acknowledgement, `theirs` the other side's; `seq` as the packet's receiver counts, `next` the end of what that sender
- * had sent, `acked` whether the packet acknowledges all of the other side. A reset counts only if its receiver must obey
- * it (RFC 5961 3.2; and behind a FIN that has not arrived everywhere): anybody can send one. */
-INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow, u64 fin, u64 theirs, u32 seq, u32 next,
-		     bool acked)
-{
-	u64 ends = flow->ends, all = CLIENT_ENDED | BACKEND_ENDED | CLIENT_DONE | BACKEND_DONE, seen = 0;
-
-	if (s->flags & RST) {
-		if (seq != next && !((ends & fin) && seq + 1 == next))
-			return;
-		count(ENDED_BY_RESET);
-		forget(s, client, flow);
-		return;
-	}
-	if ((s->flags & FIN) && seq + s->length + 1 == next)
-		seen |= fin;
-	if ((ends & theirs) && acked)
-		seen |= theirs << 2;
-	if (!seen || (ends & seen) == seen)
-		return;
-	ends = __sync_fetch_and_or(&flow->ends, seen) | seen;
-	if (ends == all) {
-		count(ENDED);
-		forget(s, client, flow);
-	}
-}
-
-#define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
-
-/* Whether a packet of the client is one of the connection that the flow is about. A reset for what has come to a closed
- * socket has no ACK (RFC 9293 3.10.7.1). */
-INLINE bool is_near(struct scratch *s, struct flow *flow)
-{
-	return s->seq - flow->client.next + WINDOW_MOST < 2 * WINDOW_MOST &&
-	       (!(s->flags & ACK) || flow->backend.next - s->ack + WINDOW_MOST < 2 * WINDOW_MOST);
-}
-
 /* A packet of the client that goes to the backend. */
 INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
@@ -139,6 +38,26 @@ INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	action = to_backend(skb, s, flow);
 	note_end(s, &s->key, flow, CLIENT_ENDED, BACKEND_ENDED, s->seq, next, s->ack == flow->backend.next);
 	return action;
+}
+
+/* What the packet is, into the scratch. False: not for us. */
+INLINE bool read_packet(struct __sk_buff *skb, struct scratch *s)
+{
+	void *data, *end;
+
+	if (skb->protocol != htons(ETH_P_IP) || skb->vlan_present)
+		return false;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + OPTIONS > end) {
+		if (bpf_skb_pull_data(skb, OPTIONS))
+			return false;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		if (data + OPTIONS > end)
+			return false;
+	}
+	return read_headers(s, data, skb->len, skb->gso_size);
 }
 
 INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
@@ -227,7 +146,7 @@ int rauta_tc(struct __sk_buff *skb)
 		if (!client)
 			return TC_ACT_OK;
 	}
-	if (!is_sound(skb, s)) {
+	if (!is_sound(skb, TC, s)) {
 		count(DROP_CHECKSUM);
 		return TC_ACT_SHOT;
 	}
@@ -246,35 +165,12 @@ int on_syn(struct __sk_buff *skb)
 	return listener ? answer_syn(skb, s, listener) : TC_ACT_OK;
 }
 
-/* The route of the request in the packet; s->service is where it goes. 0: tier 3. */
-INLINE u32 decide(struct __sk_buff *skb, struct scratch *s, struct config *config)
+INLINE u32 decide_or_count(struct __sk_buff *skb, struct scratch *s, struct config *config)
 {
-	struct listener *listener = listener_of(s, config);
-	struct route *route;
-	u32 odd, number, owner;
+	u32 number = decide(skb, TC, s, config);
 
-	if (!listener)
-		return 0;
-	odd = parse_head(skb, s, config);
-	if (odd) {
-		count(MISS_HEAD - 1 + odd);
-		return 0;
-	}
-	owner = owner_of(s, listener);
-	if (!owner) {
-		count(MISS_UNKNOWN_HOST);
-		return 0;
-	}
-	number = route_of(s, owner);
-	if (!number) {
-		count(MISS_ROUTE);
-		return 0;
-	}
-	route = routes.lookup(&number);
-	if (!route)
-		return 0;
-	s->route = route->id;
-	s->service = service_of(s, route);
+	if (!number)
+		count(s->reason);
 	return number;
 }
 
@@ -337,7 +233,7 @@ INLINE int same_service(struct __sk_buff *skb, struct scratch *s, struct flow *f
 		count(DROP_QUEUE);
 		return TC_ACT_SHOT;
 	}
-	add_request(s, flow);
+	add_request(s, flow, TC);
 	count(HIT_NEXT - 1 + s->tier);
 	flow->client.next_head = s->seq + s->end + s->body;
 	flow->client.waiting_since = 0;
@@ -352,7 +248,7 @@ INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct conf
 		count(DROP_SPANS);
 		return TC_ACT_SHOT;
 	}
-	if (decide(skb, s, config)) {
+	if (decide_or_count(skb, s, config)) {
 		service = services.lookup(&s->service);
 		if (service && service->id == flow->service && still_serves(s, service, flow))
 			return same_service(skb, s, flow);
@@ -385,7 +281,7 @@ INLINE int first_request(struct __sk_buff *skb, struct scratch *s, struct config
 {
 	struct service *service;
 
-	if (!s->length || !decide(skb, s, config))
+	if (!s->length || !decide_or_count(skb, s, config))
 		return hand_over_first(skb, s);
 	service = services.lookup(&s->service);
 	if (!service || !choose_backend(skb, s, config, service))
@@ -466,7 +362,7 @@ int decided(struct __sk_buff *skb)
 	struct scratch *s = the_scratch();
 	struct config *config = the_config();
 
-	if (!s || !config || !read_packet(skb, s) || !decide(skb, s, config))
+	if (!s || !config || !read_packet(skb, s) || !decide(skb, TC, s, config))
 		return 0;
 	return s->route << 2 | s->tier;
 }

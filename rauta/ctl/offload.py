@@ -38,7 +38,10 @@ def run(output: Output, *, socket: str) -> int:
     events = grouped(answer["events"])
     output.facts([("offload", answer["reason"]), *_facts(answer, events)])
     tables: tuple[tuple[Sequence[str], Sequence[Row]], ...] = (
-        (("interface", "hook", "mode"), [(row["name"], row["hook"], row["mode"]) for row in answer["interfaces"]]),
+        (
+            ("interface", "hook", "mode", "why"),
+            [(row["name"], row["hook"], row["mode"], row.get("why", "")) for row in answer["interfaces"]],
+        ),
         (("map", "entries", "size", "full"), [*_maps(answer["maps"])]),
         (("route", "service", "tier", "hook", "requests", "packets", "bytes"), [*_requests(answer["requests"])]),
         *(((group, "count"), [*_events(counts)]) for group, counts in events.items()),

@@ -130,10 +130,11 @@ class MapUse:
 @dataclass(frozen=True, slots=True)
 class Attachment:
     """How a program sits on an interface: `hook` is `xdp` or `tc`, `mode` the way it is attached there (for xdp
-    `native` or `generic`, for tc `tcx` or `clsact`)."""
+    `native` or `generic`, for tc `tcx` or `clsact`), `why` what speaks against xdp there."""
 
     hook: str
     mode: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,9 +65,15 @@ def _clean() -> Iterator[None]:
     assert not [folder for folder in _pins if folder.exists()]
 
 
+@pytest.fixture(scope="package", params=["tc", "xdp"])
+def hook(request: pytest.FixtureRequest) -> str:
+    """Where the kernel's work is done."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="package")
-def net(_clean: None) -> Iterator[Network]:
-    with network() as found:
+def net(_clean: None, hook: str) -> Iterator[Network]:
+    with network(offloads=hook != "xdp") as found:
         _pins.append(offload.ROOT / str(found.gateway.path.stat().st_ino))
         yield found
 
@@ -85,8 +91,10 @@ def b2(net: Network) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="package")
-def running(net: Network, b1: Server, b2: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelPath]:
-    with kernel_path(net, tmp_path_factory.mktemp("gateway"), CONFIGURATION) as found:
+def running(
+    net: Network, hook: str, b1: Server, b2: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KernelPath]:
+    with kernel_path(net, tmp_path_factory.mktemp("gateway"), CONFIGURATION, hook) as found:
         yield found
 
 

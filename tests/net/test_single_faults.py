@@ -4,6 +4,7 @@ no request is executed twice, and no flow is left."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -122,16 +123,19 @@ KINDS = {
 }
 
 
-def _free_port(net: Network) -> socket.socket:
+_ports = itertools.cycle(range(10_000, 32_000))  # a script knows its connection by the port: none comes twice
+
+
+def _bound(net: Network) -> socket.socket:
     with net.client.inside():
         sock = socket.socket()
-    sock.bind(("", 0))
+    sock.bind(("", next(_ports)))
     return sock
 
 
 def _play(world: World, scenario: Callable[[Client, str], None], fault: Fault | None, name: str) -> tuple[str, Script]:
     """ "" if all went well, else what did not."""
-    sock = _free_port(world.path.net)
+    sock = _bound(world.path.net)
     sock.settimeout(20)
     told = ""
     with world.wire.script(sock.getsockname()[1], fault) as script, Client(sock) as client:

@@ -17,6 +17,7 @@ import pytest
 from rauta.offload.bcc import BccOffload
 from rauta.offload.bcc.offload import ROOT
 from rauta.routing.settings import OffloadSettings
+from support.kernelpath import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -63,7 +64,13 @@ def _read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def _left(process: subprocess.Popen[str], folder: Path, others: set[str]) -> list[str]:
-    """Namespaces, processes and pins of a demo; but not pins of `others`, which were there before."""
+    """Namespaces, processes and pins of a demo; but not pins of `others`, which were there before. What was killed just
+    now may need a moment."""
+    wait_until(lambda: not _found(process, folder, others))
+    return _found(process, folder, others)
+
+
+def _found(process: subprocess.Popen[str], folder: Path, others: set[str]) -> list[str]:
     namespaces = [path.name for path in Path("/run/netns").glob(f"rauta-{process.pid}-*")]
     processes = []
     for path in Path("/proc").glob("[0-9]*/cwd"):

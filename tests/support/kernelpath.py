@@ -181,11 +181,11 @@ def wait_until(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 @contextmanager
-def kernel_path(net: Network, home: Path, configuration: str) -> Iterator[KernelPath]:
+def kernel_path(net: Network, home: Path, configuration: str, hook: str = "auto") -> Iterator[KernelPath]:
     """A gateway in a network; `configuration` lacks what every test has. When it ends, nothing of it is left."""
     log, file = home / "access.log", home / "rauta.yaml"
     file.write_text(
-        "version: 1\nworkers: 1\noffload: {mode: require}\n"
+        f"version: 1\nworkers: 1\noffload: {{mode: require, hook: {hook}}}\n"
         f"admin: {{socket: {home}/admin}}\naccess_log: {{to: {log}, format: json}}\n{configuration}"
     )
     command = net.gateway.command(sys.executable, "-m", "rauta.proxy")

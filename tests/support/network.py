@@ -101,8 +101,9 @@ PREFIX = "rt"  # of the names of all namespaces here
 
 
 @contextmanager
-def network(wired: Sequence[int] = ()) -> Iterator[Network]:
-    """The namespaces, for as long as they are used.
+def network(wired: Sequence[int] = (), *, offloads: bool = True) -> Iterator[Network]:
+    """The namespaces, for as long as they are used. Without `offloads`, packets are everywhere as they are on a wire, as
+    XDP needs it.
 
     The links in `wired` (1: to the client, 2: to b1, 3: to b2) are cut, and their ends are in the namespace `wire` as
     `w1o` (to the host) and `w1g` (to the gateway): see `support.mangler`. Nothing is offloaded there: packets are as
@@ -120,7 +121,7 @@ def network(wired: Sequence[int] = ()) -> Iterator[Network]:
                 _pair(found.gateway, near, found.wire, f"w{number}g", offloads=False)
                 _pair(host, far, found.wire, f"w{number}o", offloads=False)
             else:
-                _pair(found.gateway, near, host, far)
+                _pair(found.gateway, near, host, far, offloads=offloads)
             found.gateway.run("ip", "addr", "add", f"10.203.{number}.1/24", "dev", near)
             host.run("ip", "addr", "add", f"10.203.{number}.2/24", "dev", far)
             host.run("ip", "route", "add", "default", "via", f"10.203.{number}.1")
@@ -134,7 +135,8 @@ def _pair(one: Host, its: str, other: Host, others: str, *, offloads: bool = Tru
     for host, name in ((one, its), (other, others)):
         host.run("ip", "link", "set", name, "up")
         if not offloads:
-            host.run("ethtool", "-K", name, "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+            # With GRO an interface takes what XDP sends to it; nothing is put together from packets that are not.
+            host.run("ethtool", "-K", name, "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "on")
 
 
 class _Handler(BaseHTTPRequestHandler):

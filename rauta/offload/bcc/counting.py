@@ -18,7 +18,7 @@ from rauta.offload.protocol import MapUse, RequestKey, Traffic
 _KEY: Final = struct.Struct("=IIIHBB")  # struct request_key
 _CELL: Final = struct.Struct("=QQQ")  # struct traffic
 _PROTOCOL: Final = "HTTP/1.1"
-_HOOK: Final = "tc"
+_HOOKS: Final = ("tc", "xdp")
 FLOWS: Final = ("flows", "nats", "closed")
 
 
@@ -53,8 +53,8 @@ def read_requests(folder: Path, known: Known) -> dict[RequestKey, Traffic]:
                 code=code,
                 method=METHODS[method],
                 protocol=_PROTOCOL,
-                tier=tier,
-                hook=_HOOK,
+                tier=tier & 15,
+                hook=_HOOKS[tier >> 4],
             )
             for cell in _CELL.iter_unpack(value):
                 for place, number in enumerate(cell):

@@ -20,6 +20,7 @@ TOLD: Final[Mapping[str, str]] = {
     "drop_early": "a later segment came before the first",
     "drop_late": "the first segment of a connection that is over",
     "replaced": "a client that has forgotten its connection made a new one",
+    "at_xdp": "a packet was done with at XDP",
     # requests: each pair is tier 1, tier 2
     "hit_first": "the first request of a connection, tier 1",
     "hit_first_2": "the same, tier 2",

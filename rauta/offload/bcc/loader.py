@@ -8,6 +8,7 @@ standard error and code 1.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
@@ -104,10 +105,14 @@ def load(folder: Path, sizes: dict[str, int]) -> None:
     table = syscalls.Map(compiled["programs"].map_fd)
     for number, name in enumerate(PROGRAMS[1:], start=1):
         table.set(struct.pack("=I", number), struct.pack("=I", programs[name]))
+    # Where the verifier refuses it, TC does everything.
+    with contextlib.suppress(OSError):
+        code = call_kfuncs(compiled.dump_func(b"rauta_xdp"), ids)
+        programs["rauta_xdp"] = syscalls.load_program(code, "rauta_xdp", syscalls.XDP, log_size=1 << 24)
     for name in MAPS:
         syscalls.pin(compiled[name].map_fd, folder / name)
     syscalls.pin(compiled["programs"].map_fd, folder / "programs")
-    for name in ("rauta_tc", "decided"):
+    for name in ("rauta_tc", "rauta_xdp", "decided"):
         if name in programs:
             syscalls.pin(programs[name], folder / name)
     syscalls.pin(table.fd, folder / mark(sizes))  # last: from now on all is there

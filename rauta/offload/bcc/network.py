@@ -23,6 +23,9 @@ class Interface:
     mtu: int
     ethernet: bool
     up: bool
+    kind: str = ""  # of software interfaces: veth, bridge, ...
+    below: str = ""  # the interface that is on top of it (bridge, bond, VLAN), if there is one
+    xdp_features: int = 0  # bits of NETDEV_XDP_ACT_*; 0 before Linux 6.3
 
 
 def _netlink() -> Any:
@@ -39,18 +42,64 @@ def namespace() -> int:
 
 def interfaces() -> dict[str, Interface]:
     """All, by name."""
+    features = _xdp_features()
     with _netlink() as netlink:
-        found = (
-            Interface(
-                name=str(link.get_attr("IFLA_IFNAME")),
-                index=int(link["index"]),
-                mtu=int(link.get_attr("IFLA_MTU") or 0),
-                ethernet=link["ifi_type"] == _ETHERNET,
-                up=bool(link["flags"] & _UP),
-            )
-            for link in netlink.get_links()
+        links = list(netlink.get_links())
+    names = {int(link["index"]): str(link.get_attr("IFLA_IFNAME")) for link in links}
+    above = _above(links, names)
+    return {
+        names[index]: Interface(
+            name=names[index],
+            index=index,
+            mtu=int(link.get_attr("IFLA_MTU") or 0),
+            ethernet=link["ifi_type"] == _ETHERNET,
+            up=bool(link["flags"] & _UP),
+            kind=_kind(link),
+            below=above.get(index, ""),
+            xdp_features=features.get(index, 0),
         )
-        return {interface.name: interface for interface in found}
+        for link in links
+        for index in (int(link["index"]),)
+    }
+
+
+def _kind(link: Any) -> str:
+    info = link.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
+
+
+def _above(links: list[Any], names: Mapping[int, str]) -> dict[int, str]:
+    """What is on top of interfaces: the master of a port, and VLANs and the like, which name the one below. (A veth
+    names its other end in the same way.)"""
+    found: dict[int, str] = {}
+    for link in links:
+        index, master = int(link["index"]), link.get_attr("IFLA_MASTER")
+        if master is not None:
+            found[index] = names.get(int(master), str(master))
+        lower = link.get_attr("IFLA_LINK")
+        if lower is not None and link.get_attr("IFLA_LINK_NETNSID") is None and _kind(link) != "veth":
+            found[int(lower)] = names[index]
+    return found
+
+
+def _xdp_features() -> dict[int, int]:
+    """What drivers can do at XDP, by interface (netdev(7) of generic netlink, Linux 6.3)."""
+    from pyroute2 import NetlinkError
+    from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg  # type: ignore[import-untyped]
+    from pyroute2.netlink.generic import GenericNetlinkSocket  # type: ignore[import-untyped]
+
+    class Device(genlmsg):  # type: ignore[misc]
+        nla_map = ((1, "IFINDEX", "uint32"), (2, "PAD", "none"), (3, "XDP_FEATURES", "uint64"))
+
+    ask = Device()
+    ask["cmd"], ask["version"] = 1, 1  # NETDEV_CMD_DEV_GET
+    try:
+        with GenericNetlinkSocket() as netlink:
+            netlink.bind("netdev", Device)
+            answers = netlink.nlm_request(ask, msg_type=netlink.prid, msg_flags=NLM_F_REQUEST | NLM_F_DUMP)
+            return {int(one.get_attr("IFINDEX")): int(one.get_attr("XDP_FEATURES") or 0) for one in answers}
+    except (NetlinkError, OSError):
+        return {}
 
 
 def addresses() -> frozenset[str]:

@@ -18,10 +18,11 @@ from rauta.offload.bcc import btf, loader, network, syscalls
 from rauta.offload.bcc.counting import FLOWS, map_use, read_events, read_requests
 from rauta.offload.bcc.events import EVENTS
 from rauta.offload.bcc.identities import Known, is_elsewhere
+from rauta.offload.bcc.links import Links
 from rauta.offload.bcc.tables import MSS, Tables, possible_cpus
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.plans import Plan
-from rauta.offload.protocol import Attachment, Counters, Gauges, LifeCycle, OffloadError, Prepared
+from rauta.offload.protocol import Counters, Gauges, LifeCycle, OffloadError, Prepared
 from rauta.routing.settings import Address, OffloadSettings
 
 ROOT: Final = Path("/run/rauta/bpf")
@@ -37,12 +38,11 @@ SIZES: Final = {
     "REQUESTS": 16_384,
 }
 _HEADERS: Final = 40  # bytes of IPv4 and TCP without options
-_LINK: Final = "link-"
 _LOADER: Final = "import sys; from rauta.offload.bcc import loader; sys.exit(loader.main(sys.argv))"
 
 
 class BccOffload:
-    """Tiers 1 and 2 at TC ingress."""
+    """Tiers 1 and 2, at XDP as far as they fit there, else at TC ingress."""
 
     name: ClassVar[str] = "bcc"
 
@@ -50,8 +50,7 @@ class BccOffload:
         self._life = LifeCycle()
         self._tables: Tables | None = None
         self._pending: Prepared | None = None
-        self._links: dict[str, int] = {}  # by interface
-        self._attached: frozenset[int] = frozenset()  # their indices
+        self._links = Links(ROOT / "none")
         self._folder = ROOT / "none"
         self._file = ROOT / "none"
 
@@ -80,10 +79,11 @@ class BccOffload:
             wanted = _wanted(settings, network.interfaces())
             ports = _nat_ports()
             known = self._adopted() or self._loaded_anew()
+            self._links = Links(self._folder)
             # A client's segment goes to any backend as it is, so it must fit through all.
             mss = min([MSS, *(interface.mtu - _HEADERS for interface in wanted)])
             self._tables = Tables(self._folder, ports, known, mss)
-            self._attach(wanted)
+            self._links.attach(wanted, settings.hook)
         except (OSError, OffloadError, subprocess.TimeoutExpired) as error:
             self._remove()
             raise OffloadError(str(error)) from error
@@ -100,7 +100,7 @@ class BccOffload:
             routes=SIZES["ROUTES"] // 2 - 1,
             services=SIZES["SERVICES"] // 2,
             # Before the start nobody knows: nothing is attached yet.
-            unreachable=network.Unreachable(self._attached) if self._attached else {},
+            unreachable=network.Unreachable(self._links.indices) if self._links.indices else {},
         )
 
     def prepare(self, plan: Plan, settings: OffloadSettings, generation: int) -> Prepared:
@@ -121,7 +121,7 @@ class BccOffload:
         self._is_pending("commit", prepared)
         try:
             # More interfaces first: what goes to backends must come back through a program.
-            self._attach(_wanted(prepared.settings, network.interfaces()))
+            self._links.attach(_wanted(prepared.settings, network.interfaces()), prepared.settings.hook)
             self._loaded().switch()
         except OSError as error:
             raise OffloadError(f"the plan cannot go live: {error}") from error
@@ -155,8 +155,7 @@ class BccOffload:
             maps = map_use(self._folder, counts, [*counts, *FLOWS])
         except OSError as error:
             raise OffloadError(f"the counters cannot be read: {error}") from error
-        interfaces = {name: Attachment("tc", "tcx") for name in self._links}
-        gauges = Gauges(flows=maps["flows"].used, maps=maps, interfaces=interfaces)
+        gauges = Gauges(flows=maps["flows"].used, maps=maps, interfaces=self._links.interfaces)
         return Counters(requests=requests, events=events, gauges=gauges)
 
     def stop(self, *, detach: bool) -> None:
@@ -166,9 +165,7 @@ class BccOffload:
         if self._tables is not None:
             self._tables.close()
             self._tables = None
-        for link in self._links.values():
-            os.close(link)
-        self._links.clear()
+        self._links.close()
         if detach:
             self._remove()
 
@@ -206,35 +203,10 @@ class BccOffload:
             raise OffloadError(f"the programs cannot be loaded: {done.stderr.strip() or done.returncode}")
         return Known(self._file)
 
-    def _attach(self, interfaces: list[network.Interface]) -> None:
-        """To these and to no others; where a program is already, it stays."""
-        program = syscalls.pinned(self._folder / "rauta_tc")
-        names = {_LINK + str(interface.index) for interface in interfaces}
-        try:
-            for interface in interfaces:
-                if interface.name in self._links:
-                    continue
-                place = self._folder / f"{_LINK}{interface.index}"
-                if place.exists():
-                    self._links[interface.name] = syscalls.pinned(place)
-                    continue
-                link = self._links[interface.name] = syscalls.attach(program, interface.index)
-                syscalls.pin(link, place)
-            for name in self._links.keys() - {interface.name for interface in interfaces}:
-                os.close(self._links.pop(name))
-            for place in self._folder.iterdir():
-                if place.name.startswith(_LINK) and place.name not in names:
-                    place.unlink()
-        finally:
-            os.close(program)
-        self._attached = frozenset(interface.index for interface in interfaces)
-
     def _remove(self, *, anew: bool = False) -> None:
         """Whatever is pinned, and the file system itself if nobody else uses it; but, unless all is made `anew`, not
         what another process owns. Raises OffloadError."""
-        for link in self._links.values():
-            os.close(link)
-        self._links.clear()
+        self._links.close()
         if is_elsewhere(self._file) and not anew:
             return
         try:
@@ -248,7 +220,7 @@ class BccOffload:
 
 
 def sizes() -> dict[str, int]:
-    """What the programs are compiled with. `SLOTS` are requests of a CPU that wait for backends to accept, 33 KB each."""
+    """What the programs are compiled with. `SLOTS`: requests of a CPU that wait for backends to accept, 33 KB each."""
     cpus = possible_cpus()
     return {**SIZES, "CPUS": cpus, "SLOTS": max(16, 256 // cpus)}
 

@@ -27,8 +27,8 @@ def fingerprint(defines: Mapping[str, int]) -> str:
 
 
 def program(defines: Mapping[str, int]) -> str:
-    """`tc.c` with all it includes, each file once; `defines` are sizes: FLOWS, HOSTS, PATHS, ROUTES, SERVICES, TABLES,
-    REQUESTS, CPUS, SLOTS."""
+    """`tc.c` and `xdp.c` with all they include, each file once; `defines` are sizes: FLOWS, HOSTS, PATHS, ROUTES,
+    SERVICES, TABLES, REQUESTS, CPUS, SLOTS."""
     seen: set[str] = set()
 
     def flat(name: str) -> str:
@@ -39,4 +39,4 @@ def program(defines: Mapping[str, int]) -> str:
         return _INCLUDE.sub(lambda found: flat(found[1]), text)
 
     head = "".join(f"#define {name} {value}\n" for name, value in sorted(defines.items()))
-    return head + as_enum() + flat("tc.c")
+    return head + as_enum() + flat("tc.c") + flat("xdp.c")

@@ -20,7 +20,10 @@ from typing import Final
 MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = 1, 2, 3, 4, 5, 6, 7
 PROG_TEST_RUN, INFO_BY_FD, MAP_LOOKUP_BATCH, LINK_CREATE = 10, 15, 24, 28
 SCHED_CLS: Final = 3
+XDP: Final = 6
 TCX_INGRESS: Final = 46
+XDP_ATTACH: Final = 37
+_XDP_NATIVE: Final = 4  # XDP_FLAGS_DRV_MODE
 NOEXIST: Final = 1
 
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
@@ -52,15 +55,15 @@ def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
 # --- programs -----------------------------------------------------------------------------------------------
 
 
-def load_program(code: bytes, name: str, *, log_size: int = 0) -> int:
-    """A program for TC, verified; its descriptor. With `log_size`, the OSError of a refusal tells the verifier's last
-    lines."""
+def load_program(code: bytes, name: str, kind: int = SCHED_CLS, *, log_size: int = 0) -> int:
+    """A program for TC or XDP (`kind`), verified; its descriptor. With `log_size`, the OSError of a refusal tells the
+    verifier's last lines."""
     instructions = ctypes.create_string_buffer(code, len(code))
     license_ = ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(max(log_size, 1))
     attr = struct.pack(
         "=IIQQIIQII16s",
-        SCHED_CLS,
+        kind,
         len(code) // 8,
         _address(instructions),
         _address(license_),
@@ -96,6 +99,11 @@ def run(program: int, packet: bytes, *, repeat: int = 1) -> tuple[int, bytes, in
 def attach(program: int, interface: int) -> int:
     """A tcx link at the interface's ingress; its descriptor. The program stays attached as long as the link lives."""
     return _bpf(LINK_CREATE, struct.pack("=IIII", program, interface, TCX_INGRESS, 0))
+
+
+def attach_xdp(program: int, interface: int) -> int:
+    """A link at the interface's driver (native XDP); its descriptor. EBUSY: another program is there, and stays."""
+    return _bpf(LINK_CREATE, struct.pack("=IIII", program, interface, XDP_ATTACH, _XDP_NATIVE))
 
 
 def pin(fd: int, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Final
 
 from rauta.offload import NullOffload, Traffic
@@ -71,9 +72,7 @@ class Kernel:
         return {
             **found,
             "time": reading.time,
-            "interfaces": [
-                {"name": name, "hook": how.hook, "mode": how.mode} for name, how in sorted(gauges.interfaces.items())
-            ],
+            "interfaces": [{"name": name, **asdict(how)} for name, how in sorted(gauges.interfaces.items())],
             "flows": gauges.flows,
             "maps": [{"name": name, "used": use.used, "size": use.size} for name, use in sorted(gauges.maps.items())],
             "requests": _requests(reading),

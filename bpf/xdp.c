@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The part of tiers 1 and 2 that fits into XDP, in front of tc.c on the same interface, with the same maps: SYNs are
+ * answered, established flows translated, later requests for the same service too. What takes more than this packet, or
+ * is not certain, passes unchanged to TC, which decides anew.
+ *
+ * A packet whose checksum its device is to complete passes as well (veth between hosts on one machine): here nothing
+ * tells it from others, and helpers that know are TC's.
+ */
+#include "base.h"
+#include "maps.h"
+#include "packet.h"
+#include "options.h"
+#include "flows.h"
+#include "syn.h"
+#include "lookup.h"
+#include "response.h"
+#include "translate.h"
+
+INLINE int at_xdp(int action)
+{
+	if (action != XDP_PASS)
+		count(AT_XDP);
+	return action;
+}
+
+/* The checksum is complete, so it is updated by hand. */
+INLINE void write_translated(struct ethhdr *eth, struct iphdr *ip, struct tcphdr *tcp, void *end, struct change *c,
+			     u8 *macs)
+{
+	u64 sum = (u16)~tcp->check;
+
+	sum += fold32(c->content);
+	sum += fold32(c->addresses);
+	write_change(eth, ip, (u32 *)tcp, end, c, macs);
+	tcp->check = ~fold16(sum);
+}
+
+INLINE int xdp_to_backend(struct xdp_md *ctx, struct scratch *s, struct flow *flow)
+{
+	u32 sent = s->seq + s->length + (s->flags & FIN ? 1 : 0), next = flow->client.next, out = flow->backend_ifindex;
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+	struct change c = {};
+
+	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
+	if (before(next, sent) && !(s->flags & RST))
+		flow->client.next = next = sent;
+	count_packet_of_client(s, flow);
+	change_for_backend(s, flow, (u32 *)tcp, end, &c);
+	write_translated(eth, ip, tcp, end, &c, flow->backend_macs);
+	count(TO_BACKEND);
+	note_end(s, &s->key, flow, CLIENT_ENDED, BACKEND_ENDED, s->seq, next, s->ack == flow->backend.next);
+	return bpf_redirect(out, 0);
+}
+
+INLINE int xdp_to_client(struct xdp_md *ctx, struct scratch *s, struct flow *flow, struct tuple *client, u32 start)
+{
+	u32 sent = start + s->length + (s->flags & FIN ? 1 : 0), next = flow->backend.next, out = flow->client_ifindex;
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+	struct change c = {};
+
+	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
+	if (before(next, sent) && !(s->flags & RST))
+		flow->backend.next = next = sent;
+	count_packet_of_backend(s, flow);
+	change_for_client(s, flow, client, (u32 *)tcp, end, &c);
+	write_translated(eth, ip, tcp, end, &c, flow->client_macs);
+	count(TO_CLIENT);
+	note_end(s, client, flow, BACKEND_ENDED, CLIENT_ENDED, start, next, s->ack == flow->client.next);
+	return bpf_redirect(out, 0);
+}
+
+/* The cookie of a SYN with the options that nearly all have; others pass. */
+INLINE s64 xdp_cookie(struct xdp_md *ctx, u32 header)
+{
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+
+	if (header == 40) {
+		LINEAR(ctx, L4 + 40, eth, ip, tcp, end, -1);
+		return raw_gen_syncookie(ip, tcp, 40);
+	}
+	if (header == 32) { /* Windows */
+		LINEAR(ctx, L4 + 32, eth, ip, tcp, end, -1);
+		return raw_gen_syncookie(ip, tcp, 32);
+	}
+	return -1;
+}
+
+INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s, struct config *config)
+{
+	struct listener *listener = listener_of(s, config);
+	u32 header = s->header;
+	u8 both[12] = {};
+	struct segment made = {};
+	s64 cookie;
+
+	if (!listener || is_owned_here(ctx, &s->key) || !read_syn_options(ctx, XDP, s))
+		return XDP_PASS;
+	cookie = xdp_cookie(ctx, header);
+	if (cookie < 0)
+		return XDP_PASS;
+	describe_syn_ack(s, listener, (u32)cookie, &made);
+	if (xdp_load_bytes(ctx, 0, both, 12))
+		return XDP_PASS;
+	swap_macs(&s->out.eth, both);
+	if (made.header != header && xdp_adjust_tail(ctx, (int)made.header - (int)header))
+		return XDP_PASS;
+	write_headers(&s->out, &made, 0);
+	if (made.header == 40 ? xdp_store_bytes(ctx, 0, &s->out.eth, OPTIONS + 20) :
+				xdp_store_bytes(ctx, 0, &s->out.eth, OPTIONS + 4))
+		return XDP_DROP;
+	count(SYN_ANSWERED);
+	return bpf_redirect(ctx->ingress_ifindex, 0);
+}
+
+/* A request that stays with its flow's service; everything else is TC's to judge. */
+INLINE bool xdp_next_request(struct xdp_md *ctx, struct scratch *s, struct config *config, struct flow *flow)
+{
+	struct service *service;
+
+	if (s->seq != flow->client.next_head || flow->client.asked - flow->backend.turn >= ASKED)
+		return false;
+	if (!decide(ctx, XDP, s, config))
+		return false;
+	service = services.lookup(&s->service);
+	if (!service || service->id != flow->service || !still_serves(s, service, flow))
+		return false;
+	add_request(s, flow, XDP);
+	count(HIT_NEXT - 1 + s->tier);
+	flow->client.next_head = s->seq + s->end + s->body;
+	flow->client.waiting_since = 0;
+	return true;
+}
+
+INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config *config)
+{
+	struct flow *flow;
+
+	if ((s->flags & (SYN | ACK)) == SYN)
+		return xdp_syn(ctx, s, config);
+	flow = flows.lookup(&s->key);
+	if (!flow || flow->state != BOUND || !is_near(s, flow))
+		return XDP_PASS;
+	if (s->length && before(flow->client.next_head, s->seq + s->length) && !xdp_next_request(ctx, s, config, flow))
+		return XDP_PASS;
+	return xdp_to_backend(ctx, s, flow);
+}
+
+/* Follow the response, as far as a packet that starts with a head, or is inside of a body, allows. False: TC goes on
+ * from where this has come to. */
+INLINE bool xdp_walk(struct xdp_md *ctx, struct scratch *s, struct flow *flow, u32 start)
+{
+	if (!s->length || flow->backend.framing == UNKNOWN)
+		return true;
+	if (flow->backend.framing == KNOWN && !before(flow->backend.response, start + s->length))
+		return true;
+	if (flow->backend.response != start)
+		return false;
+	if (flow->backend.framing == KNOWN && is_waited_for(flow))
+		next_request(s, flow);
+	if (flow->backend.framing == WAITING)
+		frame_response(ctx, XDP, s, flow, 0);
+	return flow->backend.framing == UNKNOWN ||
+	       (flow->backend.framing == KNOWN && !before(flow->backend.response, start + s->length));
+}
+
+INLINE int xdp_from_backend(struct xdp_md *ctx, struct scratch *s, struct tuple *found)
+{
+	struct tuple client = *found;
+	struct flow *flow = flows.lookup(&client);
+	u32 start;
+
+	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr || flow->state != BOUND)
+		return XDP_PASS;
+	start = s->seq - flow->delta;
+	if (!xdp_walk(ctx, s, flow, start))
+		return XDP_PASS;
+	return xdp_to_client(ctx, s, flow, &client, start);
+}
+
+int rauta_xdp(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct scratch *s = the_scratch();
+	struct config *config = the_config();
+	struct ethhdr *eth = data;
+	struct tuple *client = 0;
+
+	if (!s || !config || data + OPTIONS > end || eth->h_proto != htons(ETH_P_IP))
+		return XDP_PASS;
+	if (!read_headers(s, data, (u32)(end - data), 0))
+		return XDP_PASS;
+	if (!listener_of(s, config)) {
+		client = nats.lookup(&s->key);
+		if (!client)
+			return XDP_PASS;
+	}
+	if (is_to_be_completed(s) || !is_sound(ctx, XDP, s))
+		return XDP_PASS; /* TC counts what is broken */
+	return at_xdp(client ? xdp_from_backend(ctx, s, client) : xdp_from_client(ctx, s, config));
+}
