@@ -103,7 +103,7 @@ INLINE int challenge(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	made.seq = s->ack;
 	made.flags = RST;
 	made.header = 20;
-	swap_macs_of(skb, &s->out.eth);
+	swap_macs_of(skb, TC, &s->out.eth);
 	if (bpf_skb_change_tail(skb, OPTIONS, 0))
 		return TC_ACT_SHOT;
 	write_headers(&s->out, &made, s->partial);
@@ -148,7 +148,7 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 		return TC_ACT_SHOT;
 	count(BACKEND_ACCEPTED);
 	s->partial = is_partial(skb);
-	swap_macs_of(skb, &s->out.eth);
+	swap_macs_of(skb, TC, &s->out.eth);
 	__builtin_memcpy(flow->backend_macs, &s->out.eth, 12);
 	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
 	s->out.options[1] = htonl(flow->client_tsval);

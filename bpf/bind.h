@@ -22,22 +22,17 @@ INLINE u16 unscaled(struct flow *flow)
 	return window > 65535 ? 65535 : window;
 }
 
-/* The SYN of a flow that is BINDING. The packet is rebuilt from whatever it was. */
-INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+/* The SYN of a flow that is BINDING: into `made`, its options into s->out. */
+INLINE void describe_syn(struct scratch *s, struct flow *flow, struct segment *made)
 {
-	struct segment made = {};
-	u32 partial = is_partial(skb);
-
-	made.saddr = flow->nat.daddr;
-	made.daddr = flow->nat.saddr;
-	made.sport = flow->nat.dport;
-	made.dport = flow->nat.sport;
-	made.seq = flow->head_seq - 1;
-	made.flags = SYN;
-	made.window = unscaled(flow);
-	made.header = flow->timestamps ? 40 : 24;
-	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
-		return TC_ACT_SHOT;
+	made->saddr = flow->nat.daddr;
+	made->daddr = flow->nat.saddr;
+	made->sport = flow->nat.dport;
+	made->dport = flow->nat.sport;
+	made->seq = flow->head_seq - 1;
+	made->flags = SYN;
+	made->window = unscaled(flow);
+	made->header = flow->timestamps ? 40 : 24;
 	s->out.options[0] = htonl(0x02040000 | flow->mss);
 	if (flow->timestamps) {
 		s->out.options[1] = htonl((flow->sack ? 0x04020000 : 0x01010000) | 0x080a);
@@ -46,6 +41,17 @@ INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 		s->out.options[4] = flow->client_wscale == NO_WSCALE ? htonl(0x01010101) :
 								       htonl(0x01030300 | flow->client_wscale);
 	}
+}
+
+/* Send it. The packet is rebuilt from whatever it was. */
+INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	struct segment made = {};
+	u32 partial = is_partial(skb);
+
+	describe_syn(s, flow, &made);
+	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
+		return TC_ACT_SHOT;
 	write_headers(&s->out, &made, partial);
 	if (store_headers(skb, &s->out, made.header))
 		return TC_ACT_SHOT;
@@ -53,7 +59,7 @@ INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 }
 
 /* A slot of the stash for this packet's payload. */
-INLINE bool stash_request(struct __sk_buff *skb, struct scratch *s)
+INLINE bool stash_request(void *ctx, enum hook hook, struct scratch *s)
 {
 	u64 size = opaque(s->length);
 	u32 one = 1, *turn = turns.lookup(&one);
@@ -64,14 +70,16 @@ INLINE bool stash_request(struct __sk_buff *skb, struct scratch *s)
 	s->stamp = ++(*turn);
 	s->slot = bpf_get_smp_processor_id() % CPUS * SLOTS + s->stamp % SLOTS;
 	stash = stashes.lookup(&s->slot);
-	if (!stash || bpf_skb_load_bytes(skb, s->offset, stash->bytes, size) < 0)
+	if (!stash || load_bytes(ctx, hook, s->offset, stash->bytes, size) < 0)
 		return false;
 	stash->stamp = s->stamp;
 	return true;
 }
 
-/* The flow in s->flow (EST) gets a backend of `service`. False: tier 3 has to do it. Then nothing is left behind. */
-INLINE bool choose_backend(struct __sk_buff *skb, struct scratch *s, struct config *config, struct service *service)
+/* The flow in s->flow (EST) gets a backend of `service`. False: tier 3 has to do it, for s->reason. Then
+ * nothing is left behind. `hop`: as route_to's. */
+INLINE bool choose_backend(void *ctx, struct scratch *s, struct config *config, struct service *service,
+			   struct hop *hop)
 {
 	struct flow *flow = &s->flow;
 	struct backend *backend;
@@ -79,7 +87,7 @@ INLINE bool choose_backend(struct __sk_buff *skb, struct scratch *s, struct conf
 	u64 at;
 
 	if (place < 0) {
-		count(MISS_NO_BACKEND);
+		s->reason = MISS_NO_BACKEND;
 		return false;
 	}
 	at = opaque(place) & (MAX_BACKENDS - 1);
@@ -87,13 +95,13 @@ INLINE bool choose_backend(struct __sk_buff *skb, struct scratch *s, struct conf
 	flow->nat.saddr = backend->address;
 	flow->nat.sport = backend->port;
 	flow->service = service->id;
-	flow->backend_ifindex = route_to(skb, flow->nat.saddr, &flow->nat.daddr);
+	flow->backend_ifindex = route_to(ctx, flow->nat.saddr, &flow->nat.daddr, hop);
 	if (!flow->backend_ifindex) {
-		count(MISS_NO_ROUTE);
+		s->reason = MISS_NO_ROUTE;
 		return false;
 	}
 	if (!claim_port(s, config, &s->key)) {
-		count(MISS_NO_PORT);
+		s->reason = MISS_NO_PORT;
 		return false;
 	}
 	return true;
@@ -107,8 +115,8 @@ INLINE bool store_binding(struct scratch *s, bool known)
 	return !flows.insert(&s->key, &s->flow);
 }
 
-/* A request that the kernel answers, of a flow that is new or EST (`known`). */
-INLINE int bind(struct __sk_buff *skb, struct scratch *s, bool known)
+/* The flow becomes BINDING, and the request is stashed. False: dropped, with nothing left behind. */
+INLINE bool start_binding(void *ctx, enum hook hook, struct scratch *s, bool known)
 {
 	struct flow *flow = &s->flow;
 
@@ -118,27 +126,33 @@ INLINE int bind(struct __sk_buff *skb, struct scratch *s, bool known)
 	flow->client.next = s->seq + s->length;
 	flow->server_seq = flow->backend.next = flow->backend.response = s->ack;
 	flow->backend.framing = WAITING;
-	add_request(s, flow, TC);
+	add_request(s, flow, hook);
 	flow->window = s->window;
-	read_timestamps(skb, s);
+	read_timestamps(ctx, hook, s);
 	flow->client_tsval = s->tsval;
 	flow->our_tsval = s->tsecr;
 	flow->since = bpf_ktime_get_ns();
 	flow->stashed = s->length;
 	count_packet_of_client(s, flow);
-	if (!stash_request(skb, s)) {
+	if (!stash_request(ctx, hook, s)) {
 		nats.delete(&flow->nat);
-		return TC_ACT_SHOT;
+		return false;
 	}
 	flow->slot = s->slot;
 	flow->stamp = s->stamp;
 	if (!store_binding(s, known)) {
 		nats.delete(&flow->nat);
 		count(DROP_RACE);
-		return TC_ACT_SHOT;
+		return false;
 	}
 	count(BOUND_TO_BACKEND);
-	return send_syn(skb, s, flow);
+	return true;
+}
+
+/* A request that the kernel answers, of a flow that is new or EST (`known`). */
+INLINE int bind(struct __sk_buff *skb, struct scratch *s, bool known)
+{
+	return start_binding(skb, TC, s, known) ? send_syn(skb, s, &s->flow) : TC_ACT_SHOT;
 }
 
 /* More of the request's body while the backend's handshake is under way. */

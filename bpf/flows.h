@@ -143,23 +143,21 @@ INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow,
 		     bool acked)
 {
 	u64 ends = flow->ends, all = CLIENT_ENDED | BACKEND_ENDED | CLIENT_DONE | BACKEND_DONE, seen = 0;
+	u32 over = 0;
 
 	if (s->flags & RST) {
-		if (seq != next && !((ends & fin) && seq + 1 == next))
-			return;
-		count(ENDED_BY_RESET);
-		forget(s, client, flow);
-		return;
+		if (seq == next || ((ends & fin) && seq + 1 == next))
+			over = ENDED_BY_RESET;
+	} else {
+		if ((s->flags & FIN) && seq + s->length + 1 == next)
+			seen |= fin;
+		if ((ends & theirs) && acked)
+			seen |= theirs << 2;
+		if (seen && (ends & seen) != seen && (__sync_fetch_and_or(&flow->ends, seen) | seen) == all)
+			over = ENDED;
 	}
-	if ((s->flags & FIN) && seq + s->length + 1 == next)
-		seen |= fin;
-	if ((ends & theirs) && acked)
-		seen |= theirs << 2;
-	if (!seen || (ends & seen) == seen)
-		return;
-	ends = __sync_fetch_and_or(&flow->ends, seen) | seen;
-	if (ends == all) {
-		count(ENDED);
+	if (over) {
+		count(over);
 		forget(s, client, flow);
 	}
 }

@@ -23,7 +23,7 @@ INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	tuple.ipv4.daddr = s->key.daddr;
 	tuple.ipv4.sport = s->key.sport;
 	tuple.ipv4.dport = s->key.dport;
-	read_timestamps(skb, s);
+	read_timestamps(skb, TC, s);
 	sk = skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), -1, 0);
 	if (!sk) {
 		count(LOCAL_NO_LISTENER);
@@ -60,13 +60,11 @@ INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 /* The request in this packet is tier 3's, and no backend has been chosen yet. The flow is in the scratch. */
 INLINE int hand_over_first(struct __sk_buff *skb, struct scratch *s)
 {
-	struct flow *stored;
-
 	s->flow.state = LOCAL;
 	s->flow.head_seq = s->seq;
 	flows.update(&s->key, &s->flow);
-	stored = flows.lookup(&s->key);
-	return stored ? to_tier_3(skb, s, stored) : TC_ACT_SHOT;
+	programs.call(skb, ON_LOCAL);
+	return TC_ACT_SHOT;
 }
 
 /* The same of a flow that has a backend: the packet goes to the local stack as a clone, and becomes the RST for the

@@ -227,6 +227,10 @@ struct stash {
 };
 BPF_ARRAY(stashes, struct stash, SLOTS *CPUS);
 
+/* Programs at TC that others call. */
+enum program { ON_SYN = 1, ON_REQUEST, ON_ANSWER, ON_LOCAL };
+BPF_PROG_ARRAY(programs, 8);
+
 /* --- at work ------------------------------------------------------------------------------------------------------ */
 
 #define HEAD_BYTES 2048

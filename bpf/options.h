@@ -65,13 +65,13 @@ INLINE bool read_syn_options(void *ctx, enum hook hook, struct scratch *s)
 #define TIMESTAMPS_FIRST 0x0101080a
 
 /* The time stamps of any other segment into the scratch. */
-INLINE void read_timestamps(struct __sk_buff *skb, struct scratch *s)
+INLINE void read_timestamps(void *ctx, enum hook hook, struct scratch *s)
 {
 	u32 option[3];
 
 	s->timestamps = 0;
 	s->tsval = s->tsecr = 0;
-	if (s->header < 32 || bpf_skb_load_bytes(skb, OPTIONS, option, 12) < 0)
+	if (s->header < 32 || load_bytes(ctx, hook, OPTIONS, option, 12) < 0)
 		return;
 	if (option[0] != htonl(TIMESTAMPS_FIRST))
 		return;

@@ -225,30 +225,47 @@ INLINE void swap_macs(void *to, const void *from)
 }
 
 /* The packet's own Ethernet addresses, swapped: the way back. */
-INLINE void swap_macs_of(struct __sk_buff *skb, void *to)
+INLINE void swap_macs_of(void *ctx, enum hook hook, void *to)
 {
 	u8 both[12] = {};
 
-	bpf_skb_load_bytes(skb, 0, both, 12);
+	load_bytes(ctx, hook, 0, both, 12);
 	swap_macs(to, both);
+}
+
+/* The interface that the packet has come by. */
+INLINE u32 came_by(void *ctx, enum hook hook)
+{
+	struct __sk_buff *skb = ctx;
+	struct xdp_md *frame = ctx;
+
+	return hook == XDP ? frame->ingress_ifindex : skb->ingress_ifindex;
 }
 
 #define FIB_SKIP_NEIGH 4
 #define FIB_SRC 16
 
+struct hop {
+	u8 macs[12]; /* of the next one, and of our interface to it */
+};
+
 /* The interface that leads to a destination (0: there is none now), and the address that this host speaks from there.
- * Who the next hop is, redirect_neigh finds out, which also resolves it. */
-INLINE u32 route_to(struct __sk_buff *skb, u32 daddr, u32 *saddr)
+ * Without `hop`, who the next one is redirect_neigh finds out, which also resolves it; with it, 0 if it is not known. */
+INLINE u32 route_to(void *ctx, u32 daddr, u32 *saddr, struct hop *hop)
 {
 	struct bpf_fib_lookup fib = {};
 
 	fib.family = 2; /* AF_INET */
 	fib.l4_protocol = IPPROTO_TCP;
 	fib.ipv4_dst = daddr;
-	fib.ifindex = skb->ingress_ifindex;
+	fib.ifindex = came_by(ctx, hop ? XDP : TC);
 	/* tot_len stays 0: of a super-packet it would be over every MTU. */
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), FIB_SRC | FIB_SKIP_NEIGH))
+	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), hop ? FIB_SRC : FIB_SRC | FIB_SKIP_NEIGH))
 		return 0;
+	if (hop) {
+		__builtin_memcpy(hop->macs, fib.dmac, 6);
+		__builtin_memcpy(hop->macs + 6, fib.smac, 6);
+	}
 	*saddr = fib.ipv4_src;
 	return fib.ifindex;
 }

@@ -11,23 +11,16 @@
 
 #define OUR_WINDOW 16000 /* no more than a stash holds: the client cannot overrun it */
 
-INLINE s64 cookie_for(struct __sk_buff *skb, u32 header)
+/* The cookie for a segment's number, as for a SYN; negative: there is none. The helper wants to be told the header's
+ * length, and the verifier wants that to be a constant. */
+INLINE s64 cookie_for(struct iphdr *ip, struct tcphdr *tcp, void *end, u32 header)
 {
-	void *end;
-	struct ethhdr *eth;
-	struct iphdr *ip;
-	struct tcphdr *tcp;
-
-	/* The length must be a constant for the verifier. */
 #define WITH(size)                                                                                                     \
-	if (header == (size)) {                                                                                        \
-		LINEAR(skb, L4 + (size), eth, ip, tcp, end, -1);                                                       \
-		return raw_gen_syncookie(ip, tcp, (size));                                                             \
-	}
-	WITH(40) WITH(32) WITH(24) WITH(28) WITH(36) WITH(44)
+	if (header == (size) && (void *)tcp + (size) <= end)                                                           \
+		return raw_gen_syncookie(ip, tcp, (size));
+	WITH(40) WITH(32) WITH(20) WITH(24) WITH(28) WITH(36) WITH(44) WITH(48) WITH(52) WITH(56) WITH(60)
 #undef WITH
-	LINEAR(skb, OPTIONS, eth, ip, tcp, end, -1);
-	return raw_gen_syncookie(ip, tcp, 20); /* an odd length: its MSS is taken for the default */
+	return -1;
 }
 
 /* Our SYN-ACK: into `made`, its options into s->out. */
@@ -69,7 +62,8 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 		count(PASS_OPTIONS);
 		return TC_ACT_OK;
 	}
-	cookie = cookie_for(skb, s->header);
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
+	cookie = cookie_for(ip, tcp, end, s->header);
 	if (cookie < 0) {
 		count(PASS_COOKIE);
 		return TC_ACT_OK;
@@ -88,38 +82,34 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 }
 
 /* A packet of no flow: an ACK that brings a cookie back makes one, in s->flow. 0: made; else what becomes of the
- * packet, plus one. */
+ * packet, plus one, for s->reason. */
 #define MADE 0
 #define THEN(action) ((action) + 1)
 
-INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s, struct listener *listener)
+INLINE int accept_ack(void *ctx, enum hook hook, struct scratch *s, struct listener *listener, struct iphdr *ip,
+		      struct tcphdr *tcp, void *end)
 {
-	void *end;
-	struct ethhdr *eth;
-	struct iphdr *ip;
-	struct tcphdr *tcp;
 	struct flow *flow = &s->flow;
 	s64 mss, own;
 
-	if ((s->flags & (ACK | SYN | RST)) != ACK || is_owned_here(skb, &s->key)) {
-		count(PASS_OWNED);
+	if ((s->flags & (ACK | SYN | RST)) != ACK || is_owned_here(ctx, &s->key)) {
+		s->reason = PASS_OWNED;
 		return THEN(TC_ACT_OK);
 	}
-	LINEAR(skb, OPTIONS, eth, ip, tcp, end, THEN(TC_ACT_SHOT));
 	mss = raw_check_syncookie(ip, tcp);
 	if (mss < 0) {
 		/* Perhaps the first segment is still to come. A cookie is the client's number plus what depends on the rest
 		 * alone, so one for this segment's number is ahead of ours by as much as this segment is of the first. */
-		own = raw_gen_syncookie(ip, tcp, 20);
+		own = cookie_for(ip, tcp, end, s->header);
 		if (own >= 0 && (u32)own - s->ack + 4 < 65536) {
-			count(DROP_EARLY);
+			s->reason = DROP_EARLY;
 			return THEN(TC_ACT_SHOT);
 		}
-		count(PASS_UNKNOWN);
+		s->reason = PASS_UNKNOWN;
 		return THEN(TC_ACT_OK); /* the stack resets it */
 	}
 	if (is_past(&s->key, s->seq)) {
-		count(DROP_LATE);
+		s->reason = DROP_LATE;
 		return THEN(TC_ACT_SHOT);
 	}
 	__builtin_memset(flow, 0, sizeof(*flow));
@@ -129,7 +119,7 @@ INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s, struct listener 
 	flow->client_wscale = NO_WSCALE;
 	flow->server_seq = flow->backend.next = s->ack;
 	flow->first_seq = flow->client.next_head = flow->client.next = s->seq;
-	read_timestamps(skb, s);
+	read_timestamps(ctx, hook, s);
 	if (s->timestamps) {
 		u32 bits = s->tsecr & ((1 << TS_BITS) - 1);
 
@@ -137,8 +127,8 @@ INLINE int accept_ack(struct __sk_buff *skb, struct scratch *s, struct listener 
 		flow->sack = bits & TS_SACK ? 1 : 0;
 		flow->client_wscale = (bits & 15) == TS_NO_WSCALE ? NO_WSCALE : bits & 15;
 	}
-	flow->client_ifindex = skb->ifindex;
-	swap_macs_of(skb, flow->client_macs);
+	flow->client_ifindex = came_by(ctx, hook);
+	swap_macs_of(ctx, hook, flow->client_macs);
 	return MADE;
 }
 
@@ -148,7 +138,7 @@ INLINE int acknowledge(struct __sk_buff *skb, struct scratch *s, struct flow *fl
 	struct segment made = {};
 	u32 partial;
 
-	read_timestamps(skb, s);
+	read_timestamps(skb, TC, s);
 	partial = is_partial(skb);
 	made.saddr = s->key.daddr;
 	made.daddr = s->key.saddr;
@@ -162,7 +152,7 @@ INLINE int acknowledge(struct __sk_buff *skb, struct scratch *s, struct flow *fl
 	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
 	s->out.options[1] = htonl(timestamp_with(flow->client_wscale, flow->sack));
 	s->out.options[2] = htonl(s->tsval);
-	swap_macs_of(skb, &s->out.eth);
+	swap_macs_of(skb, TC, &s->out.eth);
 	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
 		return TC_ACT_SHOT;
 	write_headers(&s->out, &made, partial);

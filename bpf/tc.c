@@ -6,6 +6,7 @@
  *     rauta_tc --+-- SYN to a listener ------------> on_syn
  *                +-- no flow, EST, next request ---> on_request
  *                +-- from a backend, BINDING ------> on_answer
+ *                +-- tier 3's (from any of them) --> on_local
  *
  * docs/kernel-path.md has the table of states and packets that this is.
  */
@@ -22,9 +23,6 @@
 #include "local.h"
 #include "bind.h"
 #include "answer.h"
-
-enum program { ON_SYN = 1, ON_REQUEST, ON_ANSWER };
-BPF_PROG_ARRAY(programs, 8);
 
 /* A packet of the client that goes to the backend. */
 INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
@@ -72,8 +70,10 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 		programs.call(skb, ON_REQUEST);
 		return TC_ACT_OK;
 	}
-	if (flow->state == LOCAL)
-		return to_tier_3(skb, s, flow);
+	if (flow->state == LOCAL) {
+		programs.call(skb, ON_LOCAL);
+		return TC_ACT_SHOT;
+	}
 	if (!is_near(s, flow)) {
 		programs.call(skb, ON_REQUEST); /* a new connection, or a stranger */
 		return TC_ACT_OK;
@@ -240,15 +240,12 @@ INLINE int same_service(struct __sk_buff *skb, struct scratch *s, struct flow *f
 	return forward(skb, s, flow);
 }
 
-INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct config *config, struct flow *flow)
+/* The request at the end of what the flow has had, for which `number` was decided. */
+INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u32 number)
 {
 	struct service *service;
 
-	if (s->seq != flow->client.next_head) {
-		count(DROP_SPANS);
-		return TC_ACT_SHOT;
-	}
-	if (decide_or_count(skb, s, config)) {
+	if (number) {
 		service = services.lookup(&s->service);
 		if (service && service->id == flow->service && still_serves(s, service, flow))
 			return same_service(skb, s, flow);
@@ -276,36 +273,73 @@ INLINE int head_again(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 	return hand_over_first(skb, s);
 }
 
-/* A packet of a client without a flow, or with one that is EST. */
-INLINE int first_request(struct __sk_buff *skb, struct scratch *s, struct config *config, bool known)
+/* The first request of a client, whose flow is in the scratch; `known`: and was EST. */
+INLINE int first_request(struct __sk_buff *skb, struct scratch *s, struct config *config, bool known, u32 number)
 {
-	struct service *service;
+	struct service *service = number ? services.lookup(&s->service) : 0;
 
-	if (!s->length || !decide_or_count(skb, s, config))
-		return hand_over_first(skb, s);
-	service = services.lookup(&s->service);
-	if (!service || !choose_backend(skb, s, config, service))
+	if (service && !choose_backend(skb, s, config, service, 0)) {
+		count(s->reason);
+		service = 0;
+	}
+	if (!service)
 		return hand_over_first(skb, s);
 	count(HIT_FIRST - 1 + s->tier);
 	return bind(skb, s, known);
+}
+
+/* A packet of no flow, or of one that is somewhere else. 0: it has made one, in the scratch; else what becomes of it,
+ * plus one. */
+INLINE int new_flow(struct __sk_buff *skb, struct scratch *s, struct config *config, struct flow *flow)
+{
+	struct listener *listener = listener_of(s, config);
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+	int action;
+
+	if (!listener)
+		return THEN(TC_ACT_OK);
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, THEN(TC_ACT_SHOT));
+	action = accept_ack(skb, TC, s, listener, ip, tcp, end);
+	if (action != MADE) { /* of a flow that is somewhere else, only what has a cookie counts */
+		count(s->reason);
+		return flow ? THEN(TC_ACT_SHOT) : action;
+	}
+	if (flow) {
+		count(REPLACED);
+		nats.delete(&flow->nat);
+		flows.delete(&s->key);
+	}
+	count(ESTABLISHED);
+	if (s->length || (s->flags & FIN))
+		return MADE;
+	flows.insert(&s->key, &s->flow);
+	return THEN(TC_ACT_SHOT);
 }
 
 int on_request(struct __sk_buff *skb)
 {
 	struct scratch *s = the_scratch();
 	struct config *config = the_config();
-	struct listener *listener;
 	struct flow *flow;
+	bool bound, known = false;
+	u32 number;
 	int action;
 
 	if (!s || !config)
 		return TC_ACT_OK;
 	flow = flows.lookup(&s->key);
-	if (flow && flow->state == BOUND && is_near(s, flow))
-		return on_next_request(skb, s, config, flow);
 	if (flow && flow->state == BINDING && is_near(s, flow))
 		return head_again(skb, s, flow);
-	if (flow && flow->state == EST && s->seq - flow->client.next_head + 1 < 2) {
+	bound = flow && flow->state == BOUND && is_near(s, flow);
+	if (bound) {
+		if (s->seq != flow->client.next_head) {
+			count(DROP_SPANS);
+			return TC_ACT_SHOT;
+		}
+	} else if (flow && flow->state == EST && s->seq - flow->client.next_head + 1 < 2) {
 		if ((s->flags & RST) && s->seq == flow->client.next_head) {
 			flows.delete(&s->key);
 			return TC_ACT_SHOT;
@@ -315,25 +349,28 @@ int on_request(struct __sk_buff *skb)
 		if (!s->length && !(s->flags & FIN))
 			return TC_ACT_SHOT;
 		s->flow = *flow;
-		return first_request(skb, s, config, true);
+		known = true;
+	} else {
+		action = new_flow(skb, s, config, flow);
+		if (action != MADE)
+			return action - 1;
 	}
-	listener = listener_of(s, config);
-	if (!listener)
+	number = s->length ? decide_or_count(skb, s, config) : 0;
+	if (bound)
+		return flow ? on_next_request(skb, s, flow, number) : TC_ACT_SHOT;
+	return first_request(skb, s, config, known, number);
+}
+
+/* A packet of a flow that is LOCAL. */
+int on_local(struct __sk_buff *skb)
+{
+	struct scratch *s = the_scratch();
+	struct flow *flow;
+
+	if (!s)
 		return TC_ACT_OK;
-	action = accept_ack(skb, s, listener);
-	if (action != MADE) /* of a flow that is somewhere else, only what has a cookie counts */
-		return flow ? TC_ACT_SHOT : action - 1;
-	if (flow) {
-		count(REPLACED);
-		nats.delete(&flow->nat);
-		flows.delete(&s->key);
-	}
-	count(ESTABLISHED);
-	if (!s->length && !(s->flags & FIN)) {
-		flows.insert(&s->key, &s->flow);
-		return TC_ACT_SHOT;
-	}
-	return first_request(skb, s, config, false);
+	flow = flows.lookup(&s->key);
+	return flow && flow->state == LOCAL ? to_tier_3(skb, s, flow) : TC_ACT_SHOT;
 }
 
 int on_answer(struct __sk_buff *skb)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The part of tiers 1 and 2 that fits into XDP, in front of tc.c on the same interface, with the same maps: SYNs are
- * answered, established flows translated, later requests for the same service too. What takes more than this packet, or
+ * answered, GETs and HEADs bound, established flows translated, later requests for the same service too. What takes more than this packet, or
  * is not certain, passes unchanged to TC, which decides anew.
  *
  * A packet whose checksum its device is to complete passes as well (veth between hosts on one machine): here nothing
@@ -14,6 +14,7 @@
 #include "flows.h"
 #include "syn.h"
 #include "lookup.h"
+#include "bind.h"
 #include "response.h"
 #include "translate.h"
 
@@ -76,50 +77,40 @@ INLINE int xdp_to_client(struct xdp_md *ctx, struct scratch *s, struct flow *flo
 	return bpf_redirect(out, 0);
 }
 
-/* The cookie of a SYN with the options that nearly all have; others pass. */
-INLINE s64 xdp_cookie(struct xdp_md *ctx, u32 header)
+/* The frame, which has its size already, becomes a SYN or SYN-ACK. */
+INLINE int xdp_send(struct xdp_md *ctx, struct scratch *s, struct segment *made, u32 out)
 {
-	void *end;
-	struct ethhdr *eth;
-	struct iphdr *ip;
-	struct tcphdr *tcp;
+	long failed;
 
-	if (header == 40) {
-		LINEAR(ctx, L4 + 40, eth, ip, tcp, end, -1);
-		return raw_gen_syncookie(ip, tcp, 40);
-	}
-	if (header == 32) { /* Windows */
-		LINEAR(ctx, L4 + 32, eth, ip, tcp, end, -1);
-		return raw_gen_syncookie(ip, tcp, 32);
-	}
-	return -1;
+	write_headers(&s->out, made, 0);
+	failed = made->header == 40 ? xdp_store_bytes(ctx, 0, &s->out.eth, OPTIONS + 20) :
+				      xdp_store_bytes(ctx, 0, &s->out.eth, OPTIONS + 4);
+	return failed ? XDP_DROP : bpf_redirect(out, 0);
 }
 
 INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s, struct config *config)
 {
 	struct listener *listener = listener_of(s, config);
 	u32 header = s->header;
-	u8 both[12] = {};
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
 	struct segment made = {};
 	s64 cookie;
 
 	if (!listener || is_owned_here(ctx, &s->key) || !read_syn_options(ctx, XDP, s))
 		return XDP_PASS;
-	cookie = xdp_cookie(ctx, header);
+	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
+	cookie = cookie_for(ip, tcp, end, header);
 	if (cookie < 0)
 		return XDP_PASS;
 	describe_syn_ack(s, listener, (u32)cookie, &made);
-	if (xdp_load_bytes(ctx, 0, both, 12))
-		return XDP_PASS;
-	swap_macs(&s->out.eth, both);
+	swap_macs_of(ctx, XDP, &s->out.eth);
 	if (made.header != header && xdp_adjust_tail(ctx, (int)made.header - (int)header))
 		return XDP_PASS;
-	write_headers(&s->out, &made, 0);
-	if (made.header == 40 ? xdp_store_bytes(ctx, 0, &s->out.eth, OPTIONS + 20) :
-				xdp_store_bytes(ctx, 0, &s->out.eth, OPTIONS + 4))
-		return XDP_DROP;
 	count(SYN_ANSWERED);
-	return bpf_redirect(ctx->ingress_ifindex, 0);
+	return xdp_send(ctx, s, &made, ctx->ingress_ifindex);
 }
 
 /* A request that stays with its flow's service; everything else is TC's to judge. */
@@ -141,6 +132,49 @@ INLINE bool xdp_next_request(struct xdp_md *ctx, struct scratch *s, struct confi
 	return true;
 }
 
+/* The ACK that ends a handshake. */
+INLINE int xdp_ack(struct xdp_md *ctx, struct scratch *s, struct config *config)
+{
+	struct listener *listener = listener_of(s, config);
+	void *end;
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+
+	if (s->length || (s->flags & ~PSH) != ACK || !listener)
+		return XDP_PASS;
+	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
+	if (accept_ack(ctx, XDP, s, listener, ip, tcp, end) != MADE)
+		return XDP_PASS;
+	count(ESTABLISHED);
+	flows.insert(&s->key, &s->flow);
+	return XDP_DROP;
+}
+
+/* The first request of a connection, a GET or HEAD: the frame becomes the SYN to the backend. */
+INLINE int xdp_bind(struct xdp_md *ctx, struct scratch *s, struct config *config, struct flow *flow)
+{
+	struct segment made = {};
+	struct service *service;
+	struct hop hop = {};
+	u32 size = s->header + s->length;
+
+	if (s->seq != flow->client.next_head || (s->flags & ~PSH) != ACK || !decide(ctx, XDP, s, config) || s->method > 1)
+		return XDP_PASS;
+	s->flow = *flow;
+	service = services.lookup(&s->service);
+	if (!service || !choose_backend(ctx, s, config, service, &hop))
+		return XDP_PASS;
+	count(HIT_FIRST - 1 + s->tier);
+	if (!start_binding(ctx, XDP, s, true))
+		return XDP_DROP;
+	describe_syn(s, &s->flow, &made);
+	__builtin_memcpy(&s->out.eth, hop.macs, 12);
+	if (made.header != size && xdp_adjust_tail(ctx, (int)made.header - (int)size))
+		return XDP_DROP; /* the client sends it again, and TC the SYN */
+	return xdp_send(ctx, s, &made, s->flow.backend_ifindex);
+}
+
 INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config *config)
 {
 	struct flow *flow;
@@ -148,7 +182,11 @@ INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config 
 	if ((s->flags & (SYN | ACK)) == SYN)
 		return xdp_syn(ctx, s, config);
 	flow = flows.lookup(&s->key);
-	if (!flow || flow->state != BOUND || !is_near(s, flow))
+	if (!flow)
+		return xdp_ack(ctx, s, config);
+	if (flow->state == EST && s->length)
+		return xdp_bind(ctx, s, config, flow);
+	if (flow->state != BOUND || !is_near(s, flow))
 		return XDP_PASS;
 	if (s->length && before(flow->client.next_head, s->seq + s->length) && !xdp_next_request(ctx, s, config, flow))
 		return XDP_PASS;

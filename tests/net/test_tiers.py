@@ -31,6 +31,22 @@ def test_a_get_of_an_exact_path_is_tier_1(path: KernelPath) -> None:
     assert (seen["hit_first_2"], seen["hit_next_2"], seen["local_assigned"]) == (0, 0, 0)
 
 
+def test_what_xdp_does(path: KernelPath, hook: str) -> None:
+    """The handshake, a GET that is bound, and what is translated; but not a body that comes in segments, nor what must
+    be sent in more than one, nor tier 3."""
+    for method, asked, body, least in (("GET", "/one", b"", 6), ("POST", "/bytes/1", b"x" * 5000, 4)):
+        with path.counting() as seen, Client(path.net.connect()) as client:
+            assert client.ask(method, asked, body).status == 200
+        assert (seen["at_xdp"] >= least) if hook == "xdp" else not seen["at_xdp"], seen
+    with Client(path.net.connect()) as client:
+        client.ask("GET", "/one")
+        with path.counting() as seen:
+            assert client.ask("GET", "/bytes/20000").body == body_of("b1", 20_000)
+            # Else acknowledgements are still on their way.
+            assert wait_until(lambda: path.flow_of(client.sock).state == "BOUND")
+    assert (seen["at_xdp"] >= 15) if hook == "xdp" else not seen["at_xdp"], seen
+
+
 def test_other_methods_and_prefixes_are_tier_2(path: KernelPath) -> None:
     with path.counting() as seen, Client(path.net.connect()) as client:
         assert client.ask("POST", "/one", b"body").body.startswith(b"b1 4 ")

@@ -72,7 +72,7 @@ def test_gauges_are_plain_data_and_empty_by_default() -> None:
     assert asdict(Counters(gauges=gauges))["gauges"] == {
         "flows": 2,
         "maps": {"flows": {"used": 2, "size": 4096}},
-        "interfaces": {"eth0": {"hook": "xdp", "mode": "native"}},
+        "interfaces": {"eth0": {"hook": "xdp", "mode": "native", "why": ""}},
     }
 
 

@@ -479,8 +479,8 @@ def test_the_interfaces_are_known_once_it_is_live(factory: Factory, events: Even
         await reload(running, 2, wanting(AUTO))
         assert running.interfaces == attached
         assert running.status()["interfaces"] == [
-            {"name": "eth7", "hook": "tc", "mode": "tcx"},
-            {"name": "eth8", "hook": "xdp", "mode": "native"},
+            {"name": "eth7", "hook": "tc", "mode": "tcx", "why": ""},
+            {"name": "eth8", "hook": "xdp", "mode": "native", "why": ""},
         ]
         await running.detach()
         assert (running.interfaces, running.status()) == ({}, {"name": NullOffload.name, "reason": DETACHED})

@@ -44,9 +44,13 @@ class Fault:
     link: int
     toward: str  # "gateway" or "host"
     packet: int
-    kind: str  # drop, double, delay, corrupt; again: a copy when the script ends
+    kind: str  # drop, drop two (this and the next), double, delay, corrupt; again: a copy when the script ends
     at: int = 0  # corrupt: the byte, from the TCP header on; negative: from the end
     mask: int = 1  # and the bits in it that change
+
+    def hits(self, number: int) -> bool:
+        """Whether it is about this packet."""
+        return number == self.packet or (self.kind == "drop two" and number == self.packet + 1)
 
 
 @dataclass
@@ -169,14 +173,14 @@ class _Relay:
         number = script.counts.get(place, 0)
         script.counts[place] = number + 1
         fault = script.fault
-        hit = fault is not None and not script.done and (fault.link, fault.toward, fault.packet) == (*place, number)
+        hit = fault is not None and not script.done and (fault.link, fault.toward) == place and fault.hits(number)
         if len(script.trace) < 400:
             script.trace.append(_told(out, number, frame) + (f"  <-- {fault.kind}" if hit and fault else ""))
         if not hit or fault is None:
             self.send(out, frame)
             self.release((port, *place))
             return
-        script.done = True
+        script.done = fault.kind != "drop two" or number > fault.packet
         if fault.kind == "double":
             self.send(out, frame)
             self.send(out, frame)

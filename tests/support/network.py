@@ -22,6 +22,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from pyroute2 import IPRoute  # type: ignore[import-untyped]
+
+from rauta.offload.bcc import syscalls
+
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
@@ -102,8 +106,8 @@ PREFIX = "rt"  # of the names of all namespaces here
 
 @contextmanager
 def network(wired: Sequence[int] = (), *, offloads: bool = True) -> Iterator[Network]:
-    """The namespaces, for as long as they are used. Without `offloads`, packets are everywhere as they are on a wire, as
-    XDP needs it.
+    """The namespaces, for as long as they are used. Without `offloads`, packets are everywhere as they are on a wire,
+    as XDP needs it.
 
     The links in `wired` (1: to the client, 2: to b1, 3: to b2) are cut, and their ends are in the namespace `wire` as
     `w1o` (to the host) and `w1g` (to the gateway): see `support.mangler`. Nothing is offloaded there: packets are as
@@ -135,8 +139,20 @@ def _pair(one: Host, its: str, other: Host, others: str, *, offloads: bool = Tru
     for host, name in ((one, its), (other, others)):
         host.run("ip", "link", "set", name, "up")
         if not offloads:
-            # With GRO an interface takes what XDP sends to it; nothing is put together from packets that are not.
-            host.run("ethtool", "-K", name, "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "on")
+            host.run("ethtool", "-K", name, "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+    if not offloads:
+        take_from_xdp(other, others)
+
+
+def take_from_xdp(host: Host, name: str) -> None:
+    """A veth takes what XDP sends to it only if it has a program of its own, or GRO."""
+    program = syscalls.load_program(struct.pack("=BBhi", 0xB7, 0, 0, 2) + struct.pack("=Q", 0x95), "pass", syscalls.XDP)
+    try:
+        with host.inside(), IPRoute() as netlink:
+            (index,) = netlink.link_lookup(ifname=name)
+            netlink.link("set", index=index, xdp_fd=program)  # for as long as the interface lives
+    finally:
+        os.close(program)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -18,7 +18,7 @@ TOLD: Final[Mapping[str, str]] = {
     "pass_cookie": "the kernel made no cookie",
     "pass_unknown": "no flow and no cookie: the stack resets it",
     "drop_early": "a later segment came before the first",
-    "drop_late": "the first segment of a connection that is over",
+    "drop_late": "a segment of a connection that is over, which looks like a first one",
     "replaced": "a client that has forgotten its connection made a new one",
     "at_xdp": "a packet was done with at XDP",
     # requests: each pair is tier 1, tier 2

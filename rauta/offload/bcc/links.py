@@ -1,4 +1,4 @@
-"""Which program is on which interface: one at TC on each, and one at XDP in front of it where that is wanted and can be.
+"""Which program is on which interface: one at TC on each, one at XDP in front of it where that is wanted and can be.
 
 A link keeps its program attached for as long as it lives, and is pinned as `tc-INDEX` or `xdp-INDEX`, so that the
 programs outlive the process.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rauta.offload.bcc import syscalls
+from rauta.offload.bcc import programs, syscalls
 from rauta.offload.bcc.network import Interface
 from rauta.offload.protocol import Attachment, OffloadError
 from rauta.routing.settings import Hook
@@ -40,6 +40,11 @@ def why_not_xdp(interface: Interface) -> str:
     return f"its driver lacks {', '.join(missing)}" if missing else ""
 
 
+def wants_xdp(interfaces: Iterable[Interface], hook: Hook) -> bool:
+    """Whether the program at XDP will be needed."""
+    return hook is Hook.XDP or (hook is Hook.AUTO and not all(map(why_not_xdp, interfaces)))
+
+
 class Links:
     """What is attached, in the folder of the pins. Methods raise OSError or OffloadError."""
 
@@ -59,10 +64,12 @@ class Links:
             why = "" if hook is Hook.XDP else "offload.hook is tc" if hook is Hook.TC else why_not_xdp(interface)
             if not why:
                 try:
+                    if not (self._folder / "rauta_xdp").exists():
+                        programs.load_xdp(self._folder)
                     names.add(self._link(_XDP, "rauta_xdp", interface.index, syscalls.attach_xdp))
                     found[interface.name] = Attachment("xdp", "native")
                     continue
-                except OSError as error:
+                except (OSError, OffloadError) as error:
                     why = _told(error)
                     if hook is Hook.XDP:
                         raise OffloadError(f"offload.hook is xdp, but on {interface.name} {why}") from error
@@ -101,9 +108,9 @@ class Links:
         self._links.clear()
 
 
-def _told(error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return "the verifier has refused the XDP program"
+def _told(error: OSError | OffloadError) -> str:
+    if isinstance(error, OffloadError):
+        return str(error)
     if error.errno == errno.EBUSY:
         return "another XDP program is attached"
     if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):

@@ -1,6 +1,6 @@
 """Compiles, verifies and pins the programs, and ends: LLVM (120 MB) stays in no process that lives.
 
-    python -c 'from rauta.offload.bcc import loader; ...' FOLDER NAME=VALUE...
+    python -c 'from rauta.offload.bcc import loader; ...' tc|xdp FOLDER NAME=VALUE...
 
 FOLDER is in a BPF file system and empty; the values are the sizes that `source.program` takes. A failure is one line on
 standard error and code 1.
@@ -8,13 +8,12 @@ standard error and code 1.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from rauta.offload.bcc import syscalls
 from rauta.offload.bcc.btf import function_ids
@@ -23,7 +22,7 @@ from rauta.offload.bcc.source import fingerprint, program
 # Debian's python3-bpfcc is no package of PyPI; virtual environments do not see where it is.
 BCC_PATHS: Final = ("/usr/lib/python3/dist-packages",)
 HEADERS: Final = Path("/usr/include/linux")  # of linux-libc-dev: the UAPI is enough
-PROGRAMS: Final = ("rauta_tc", "on_syn", "on_request", "on_answer")
+PROGRAMS: Final = ("rauta_tc", "on_syn", "on_request", "on_answer", "on_local")
 MAPS: Final = (
     "configs",
     "listeners",
@@ -39,6 +38,10 @@ MAPS: Final = (
     "closed",
     "requests",
     "events",
+    "stashes",
+    "scratches",
+    "turns",
+    "chunking",
 )
 KFUNCS: Final = {0x7F000001: "bpf_sk_assign_tcp_reqsk"}
 
@@ -84,7 +87,7 @@ def _compile(text: str) -> Any:
         from bcc import BPF  # type: ignore[import-not-found]
 
         machine = f"/usr/include/{os.uname().machine}-linux-gnu"
-        return BPF(text=text, cflags=["-w", "-I/usr/include", f"-I{machine}"])
+        return BPF(text=text, cflags=["-w", "-g0", "-I/usr/include", f"-I{machine}"])
 
 
 def mark(sizes: dict[str, int]) -> str:
@@ -105,24 +108,46 @@ def load(folder: Path, sizes: dict[str, int]) -> None:
     table = syscalls.Map(compiled["programs"].map_fd)
     for number, name in enumerate(PROGRAMS[1:], start=1):
         table.set(struct.pack("=I", number), struct.pack("=I", programs[name]))
-    # Where the verifier refuses it, TC does everything.
-    with contextlib.suppress(OSError):
-        code = call_kfuncs(compiled.dump_func(b"rauta_xdp"), ids)
-        programs["rauta_xdp"] = syscalls.load_program(code, "rauta_xdp", syscalls.XDP, log_size=1 << 24)
     for name in MAPS:
         syscalls.pin(compiled[name].map_fd, folder / name)
     syscalls.pin(compiled["programs"].map_fd, folder / "programs")
-    for name in ("rauta_tc", "rauta_xdp", "decided"):
+    for name in ("rauta_tc", "decided"):
         if name in programs:
             syscalls.pin(programs[name], folder / name)
     syscalls.pin(table.fd, folder / mark(sizes))  # last: from now on all is there
 
 
+def use_maps(code: bytes, maps: dict[int, int]) -> bytes:
+    """Replace descriptors of maps (keys) by others."""
+    patched = bytearray(code)
+    for at in range(0, len(patched), 8):
+        operation, registers, offset, number = struct.unpack_from("=BBhI", patched, at)
+        if operation == 0x18 and registers >> 4 == 1:  # BPF_PSEUDO_MAP_FD
+            struct.pack_into("=BBhI", patched, at, operation, registers, offset, maps[number])
+    return bytes(patched)
+
+
+def load_xdp(folder: Path, sizes: dict[str, int], others: TextIO) -> None:
+    """The program at XDP, with the maps of those at TC, which are pinned when a line comes from `others`: half of the
+    time is the compiler's. Raises OSError, or what bcc raises."""
+    small = {**dict.fromkeys(sizes, 1), "CPUS": sizes["CPUS"], "SLOTS": sizes["SLOTS"]}  # its own maps are not used
+    compiled = _compile(program(small, "xdp.c"))
+    if not others.readline():
+        return  # nobody waits any more
+    maps = {compiled[name].map_fd: syscalls.pinned(folder / name) for name in MAPS}
+    code = use_maps(compiled.dump_func(b"rauta_xdp"), maps)
+    syscalls.pin(syscalls.load_program(code, "rauta_xdp", syscalls.XDP, log_size=1 << 24), folder / "rauta_xdp")
+
+
 def main(arguments: list[str]) -> int:
     """Entry point: `arguments` as in sys.argv."""
-    sizes = {name: int(value) for name, _, value in (argument.partition("=") for argument in arguments[2:])}
+    _, hook, folder, *words = arguments
+    sizes = {name: int(value) for name, _, value in (word.partition("=") for word in words)}
     try:
-        load(Path(arguments[1]), sizes)
+        if hook == "xdp":
+            load_xdp(Path(folder), sizes, sys.stdin)
+        else:
+            load(Path(folder), sizes)
     except Exception as error:  # noqa: BLE001 - bcc raises plain exceptions; its parent tells this line to people
         sys.stderr.write(f"{' '.join(str(error).split()) or repr(error)}\n")
         return 1

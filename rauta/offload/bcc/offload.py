@@ -9,36 +9,23 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
-from rauta.offload.bcc import btf, loader, network, syscalls
+from rauta.offload.bcc import btf, loader, network, programs, syscalls
 from rauta.offload.bcc.counting import FLOWS, map_use, read_events, read_requests
 from rauta.offload.bcc.events import EVENTS
 from rauta.offload.bcc.identities import Known, is_elsewhere
-from rauta.offload.bcc.links import Links
-from rauta.offload.bcc.tables import MSS, Tables, possible_cpus
+from rauta.offload.bcc.links import Links, wants_xdp
+from rauta.offload.bcc.tables import MSS, Tables
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.plans import Plan
 from rauta.offload.protocol import Counters, Gauges, LifeCycle, OffloadError, Prepared
 from rauta.routing.settings import Address, OffloadSettings
 
 ROOT: Final = Path("/run/rauta/bpf")
-LOAD_TIMEOUT: Final = 60.0
-# Half of the entries of each serve one generation. All maps together take 63 MB with two CPUs, flows 40 of them.
-SIZES: Final = {
-    "FLOWS": 65_536,
-    "HOSTS": 4_096,
-    "PATHS": 16_384,
-    "ROUTES": 4_096,
-    "SERVICES": 1_024,
-    "TABLES": 1_024,
-    "REQUESTS": 16_384,
-}
 _HEADERS: Final = 40  # bytes of IPv4 and TCP without options
-_LOADER: Final = "import sys; from rauta.offload.bcc import loader; sys.exit(loader.main(sys.argv))"
 
 
 class BccOffload:
@@ -78,7 +65,7 @@ class BccOffload:
             self._folder, self._file = ROOT / str(number), ROOT.parent / f"offload-{number}.json"
             wanted = _wanted(settings, network.interfaces())
             ports = _nat_ports()
-            known = self._adopted() or self._loaded_anew()
+            known = self._adopted() or self._loaded_anew(xdp=wants_xdp(wanted, settings.hook))
             self._links = Links(self._folder)
             # A client's segment goes to any backend as it is, so it must fit through all.
             mss = min([MSS, *(interface.mtu - _HEADERS for interface in wanted)])
@@ -94,11 +81,11 @@ class BccOffload:
         """What the maps hold."""
         return Capabilities(
             listeners=128,
-            hosts=SIZES["HOSTS"] // 2,
-            exact=SIZES["PATHS"] // 2,
-            prefix=SIZES["PATHS"] // 2,
-            routes=SIZES["ROUTES"] // 2 - 1,
-            services=SIZES["SERVICES"] // 2,
+            hosts=programs.SIZES["HOSTS"] // 2,
+            exact=programs.SIZES["PATHS"] // 2,
+            prefix=programs.SIZES["PATHS"] // 2,
+            routes=programs.SIZES["ROUTES"] // 2 - 1,
+            services=programs.SIZES["SERVICES"] // 2,
             # Before the start nobody knows: nothing is attached yet.
             unreachable=network.Unreachable(self._links.indices) if self._links.indices else {},
         )
@@ -184,23 +171,18 @@ class BccOffload:
     def _adopted(self) -> Known | None:
         """What a predecessor left that was killed, or hands over: programs go on as they are, and bound flows notice
         nothing. None: there is nothing, or it was made by another version."""
-        if not (self._folder / loader.mark(sizes())).exists():
+        if not (self._folder / loader.mark(programs.sizes())).exists():
             return None
         try:
             return Known.load(self._file)
         except (OSError, ValueError):
             return None
 
-    def _loaded_anew(self) -> Known:
+    def _loaded_anew(self, *, xdp: bool) -> Known:
         self._remove(anew=True)  # of a predecessor that could not, or of another version
         syscalls.mount_bpffs(ROOT)
         self._folder.mkdir(mode=0o700)
-        command = [sys.executable, "-c", _LOADER, str(self._folder), *(f"{name}={n}" for name, n in sizes().items())]
-        done = subprocess.run(  # noqa: S603 - this interpreter and our own module
-            command, capture_output=True, text=True, timeout=LOAD_TIMEOUT, check=False
-        )
-        if done.returncode:
-            raise OffloadError(f"the programs cannot be loaded: {done.stderr.strip() or done.returncode}")
+        programs.load(self._folder, xdp=xdp)
         return Known(self._file)
 
     def _remove(self, *, anew: bool = False) -> None:
@@ -217,12 +199,6 @@ class BccOffload:
             raise OffloadError(f"{self._folder} cannot be removed: {error}") from error
         with contextlib.suppress(OSError):
             ROOT.rmdir()
-
-
-def sizes() -> dict[str, int]:
-    """What the programs are compiled with. `SLOTS`: requests of a CPU that wait for backends to accept, 33 KB each."""
-    cpus = possible_cpus()
-    return {**SIZES, "CPUS": cpus, "SLOTS": max(16, 256 // cpus)}
 
 
 def _wanted(settings: OffloadSettings, known: Mapping[str, network.Interface]) -> list[network.Interface]:

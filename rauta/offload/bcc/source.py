@@ -23,12 +23,13 @@ def _folder() -> Path:
 
 def fingerprint(defines: Mapping[str, int]) -> str:
     """Tells programs and layouts apart: what was pinned under another one cannot be gone on with."""
-    return hashlib.sha256(program(defines).encode()).hexdigest()[:16]
+    text = program(defines) + program(defines, "xdp.c")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def program(defines: Mapping[str, int]) -> str:
-    """`tc.c` and `xdp.c` with all they include, each file once; `defines` are sizes: FLOWS, HOSTS, PATHS, ROUTES,
-    SERVICES, TABLES, REQUESTS, CPUS, SLOTS."""
+def program(defines: Mapping[str, int], name: str = "tc.c") -> str:
+    """A file with all that it includes, each once; `defines` are sizes: FLOWS, HOSTS, PATHS, ROUTES, SERVICES, TABLES,
+    REQUESTS, CPUS, SLOTS."""
     seen: set[str] = set()
 
     def flat(name: str) -> str:
@@ -39,4 +40,4 @@ def program(defines: Mapping[str, int]) -> str:
         return _INCLUDE.sub(lambda found: flat(found[1]), text)
 
     head = "".join(f"#define {name} {value}\n" for name, value in sorted(defines.items()))
-    return head + as_enum() + flat("tc.c") + flat("xdp.c")
+    return head + as_enum() + flat(name)

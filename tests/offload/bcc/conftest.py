@@ -36,7 +36,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     syscalls.mount_bpffs(folder)
     try:
         sizes = {**SIZES, "CPUS": os.cpu_count() or 1, "SLOTS": 16}
-        command = [sys.executable, "-c", LOADER, folder, *(f"{k}={v}" for k, v in sizes.items())]
+        command = [sys.executable, "-c", LOADER, "tc", folder, *(f"{k}={v}" for k, v in sizes.items())]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         yield folder
