@@ -73,6 +73,7 @@ def fdinfo(descriptor: int) -> dict[str, int]:
 
 def loading() -> None:
     """Time to compile and load, and the maps' memory."""
+    memory = 0
     with pins() as root:
         for xdp, name in ((False, "TC"), (True, "TC and XDP")):
             times = []
@@ -248,7 +249,8 @@ def routing(routes: int) -> str:
     """A file with as many exact routes."""
     listed = "".join(f"  - {{name: r{n}, match: {{path: {{exact: /r{n}}}}}, service: s}}\n" for n in range(routes))
     return (
-        'version: 1\nlisteners: {web: {address: "192.0.2.1:80", forwarded: []}}\naccess_log: {to: "off"}\n'
+        'version: 1\noffload: {mode: auto}\naccess_log: {to: "off"}\n'
+        'listeners: {web: {address: "192.0.2.1:80", forwarded: []}}\n'
         f'services: {{s: {{backends: [{{address: "203.0.113.1:80"}}]}}}}\nroutes:\n{listed}'
     )
 

@@ -29,7 +29,10 @@ INLINE bool write_piece(struct __sk_buff *skb, struct scratch *s, struct stash *
 	write_headers(&s->out, made, s->partial);
 	if (store_headers(skb, &s->out, made->header))
 		return false;
-	return !bpf_skb_store_bytes(skb, L4 + made->header, stash->bytes + at, size, 0);
+	if (bpf_skb_store_bytes(skb, L4 + made->header, stash->bytes + at, size, 0))
+		return false;
+	asm volatile("" ::: "memory");
+	return stash->stamp == s->stamp; /* else it has become another request's meanwhile */
 }
 
 /* Send the stash in pieces of at most `s->piece` bytes: clones of this packet, and this packet last. `flags` is 0, or
@@ -125,6 +128,7 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 		count(DROP_STASH_LOST);
 		return TC_ACT_SHOT;
 	}
+	s->stamp = flow->stamp;
 	if ((s->flags & RST) && s->ack == flow->head_seq)
 		return !change_state(flow, BINDING, LOCAL) ? TC_ACT_SHOT : refuse(skb, s, flow, client, stash);
 	if ((s->flags & (SYN | ACK | RST)) == ACK && s->ack != flow->head_seq)
@@ -141,15 +145,22 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 		return TC_ACT_SHOT;
 	}
 	flow->backend_wscale = flow->client_wscale == NO_WSCALE ? NO_WSCALE : s->wscale;
+	flow->backend.limit = flow->head_seq + s->window; /* of a SYN-ACK: never scaled */
 	flow->delta = s->seq + 1 - flow->server_seq;
 	flow->ts_delta = s->tsval - flow->our_tsval;
 	mss = s->mss < 1460 ? s->mss : 1460;
+	s->piece = (mss - (flow->timestamps ? 12 : 0)) & ~3U;
+	if (flow->client.head_end - flow->client.head > s->piece) {
+		/* The head would be in two segments, and one of them could be sent anew with other bytes. */
+		count(DROP_BACKEND);
+		return TC_ACT_SHOT;
+	}
+	swap_macs_of(skb, TC, flow->backend_macs);
 	if (!change_state(flow, BINDING, BOUND))
 		return TC_ACT_SHOT;
 	count(BACKEND_ACCEPTED);
 	s->partial = is_partial(skb);
-	swap_macs_of(skb, TC, &s->out.eth);
-	__builtin_memcpy(flow->backend_macs, &s->out.eth, 12);
+	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
 	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
 	s->out.options[1] = htonl(flow->client_tsval);
 	s->out.options[2] = htonl(s->tsval);
@@ -159,7 +170,6 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 	made.dport = flow->nat.sport;
 	made.ack = s->seq + 1;
 	made.window = flow->backend_wscale == NO_WSCALE ? unscaled(flow) : flow->window;
-	s->piece = (mss - (flow->timestamps ? 12 : 0)) & ~3U;
 	return replay(skb, s, flow, stash, &made, flow->backend_ifindex, 0);
 }
 

@@ -39,6 +39,7 @@
 #define RST 0x04
 #define PSH 0x08
 #define ACK 0x10
+#define URG 0x20
 
 /* Helpers by number (include/uapi/linux/bpf.h). */
 static long (*const raw_gen_syncookie)(struct iphdr *, struct tcphdr *, u32) = (void *)204;

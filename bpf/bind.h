@@ -70,6 +70,8 @@ INLINE bool stash_request(void *ctx, enum hook hook, struct scratch *s)
 	s->stamp = ++(*turn);
 	s->slot = bpf_get_smp_processor_id() % CPUS * SLOTS + s->stamp % SLOTS;
 	stash = stashes.lookup(&s->slot);
+	if (stash)
+		stash->stamp = 0; /* whoever reads it on another CPU has to see that it is not theirs any more */
 	if (!stash || load_bytes(ctx, hook, s->offset, stash->bytes, size) < 0)
 		return false;
 	stash->stamp = s->stamp;
@@ -122,8 +124,11 @@ INLINE bool start_binding(void *ctx, enum hook hook, struct scratch *s, bool kno
 
 	flow->state = BINDING;
 	flow->head_seq = s->seq;
+	flow->client.head = s->seq;
+	flow->client.head_end = s->seq + s->end;
 	flow->client.next_head = s->seq + s->end + s->body;
 	flow->client.next = s->seq + s->length;
+	flow->backend.acked = flow->backend.limit = s->seq;
 	flow->server_seq = flow->backend.next = flow->backend.response = s->ack;
 	flow->backend.framing = WAITING;
 	add_request(s, flow, hook);
@@ -162,7 +167,11 @@ INLINE int stash_more(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 	u64 at = opaque(flow->stashed), size = opaque(s->length);
 	u32 slot = flow->slot;
 
-	if (s->seq != flow->head_seq + flow->stashed || at + size > STASH_BYTES || size < 1 || size > STASH_BYTES) {
+	if (before(flow->client.next_head, s->seq + s->length)) {
+		count(DROP_STASH);
+		return TC_ACT_SHOT; /* behind the request: nobody has judged it */
+	}
+	if (slot / SLOTS != bpf_get_smp_processor_id() % CPUS || s->seq != flow->head_seq + flow->stashed || at + size > STASH_BYTES || size < 1 || size > STASH_BYTES) {
 		count(DROP_STASH);
 		return TC_ACT_SHOT; /* TCP will send it again */
 	}

@@ -135,6 +135,49 @@ INLINE void forget(struct scratch *s, struct tuple *client, struct flow *flow)
 	note_past(client, first, span);
 }
 
+#define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
+
+/* Segments that no client of ours sends, and that receivers take differently, or not at all: without ACK, with SYN or
+ * urgent data (which is cut out of the stream). */
+INLINE bool is_odd(struct scratch *s)
+{
+	return !(s->flags & RST) && (s->flags & (ACK | SYN | URG)) != ACK;
+}
+
+/* Whether a client's segment has bytes of the last judged head that its backend may still take: as long as they are not
+ * acknowledged, others at the same place could win. */
+INLINE bool touches_head(struct scratch *s, struct flow *flow)
+{
+	return s->length && before(s->seq, flow->client.head_end) && before(flow->backend.acked, flow->client.head_end) &&
+	       before(flow->backend.acked, s->seq + s->length);
+}
+
+/* Whether it is within what the backend takes; one more for probes of a closed window. */
+INLINE bool is_beyond(struct flow *flow, u32 end)
+{
+	return before(flow->backend.limit + 1, end);
+}
+
+/* A packet of the backend: how far it has got, and how far it goes. */
+INLINE void note_window(struct scratch *s, struct flow *flow)
+{
+	u32 scale = flow->backend_wscale == NO_WSCALE ? 0 : flow->backend_wscale, limit = s->ack + (s->window << scale);
+
+	if (!(s->flags & ACK))
+		return;
+	if (before(flow->backend.acked, s->ack))
+		flow->backend.acked = s->ack;
+	if (before(flow->backend.limit, limit))
+		flow->backend.limit = limit;
+}
+
+/* Whether a packet of the backend is one of the connection. `start` is its number as the client counts. */
+INLINE bool is_near_backend(struct scratch *s, struct flow *flow, u32 start)
+{
+	return start - flow->backend.next + WINDOW_MOST < 2 * WINDOW_MOST &&
+	       (!(s->flags & ACK) || s->ack - flow->client.next + WINDOW_MOST < 2 * WINDOW_MOST);
+}
+
 /* A packet of one side has been passed on: is the flow over? `fin` and `done` are the bits of that side's FIN and of its
  * acknowledgement, `theirs` the other side's; `seq` as the packet's receiver counts, `next` the end of what that sender
  * had sent, `acked` whether the packet acknowledges all of the other side. A reset counts only if its receiver must obey
@@ -162,7 +205,6 @@ INLINE void note_end(struct scratch *s, struct tuple *client, struct flow *flow,
 	}
 }
 
-#define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
 
 /* Whether a packet of the client is one of the connection that the flow is about. A reset for what has come to a closed
  * socket has no ACK (RFC 9293 3.10.7.1). */

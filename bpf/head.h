@@ -402,6 +402,9 @@ INLINE u32 parse_head(void *ctx, enum hook hook, struct scratch *s, struct confi
 	if (!s->hosts)
 		return ODD_HOST;
 	s->end = s->cursor;
+	/* In one segment on the wire: then the backend gets all of it or nothing, and it is sent again as a whole. */
+	if (s->wire && s->end > s->wire)
+		return NOT_COMPLETE_OR_ODD;
 	if (s->end > loaded || s->length > s->end + s->body)
 		return NOT_COMPLETE_OR_ODD; /* a second request behind it, or bytes behind a GET */
 	return PLAIN;

@@ -145,6 +145,7 @@ struct asking { /* by packets of the client */
 	u64 waiting_since;      /* ns; a request has been waiting for its turn; or 0 */
 	u32 packets;
 	u32 next;               /* the end of what it has sent */
+	u32 head, head_end;     /* of the last head that was judged */
 	u32 next_head;          /* where the next head may start */
 	u32 asked;              /* requests that have been passed on; the next one's place in `request` */
 	struct request request[ASKED];
@@ -153,6 +154,7 @@ struct answering { /* by packets of the backend */
 	u64 bytes, counted_bytes; /* both sides' that are in `requests` already */
 	u32 packets, counted_packets;
 	u32 next;               /* the end of what it has sent, as the client counts */
+	u32 acked, limit;       /* what it has acknowledged of the client's, and the end of its window */
 	u32 response;           /* how far the response is known, as the client counts: see response.h */
 	u32 chunk;              /* CHUNKED: the size that is being read */
 	u32 turn;               /* the request that is being answered, or was last */
@@ -255,6 +257,7 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, row;
 	u32 route, service, tier, piece, partial, slot, stamp, mss_limit, listener_id;
 	u32 window_at, window_size; /* of s->head: the part of the payload that is there */
+	u32 wire;   /* payload of each segment on the wire, of a super-packet; else 0 */
 	u32 reason; /* why it is tier 3's: an event */
 	u32 zero, summed;
 	u64 sum;

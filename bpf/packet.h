@@ -144,6 +144,7 @@ INLINE bool read_headers(struct scratch *s, void *data, u32 size, u32 is_super)
 		return false;
 	s->offset = L4 + s->header;
 	s->length = size - s->offset;
+	s->wire = is_super;
 	if (total && !is_super && s->length > total - 20 - s->header)
 		s->length = total - 20 - s->header; /* the rest is Ethernet's padding */
 	s->key.saddr = ip->saddr;

@@ -81,6 +81,12 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 	return bpf_redirect(skb->ifindex, 0);
 }
 
+/* The MSS whose number is in a cookie (msstab of net/ipv4/syncookies.c): what it is more than one without. */
+INLINE u32 mss_of(u32 number)
+{
+	return number == 3 ? 1460 : number == 2 ? 1440 : number == 1 ? 1300 : 536;
+}
+
 /* A packet of no flow: an ACK that brings a cookie back makes one, in s->flow. 0: made; else what becomes of the
  * packet, plus one, for s->reason. */
 #define MADE 0
@@ -90,17 +96,17 @@ INLINE int accept_ack(void *ctx, enum hook hook, struct scratch *s, struct liste
 		      struct tcphdr *tcp, void *end)
 {
 	struct flow *flow = &s->flow;
-	s64 mss, own;
+	s64 own;
+	u32 mss;
 
 	if ((s->flags & (ACK | SYN | RST)) != ACK || is_owned_here(ctx, &s->key)) {
 		s->reason = PASS_OWNED;
 		return THEN(TC_ACT_OK);
 	}
-	mss = raw_check_syncookie(ip, tcp);
-	if (mss < 0) {
+	own = cookie_for(ip, tcp, end, s->header);
+	if (raw_check_syncookie(ip, tcp) < 0) {
 		/* Perhaps the first segment is still to come. A cookie is the client's number plus what depends on the rest
 		 * alone, so one for this segment's number is ahead of ours by as much as this segment is of the first. */
-		own = cookie_for(ip, tcp, end, s->header);
 		if (own >= 0 && (u32)own - s->ack + 4 < 65536) {
 			s->reason = DROP_EARLY;
 			return THEN(TC_ACT_SHOT);
@@ -115,7 +121,8 @@ INLINE int accept_ack(void *ctx, enum hook hook, struct scratch *s, struct liste
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->state = EST;
 	flow->listener = listener->id;
-	flow->mss = mss < 536 ? 536 : mss > listener->mss ? listener->mss : mss;
+	mss = own < 0 ? 536 : mss_of(s->ack - (u32)own);
+	flow->mss = mss > listener->mss ? listener->mss : mss;
 	flow->client_wscale = NO_WSCALE;
 	flow->server_seq = flow->backend.next = s->ack;
 	flow->first_seq = flow->client.next_head = flow->client.next = s->seq;

@@ -30,7 +30,11 @@ INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	u32 end = s->seq + s->length + (s->flags & FIN ? 1 : 0), next = flow->client.next;
 	int action;
 
-	if (before(next, end) && !(s->flags & RST))
+	if (s->length && is_beyond(flow, end)) {
+		count(DROP_WINDOW);
+		return TC_ACT_SHOT;
+	}
+	if (before(next, end) && !(s->flags & RST) && end != s->seq)
 		flow->client.next = next = end;
 	count_packet_of_client(s, flow);
 	action = to_backend(skb, s, flow);
@@ -70,13 +74,17 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 		programs.call(skb, ON_REQUEST);
 		return TC_ACT_OK;
 	}
-	if (flow->state == LOCAL) {
+	if (flow->state == LOCAL && is_near(s, flow)) {
 		programs.call(skb, ON_LOCAL);
 		return TC_ACT_SHOT;
 	}
 	if (!is_near(s, flow)) {
 		programs.call(skb, ON_REQUEST); /* a new connection, or a stranger */
 		return TC_ACT_OK;
+	}
+	if (is_odd(s)) {
+		count(DROP_ODD);
+		return TC_ACT_SHOT;
 	}
 	if (flow->state == BINDING) {
 		if ((s->flags & RST) && s->seq == flow->client.next) {
@@ -93,8 +101,8 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 		programs.call(skb, ON_REQUEST);
 		return TC_ACT_OK;
 	}
-	if (s->length && before(flow->client.next_head, s->seq + s->length)) {
-		programs.call(skb, ON_REQUEST); /* it reaches beyond the request */
+	if ((s->length && before(flow->client.next_head, s->seq + s->length)) || touches_head(s, flow)) {
+		programs.call(skb, ON_REQUEST); /* it reaches beyond the request, or is its head again */
 		return TC_ACT_OK;
 	}
 	return forward(skb, s, flow);
@@ -119,13 +127,18 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 	if (flow->state != BOUND)
 		return TC_ACT_SHOT;
 	start = s->seq - flow->delta;
+	if ((s->flags & SYN) || !is_near_backend(s, flow, start)) {
+		count(DROP_BACKEND);
+		return TC_ACT_SHOT;
+	}
+	note_window(s, flow);
 	if (s->length && !walk_response(skb, s, flow, start)) {
 		count(DROP_OVERTAKEN);
 		return TC_ACT_SHOT;
 	}
 	end = start + s->length + (s->flags & FIN ? 1 : 0);
 	next = flow->backend.next;
-	if (before(next, end) && !(s->flags & RST))
+	if (before(next, end) && !(s->flags & RST) && end != start)
 		flow->backend.next = next = end;
 	count_packet_of_backend(s, flow);
 	action = to_client(skb, s, flow, &client);
@@ -219,7 +232,23 @@ INLINE int not_yet(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	u64 now = coarse_ns();
 
 	count(DROP_NOT_YET);
+	if ((flow->ends & BACKEND_ENDED) && s->ack == flow->backend.next)
+		return reset_both(skb, s, flow); /* the client has all that there will ever be */
 	if (flow->backend.framing != UNKNOWN || flow->ends)
+		return TC_ACT_SHOT;
+	if (!flow->client.waiting_since)
+		flow->client.waiting_since = now;
+	return now - flow->client.waiting_since < PATIENCE ? TC_ACT_SHOT : reset_both(skb, s, flow);
+}
+
+/* A segment that cannot be judged as it is. One that ends one request and starts another comes again with the same
+ * bounds, for ever. */
+INLINE int spans(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	u64 now = coarse_ns();
+
+	count(DROP_SPANS);
+	if (!before(s->seq, flow->client.next_head) || !before(flow->client.next_head, s->seq + s->length))
 		return TC_ACT_SHOT;
 	if (!flow->client.waiting_since)
 		flow->client.waiting_since = now;
@@ -235,9 +264,23 @@ INLINE int same_service(struct __sk_buff *skb, struct scratch *s, struct flow *f
 	}
 	add_request(s, flow, TC);
 	count(HIT_NEXT - 1 + s->tier);
+	flow->client.head = s->seq;
+	flow->client.head_end = s->seq + s->end;
 	flow->client.next_head = s->seq + s->end + s->body;
 	flow->client.waiting_since = 0;
 	return forward(skb, s, flow);
+}
+
+/* A head again whose first copy may be lost, and for which `number` was decided now: it must be the same request. */
+INLINE int same_head(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u32 number)
+{
+	struct request *request = &flow->client.request[(flow->client.asked - 1) & (ASKED - 1)];
+
+	if (number && s->route == request->route && s->method == request->method &&
+	    s->seq + s->end == flow->client.head_end && s->seq + s->end + s->body == flow->client.next_head)
+		return forward(skb, s, flow);
+	count(DROP_SPANS);
+	return TC_ACT_SHOT;
 }
 
 /* The request at the end of what the flow has had, for which `number` was decided. */
@@ -309,8 +352,7 @@ INLINE int new_flow(struct __sk_buff *skb, struct scratch *s, struct config *con
 	}
 	if (flow) {
 		count(REPLACED);
-		nats.delete(&flow->nat);
-		flows.delete(&s->key);
+		forget(s, &s->key, flow);
 	}
 	count(ESTABLISHED);
 	if (s->length || (s->flags & FIN))
@@ -324,7 +366,7 @@ int on_request(struct __sk_buff *skb)
 	struct scratch *s = the_scratch();
 	struct config *config = the_config();
 	struct flow *flow;
-	bool bound, known = false;
+	bool bound, again = false, known = false;
 	u32 number;
 	int action;
 
@@ -335,10 +377,12 @@ int on_request(struct __sk_buff *skb)
 		return head_again(skb, s, flow);
 	bound = flow && flow->state == BOUND && is_near(s, flow);
 	if (bound) {
-		if (s->seq != flow->client.next_head) {
-			count(DROP_SPANS);
-			return TC_ACT_SHOT;
-		}
+		again = touches_head(s, flow);
+		/* What is not acknowledged can still be replaced: by bytes that end in the middle of a head that was judged. */
+		if (s->seq != (again ? flow->client.head : flow->client.next_head) || flow->backend.acked != s->seq)
+			return spans(skb, s, flow);
+	} else if (flow && flow->state == EST && s->seq - flow->client.next_head - 1 < 3) {
+		return TC_ACT_SHOT; /* so near, it would look like the first */
 	} else if (flow && flow->state == EST && s->seq - flow->client.next_head + 1 < 2) {
 		if ((s->flags & RST) && s->seq == flow->client.next_head) {
 			flows.delete(&s->key);
@@ -346,6 +390,10 @@ int on_request(struct __sk_buff *skb)
 		}
 		if (s->seq != flow->client.next_head)
 			return acknowledge(skb, s, flow); /* a keepalive probe: one byte back */
+		if (is_odd(s) || s->ack != flow->server_seq) {
+			count(DROP_ODD);
+			return TC_ACT_SHOT;
+		}
 		if (!s->length && !(s->flags & FIN))
 			return TC_ACT_SHOT;
 		s->flow = *flow;
@@ -356,8 +404,8 @@ int on_request(struct __sk_buff *skb)
 			return action - 1;
 	}
 	number = s->length ? decide_or_count(skb, s, config) : 0;
-	if (bound)
-		return flow ? on_next_request(skb, s, flow, number) : TC_ACT_SHOT;
+	if (bound && flow)
+		return again ? same_head(skb, s, flow, number) : on_next_request(skb, s, flow, number);
 	return first_request(skb, s, config, known, number);
 }
 

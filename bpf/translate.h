@@ -107,8 +107,9 @@ INLINE void change_for_client(struct scratch *s, struct flow *flow, struct tuple
 	c->seq = htonl(s->seq - flow->delta);
 	c->ack = words[2];
 	c->window = words[3];
-	if (flow->backend_wscale != NO_WSCALE) {
-		u32 window = (s->window << flow->backend_wscale) >> OUR_WSCALE;
+	if (flow->client_wscale != NO_WSCALE) {
+		u32 scale = flow->backend_wscale == NO_WSCALE ? 0 : flow->backend_wscale;
+		u32 window = (s->window << scale) >> OUR_WSCALE;
 
 		c->window = (words[3] & htonl(0xffff0000)) | htonl(window > 65535 ? 65535 : window);
 	}

@@ -47,7 +47,7 @@ INLINE int xdp_to_backend(struct xdp_md *ctx, struct scratch *s, struct flow *fl
 	struct change c = {};
 
 	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
-	if (before(next, sent) && !(s->flags & RST))
+	if (before(next, sent) && !(s->flags & RST) && sent != s->seq)
 		flow->client.next = next = sent;
 	count_packet_of_client(s, flow);
 	change_for_backend(s, flow, (u32 *)tcp, end, &c);
@@ -67,7 +67,7 @@ INLINE int xdp_to_client(struct xdp_md *ctx, struct scratch *s, struct flow *flo
 	struct change c = {};
 
 	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
-	if (before(next, sent) && !(s->flags & RST))
+	if (before(next, sent) && !(s->flags & RST) && sent != start)
 		flow->backend.next = next = sent;
 	count_packet_of_backend(s, flow);
 	change_for_client(s, flow, client, (u32 *)tcp, end, &c);
@@ -118,7 +118,7 @@ INLINE bool xdp_next_request(struct xdp_md *ctx, struct scratch *s, struct confi
 {
 	struct service *service;
 
-	if (s->seq != flow->client.next_head || flow->client.asked - flow->backend.turn >= ASKED)
+	if (s->seq != flow->client.next_head || s->seq != flow->backend.acked || flow->client.asked - flow->backend.turn >= ASKED)
 		return false;
 	if (!decide(ctx, XDP, s, config))
 		return false;
@@ -127,6 +127,8 @@ INLINE bool xdp_next_request(struct xdp_md *ctx, struct scratch *s, struct confi
 		return false;
 	add_request(s, flow, XDP);
 	count(HIT_NEXT - 1 + s->tier);
+	flow->client.head = s->seq;
+	flow->client.head_end = s->seq + s->end;
 	flow->client.next_head = s->seq + s->end + s->body;
 	flow->client.waiting_since = 0;
 	return true;
@@ -159,7 +161,7 @@ INLINE int xdp_bind(struct xdp_md *ctx, struct scratch *s, struct config *config
 	struct hop hop = {};
 	u32 size = s->header + s->length;
 
-	if (s->seq != flow->client.next_head || (s->flags & ~PSH) != ACK || !decide(ctx, XDP, s, config) || s->method > 1)
+	if (s->seq != flow->client.next_head || s->ack != flow->server_seq || (s->flags & ~PSH) != ACK || !decide(ctx, XDP, s, config) || s->method > 1)
 		return XDP_PASS;
 	s->flow = *flow;
 	service = services.lookup(&s->service);
@@ -186,7 +188,8 @@ INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config 
 		return xdp_ack(ctx, s, config);
 	if (flow->state == EST && s->length)
 		return xdp_bind(ctx, s, config, flow);
-	if (flow->state != BOUND || !is_near(s, flow))
+	if (flow->state != BOUND || !is_near(s, flow) || is_odd(s) || touches_head(s, flow) ||
+	    (s->length && is_beyond(flow, s->seq + s->length)))
 		return XDP_PASS;
 	if (s->length && before(flow->client.next_head, s->seq + s->length) && !xdp_next_request(ctx, s, config, flow))
 		return XDP_PASS;
@@ -220,6 +223,9 @@ INLINE int xdp_from_backend(struct xdp_md *ctx, struct scratch *s, struct tuple 
 	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr || flow->state != BOUND)
 		return XDP_PASS;
 	start = s->seq - flow->delta;
+	if ((s->flags & SYN) || !is_near_backend(s, flow, start))
+		return XDP_PASS;
+	note_window(s, flow);
 	if (!xdp_walk(ctx, s, flow, start))
 		return XDP_PASS;
 	return xdp_to_client(ctx, s, flow, &client, start);

@@ -17,6 +17,7 @@ class Mutant(NamedTuple):
 
 TIERS: Final = "tests/net/test_tiers.py"
 SOUND: Final = "tests/offload/bcc/test_soundness.py::test_whatever_is_odd_alone_is_decided_as_tier_3_does"
+ATTACKS: Final = "tests/net/test_attacks.py"
 FAULTS: Final = "tests/net/test_single_faults.py::test_each_packet"
 SUCCESSORS: Final = "tests/net/test_successors.py"
 
@@ -64,6 +65,34 @@ MUTANTS: Final = (
         "if ((ends & theirs) && acked)",
         "if (ends & theirs)",
         f"{FAULTS}[tc-half_closed-drop]",
+    ),
+    Mutant(
+        "judged: what follows a request is not stashed with it",
+        "bpf/bind.h",
+        "if (before(flow->client.next_head, s->seq + s->length)) {",
+        "if (!s->length) {",
+        f"{ATTACKS}::test_what_follows_a_request_is_not_stashed[tc]",
+    ),
+    Mutant(
+        "judged: a head is one only behind what is acknowledged",
+        "bpf/tc.c",
+        "|| flow->backend.acked != s->seq)",
+        ")",
+        f"{ATTACKS}::test_other_bytes_do_not_take_the_place_of_judged_ones_over_a_hole[tc]",
+    ),
+    Mutant(
+        "judged: a head is judged again until it is acknowledged",
+        "bpf/tc.c",
+        "|| touches_head(s, flow)) {",
+        ") {",
+        f"{ATTACKS}::test_beyond_the_acknowledged_it_is_judged_again[tc]",
+    ),
+    Mutant(
+        "judged: nothing that backends do not take",
+        "bpf/flows.h",
+        "return !(s->flags & RST) && (s->flags & (ACK | SYN | URG)) != ACK;",
+        "return false;",
+        f"{ATTACKS}::test_urgent_bytes_are_not_cut_out_of_bodies[tc]",
     ),
     Mutant(
         "order: a later segment that comes first is not reset",

@@ -25,11 +25,12 @@ def tcp(
     ack: int = 1,
     flags: int = 0x18,
     options: bytes = b"",
+    urgent: int = 0,
 ) -> bytes:
     """An Ethernet frame with an IPv4 TCP segment, checksums right."""
     source, destination = socket.inet_aton(sender[0]), socket.inet_aton(to[0])
     offset = (20 + len(options)) // 4 << 4
-    header = struct.pack("!HHIIBBHHH", sender[1], to[1], seq, ack, offset, flags, 65535, 0, 0) + options
+    header = struct.pack("!HHIIBBHHH", sender[1], to[1], seq, ack, offset, flags, 65535, 0, urgent) + options
     pseudo = source + destination + struct.pack("!BBH", 0, 6, len(header) + len(payload))
     header = header[:16] + struct.pack("!H", _sum(pseudo + header + payload)) + header[18:]
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(header) + len(payload), 0, 0x4000, 64, 6, 0) + source + destination

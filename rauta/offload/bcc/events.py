@@ -19,6 +19,8 @@ TOLD: Final[Mapping[str, str]] = {
     "pass_unknown": "no flow and no cookie: the stack resets it",
     "drop_early": "a later segment came before the first",
     "drop_late": "a segment of a connection that is over, which looks like a first one",
+    "drop_odd": "a segment without ACK, or with SYN or urgent data, on a flow",
+    "drop_window": "data beyond what the backend takes",
     "replaced": "a client that has forgotten its connection made a new one",
     "at_xdp": "a packet was done with at XDP",
     # requests: each pair is tier 1, tier 2

@@ -42,7 +42,7 @@ def why_not_xdp(interface: Interface) -> str:
 
 def wants_xdp(interfaces: Iterable[Interface], hook: Hook) -> bool:
     """Whether the program at XDP will be needed."""
-    return hook is Hook.XDP or (hook is Hook.AUTO and not all(map(why_not_xdp, interfaces)))
+    return hook is Hook.XDP or (hook is Hook.AUTO and not any(map(why_not_xdp, interfaces)))
 
 
 class Links:
@@ -58,10 +58,13 @@ class Links:
         """To these and to no others; where a program is already, it stays."""
         found: dict[str, Attachment] = {}
         names, indices = set(), set()
+        interfaces = list(interfaces)
+        # XDP sends to any of them, and what one cannot take is lost.
+        against = next((f"{one.name}: {why}" for one in interfaces if (why := why_not_xdp(one))), "")
         for interface in interfaces:
             indices.add(interface.index)
             names.add(self._link(_TC, "rauta_tc", interface.index, syscalls.attach))
-            why = "" if hook is Hook.XDP else "offload.hook is tc" if hook is Hook.TC else why_not_xdp(interface)
+            why = "" if hook is Hook.XDP else "offload.hook is tc" if hook is Hook.TC else against
             if not why:
                 try:
                     if not (self._folder / "rauta_xdp").exists():

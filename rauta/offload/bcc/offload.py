@@ -55,6 +55,8 @@ class BccOffload:
             return "bcc is not installed: apt-get install python3-bpfcc"
         if not loader.HEADERS.is_dir():
             return f"{loader.HEADERS} is missing: apt-get install linux-libc-dev"
+        if Path("/proc/sys/net/ipv4/tcp_syncookies").read_text().strip() == "0":
+            return "net.ipv4.tcp_syncookies is 0: the kernel takes no connection that it has not answered itself"
         return None
 
     def start(self, settings: OffloadSettings) -> None:
@@ -64,6 +66,7 @@ class BccOffload:
             number = network.namespace()
             self._folder, self._file = ROOT / str(number), ROOT.parent / f"offload-{number}.json"
             wanted = _wanted(settings, network.interfaces())
+            _check_forwarding(wanted)
             ports = _nat_ports()
             known = self._adopted() or self._loaded_anew(xdp=wants_xdp(wanted, settings.hook))
             self._links = Links(self._folder)
@@ -209,6 +212,13 @@ def _wanted(settings: OffloadSettings, known: Mapping[str, network.Interface]) -
     if missing:
         raise OffloadError(f"offload.interfaces: there is no {', '.join(missing)}; there are {', '.join(known)}")
     return [known[name] for name in settings.interfaces]
+
+
+def _check_forwarding(interfaces: list[network.Interface]) -> None:
+    """The kernel looks up ways to backends only where it forwards (bpf_fib_lookup)."""
+    for interface in interfaces:
+        if Path(f"/proc/sys/net/ipv4/conf/{interface.name}/forwarding").read_text().strip() == "0":
+            raise OffloadError(f"{interface.name} does not forward: net.ipv4.ip_forward must be 1 for the kernel tiers")
 
 
 def _nat_ports() -> range:

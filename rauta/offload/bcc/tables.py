@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from rauta.routing.settings import Address
 
 _HASHES: Final = ("listeners", "hosts", "suffixes", "paths", "prefixes")
 MSS: Final = 1460  # bytes of a segment's payload on Ethernet, less options (RFC 879)
+_GRACE: Final = 0.01  # seconds in which programs that have begun with the last generation end
 
 
 class Tables:
@@ -92,6 +94,7 @@ class Tables:
         self._store_config()
         self._live, self._written = self._written, self._live
         self._services, self._next_services = self._next_services, {}
+        time.sleep(_GRACE)
         self._clear(self._written)
 
     def drop(self) -> None:
