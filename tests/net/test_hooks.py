@@ -68,6 +68,21 @@ def test_a_program_of_somebody_else_stays(place: Network, tmp_path: Path) -> Non
             gateway.destroy()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ip_forward", "does not forward: net.ipv4.ip_forward must be 1"), ("tcp_syncookies", "tcp_syncookies is 0")],
+)
+def test_what_the_host_must_allow(place: Network, tmp_path: Path, name: str, text: str) -> None:
+    place.gateway.run("sysctl", "-qw", f"net.ipv4.{name}=0")
+    gateway = start(place, tmp_path, "require", "tc")
+    try:
+        assert gateway.wait() == 2
+        assert text in "".join(gateway.lines)
+    finally:
+        gateway.destroy()
+        place.gateway.run("sysctl", "-qw", f"net.ipv4.{name}=1")
+
+
 def test_what_netlink_tells_of_interfaces(place: Network) -> None:
     place.gateway.run("ip", "link", "add", "br0", "type", "bridge")
     place.gateway.run("ip", "link", "set", "v3g", "master", "br0")

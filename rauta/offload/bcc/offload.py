@@ -55,7 +55,11 @@ class BccOffload:
             return "bcc is not installed: apt-get install python3-bpfcc"
         if not loader.HEADERS.is_dir():
             return f"{loader.HEADERS} is missing: apt-get install linux-libc-dev"
-        if Path("/proc/sys/net/ipv4/tcp_syncookies").read_text().strip() == "0":
+        try:
+            cookies = Path("/proc/sys/net/ipv4/tcp_syncookies").read_text().strip()
+        except OSError as error:
+            return f"the kernel makes no SYN cookies: {error}"
+        if cookies == "0":
             return "net.ipv4.tcp_syncookies is 0: the kernel takes no connection that it has not answered itself"
         return None
 
