@@ -67,20 +67,6 @@ MUTANTS: Final = (
         f"{FAULTS}[tc-half_closed-drop]",
     ),
     Mutant(
-        "judged: what follows a request is not stashed with it",
-        "bpf/bind.h",
-        "if (before(flow->client.next_head, s->seq + s->length)) {",
-        "if (!s->length) {",
-        f"{ATTACKS}::test_what_follows_a_request_is_not_stashed[tc]",
-    ),
-    Mutant(
-        "judged: a head is one only behind what is acknowledged",
-        "bpf/tc.c",
-        "|| flow->backend.acked != s->seq)",
-        ")",
-        f"{ATTACKS}::test_other_bytes_do_not_take_the_place_of_judged_ones_over_a_hole[tc]",
-    ),
-    Mutant(
         "judged: a head is judged again until it is acknowledged",
         "bpf/tc.c",
         "|| touches_head(s, flow)) {",
