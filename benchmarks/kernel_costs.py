@@ -127,7 +127,7 @@ def second_copy(folder: Path) -> int:
     names = (*loader.MAPS, "programs")
     known = {compiled[name].map_fd: syscalls.pinned(folder / name) for name in names}
     code = loader.use_maps(loader.call_kfuncs(compiled.dump_func(b"rauta_tc"), ids), known)
-    return syscalls.load_program(code, "rauta_tc_2", log_size=1 << 24)
+    return syscalls.load_program(code, "rauta_tc_2")
 
 
 def put(program: int, link: Path) -> None:

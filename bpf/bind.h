@@ -124,9 +124,6 @@ INLINE bool start_binding(void *ctx, enum hook hook, struct scratch *s, bool kno
 
 	flow->state = BINDING;
 	flow->head_seq = s->seq;
-	flow->client.head = s->seq;
-	flow->client.head_end = s->seq + s->end;
-	flow->client.next_head = s->seq + s->end + s->body;
 	flow->client.next = s->seq + s->length;
 	flow->backend.acked = flow->backend.limit = s->seq;
 	flow->server_seq = flow->backend.next = flow->backend.response = s->ack;
@@ -171,7 +168,9 @@ INLINE int stash_more(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 		count(DROP_STASH);
 		return TC_ACT_SHOT; /* behind the request: nobody has judged it */
 	}
-	if (slot / SLOTS != bpf_get_smp_processor_id() % CPUS || s->seq != flow->head_seq + flow->stashed || at + size > STASH_BYTES || size < 1 || size > STASH_BYTES) {
+	/* A slot is written by its own CPU alone. */
+	if (slot / SLOTS != bpf_get_smp_processor_id() % CPUS || s->seq != flow->head_seq + flow->stashed ||
+	    at + size > STASH_BYTES || size < 1 || size > STASH_BYTES) {
 		count(DROP_STASH);
 		return TC_ACT_SHOT; /* TCP will send it again */
 	}

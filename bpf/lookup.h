@@ -130,6 +130,14 @@ INLINE bool still_serves(struct scratch *s, struct service *service, struct flow
 	return false;
 }
 
+/* Whether the request that was decided goes to the flow's backend. */
+INLINE bool goes_there(struct scratch *s, struct flow *flow)
+{
+	struct service *service = services.lookup(&s->service);
+
+	return service && service->id == flow->service && still_serves(s, service, flow);
+}
+
 INLINE struct listener *listener_of(struct scratch *s, struct config *config)
 {
 	struct listener_key key = { .address = s->key.daddr, .port = s->key.dport, .parity = config->parity };

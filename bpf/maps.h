@@ -226,7 +226,7 @@ BPF_TABLE("lru_percpu_hash", struct request_key, struct traffic, requests, REQUE
 #define STASH_BYTES 16384
 struct stash {
 	u32 stamp, pad;
-	u8 bytes[2 * STASH_BYTES + SUM_STEP]; /* any masked position and any masked size, which is all that the verifier sees */
+	u8 bytes[2 * STASH_BYTES + SUM_STEP]; /* the verifier sees any masked position and any masked size */
 };
 BPF_ARRAY(stashes, struct stash, SLOTS *CPUS);
 
@@ -255,7 +255,7 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	u32 mss, wscale, sack; /* options of a SYN */
 	/* a head, parsed */
 	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, row;
-	u32 route, service, tier, piece, partial, slot, stamp, mss_limit, listener_id;
+	u32 route, service, tier, piece, partial, slot, stamp;
 	u32 window_at, window_size; /* of s->head: the part of the payload that is there */
 	u32 wire;   /* payload of each segment on the wire, of a super-packet; else 0 */
 	u32 reason; /* why it is tier 3's: an event */

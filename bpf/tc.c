@@ -15,6 +15,7 @@
 #include "packet.h"
 #include "options.h"
 #include "flows.h"
+#include "numbers.h"
 #include "syn.h"
 #include "head.h"
 #include "lookup.h"
@@ -27,18 +28,16 @@
 /* A packet of the client that goes to the backend. */
 INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	u32 end = s->seq + s->length + (s->flags & FIN ? 1 : 0), next = flow->client.next;
+	u32 next;
 	int action;
 
-	if (s->length && is_beyond(flow, end)) {
+	if (is_beyond(s, flow)) {
 		count(DROP_WINDOW);
 		return TC_ACT_SHOT;
 	}
-	if (before(next, end) && !(s->flags & RST) && end != s->seq)
-		flow->client.next = next = end;
-	count_packet_of_client(s, flow);
+	next = note_client(s, flow);
 	action = to_backend(skb, s, flow);
-	note_end(s, &s->key, flow, CLIENT_ENDED, BACKEND_ENDED, s->seq, next, s->ack == flow->backend.next);
+	note_end_of_client(s, flow, next);
 	return action;
 }
 
@@ -74,13 +73,13 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 		programs.call(skb, ON_REQUEST);
 		return TC_ACT_OK;
 	}
-	if (flow->state == LOCAL && is_near(s, flow)) {
-		programs.call(skb, ON_LOCAL);
-		return TC_ACT_SHOT;
-	}
 	if (!is_near(s, flow)) {
 		programs.call(skb, ON_REQUEST); /* a new connection, or a stranger */
 		return TC_ACT_OK;
+	}
+	if (flow->state == LOCAL) {
+		programs.call(skb, ON_LOCAL);
+		return TC_ACT_SHOT;
 	}
 	if (is_odd(s)) {
 		count(DROP_ODD);
@@ -112,7 +111,7 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 {
 	struct tuple client = *found;
 	struct flow *flow = flows.lookup(&client);
-	u32 start, end, next;
+	u32 start, next;
 	int action;
 
 	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr) {
@@ -136,13 +135,9 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 		count(DROP_OVERTAKEN);
 		return TC_ACT_SHOT;
 	}
-	end = start + s->length + (s->flags & FIN ? 1 : 0);
-	next = flow->backend.next;
-	if (before(next, end) && !(s->flags & RST) && end != start)
-		flow->backend.next = next = end;
-	count_packet_of_backend(s, flow);
+	next = note_backend(s, flow, start);
 	action = to_client(skb, s, flow, &client);
-	note_end(s, &client, flow, BACKEND_ENDED, CLIENT_ENDED, start, next, s->ack == flow->client.next);
+	note_end_of_backend(s, &client, flow, start, next);
 	return action;
 }
 
@@ -218,41 +213,41 @@ INLINE int reset_both(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 	if (store_headers(skb, &s->out, 20))
 		return TC_ACT_SHOT;
 	out = flow->client_ifindex;
-	count(RESET_UNKNOWN_END);
+	count(RESET_BOTH);
 	forget(s, &s->key, flow);
 	return bpf_redirect(out, 0);
 }
 
-#define PATIENCE (2000 * MS) /* that a request waits for the end of a response which nobody can tell */
+#define PATIENCE (2000 * MS) /* with what TCP would bring again for ever */
 
-/* A request that has to leave its backend before the response to the last one is known to be over: dropped, TCP brings
- * it again. Where the end cannot be known, and the connection is kept all the same, that would be for ever. */
-INLINE int not_yet(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+/* A segment that has to wait: dropped, TCP brings it again. */
+INLINE int wait(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
 	u64 now = coarse_ns();
 
-	count(DROP_NOT_YET);
-	if ((flow->ends & BACKEND_ENDED) && s->ack == flow->backend.next)
-		return reset_both(skb, s, flow); /* the client has all that there will ever be */
-	if (flow->backend.framing != UNKNOWN || flow->ends)
-		return TC_ACT_SHOT;
 	if (!flow->client.waiting_since)
 		flow->client.waiting_since = now;
 	return now - flow->client.waiting_since < PATIENCE ? TC_ACT_SHOT : reset_both(skb, s, flow);
 }
 
+/* A request that has to leave its backend before the response to the last one is known to be over. Where the end cannot
+ * be known, and the connection is kept all the same, that would be for ever. */
+INLINE int not_yet(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	count(DROP_NOT_YET);
+	if ((flow->ends & BACKEND_ENDED) && s->ack == flow->backend.next)
+		return reset_both(skb, s, flow); /* the client has all that there will ever be */
+	return flow->backend.framing == UNKNOWN && !flow->ends ? wait(skb, s, flow) : TC_ACT_SHOT;
+}
+
 /* A segment that cannot be judged as it is. One that ends one request and starts another comes again with the same
- * bounds, for ever. */
+ * bounds. */
 INLINE int spans(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	u64 now = coarse_ns();
+	u32 head = flow->client.next_head;
 
 	count(DROP_SPANS);
-	if (!before(s->seq, flow->client.next_head) || !before(flow->client.next_head, s->seq + s->length))
-		return TC_ACT_SHOT;
-	if (!flow->client.waiting_since)
-		flow->client.waiting_since = now;
-	return now - flow->client.waiting_since < PATIENCE ? TC_ACT_SHOT : reset_both(skb, s, flow);
+	return before(s->seq, head) && before(head, s->seq + s->length) ? wait(skb, s, flow) : TC_ACT_SHOT;
 }
 
 /* The next request of a flow that is bound, and stays where it is. */
@@ -264,10 +259,6 @@ INLINE int same_service(struct __sk_buff *skb, struct scratch *s, struct flow *f
 	}
 	add_request(s, flow, TC);
 	count(HIT_NEXT - 1 + s->tier);
-	flow->client.head = s->seq;
-	flow->client.head_end = s->seq + s->end;
-	flow->client.next_head = s->seq + s->end + s->body;
-	flow->client.waiting_since = 0;
 	return forward(skb, s, flow);
 }
 
@@ -286,14 +277,10 @@ INLINE int same_head(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 /* The request at the end of what the flow has had, for which `number` was decided. */
 INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u32 number)
 {
-	struct service *service;
-
-	if (number) {
-		service = services.lookup(&s->service);
-		if (service && service->id == flow->service && still_serves(s, service, flow))
-			return same_service(skb, s, flow);
+	if (number && goes_there(s, flow))
+		return same_service(skb, s, flow);
+	if (number)
 		count(MISS_OTHER_SERVICE);
-	}
 	return is_quiescent(flow, s->ack) ? hand_over_later(skb, s, flow) : not_yet(skb, s, flow);
 }
 

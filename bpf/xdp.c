@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The part of tiers 1 and 2 that fits into XDP, in front of tc.c on the same interface, with the same maps: SYNs are
- * answered, GETs and HEADs bound, established flows translated, later requests for the same service too. What takes more than this packet, or
- * is not certain, passes unchanged to TC, which decides anew.
+ * answered, GETs and HEADs bound, established flows translated, later requests for the same service too. What takes
+ * more than this packet, or is not certain, passes unchanged to TC, which decides anew.
  *
  * A packet whose checksum its device is to complete passes as well (veth between hosts on one machine): here nothing
  * tells it from others, and helpers that know are TC's.
@@ -12,6 +12,7 @@
 #include "packet.h"
 #include "options.h"
 #include "flows.h"
+#include "numbers.h"
 #include "syn.h"
 #include "lookup.h"
 #include "bind.h"
@@ -39,7 +40,7 @@ INLINE void write_translated(struct ethhdr *eth, struct iphdr *ip, struct tcphdr
 
 INLINE int xdp_to_backend(struct xdp_md *ctx, struct scratch *s, struct flow *flow)
 {
-	u32 sent = s->seq + s->length + (s->flags & FIN ? 1 : 0), next = flow->client.next, out = flow->backend_ifindex;
+	u32 next, out = flow->backend_ifindex;
 	void *end;
 	struct ethhdr *eth;
 	struct iphdr *ip;
@@ -47,19 +48,17 @@ INLINE int xdp_to_backend(struct xdp_md *ctx, struct scratch *s, struct flow *fl
 	struct change c = {};
 
 	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
-	if (before(next, sent) && !(s->flags & RST) && sent != s->seq)
-		flow->client.next = next = sent;
-	count_packet_of_client(s, flow);
+	next = note_client(s, flow);
 	change_for_backend(s, flow, (u32 *)tcp, end, &c);
 	write_translated(eth, ip, tcp, end, &c, flow->backend_macs);
 	count(TO_BACKEND);
-	note_end(s, &s->key, flow, CLIENT_ENDED, BACKEND_ENDED, s->seq, next, s->ack == flow->backend.next);
+	note_end_of_client(s, flow, next);
 	return bpf_redirect(out, 0);
 }
 
 INLINE int xdp_to_client(struct xdp_md *ctx, struct scratch *s, struct flow *flow, struct tuple *client, u32 start)
 {
-	u32 sent = start + s->length + (s->flags & FIN ? 1 : 0), next = flow->backend.next, out = flow->client_ifindex;
+	u32 next, out = flow->client_ifindex;
 	void *end;
 	struct ethhdr *eth;
 	struct iphdr *ip;
@@ -67,13 +66,11 @@ INLINE int xdp_to_client(struct xdp_md *ctx, struct scratch *s, struct flow *flo
 	struct change c = {};
 
 	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
-	if (before(next, sent) && !(s->flags & RST) && sent != start)
-		flow->backend.next = next = sent;
-	count_packet_of_backend(s, flow);
+	next = note_backend(s, flow, start);
 	change_for_client(s, flow, client, (u32 *)tcp, end, &c);
 	write_translated(eth, ip, tcp, end, &c, flow->client_macs);
 	count(TO_CLIENT);
-	note_end(s, client, flow, BACKEND_ENDED, CLIENT_ENDED, start, next, s->ack == flow->client.next);
+	note_end_of_backend(s, client, flow, start, next);
 	return bpf_redirect(out, 0);
 }
 
@@ -116,21 +113,12 @@ INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s, struct config *config)
 /* A request that stays with its flow's service; everything else is TC's to judge. */
 INLINE bool xdp_next_request(struct xdp_md *ctx, struct scratch *s, struct config *config, struct flow *flow)
 {
-	struct service *service;
-
-	if (s->seq != flow->client.next_head || s->seq != flow->backend.acked || flow->client.asked - flow->backend.turn >= ASKED)
+	if (s->seq != flow->client.next_head || s->seq != flow->backend.acked)
 		return false;
-	if (!decide(ctx, XDP, s, config))
-		return false;
-	service = services.lookup(&s->service);
-	if (!service || service->id != flow->service || !still_serves(s, service, flow))
+	if (flow->client.asked - flow->backend.turn >= ASKED || !decide(ctx, XDP, s, config) || !goes_there(s, flow))
 		return false;
 	add_request(s, flow, XDP);
 	count(HIT_NEXT - 1 + s->tier);
-	flow->client.head = s->seq;
-	flow->client.head_end = s->seq + s->end;
-	flow->client.next_head = s->seq + s->end + s->body;
-	flow->client.waiting_since = 0;
 	return true;
 }
 
@@ -161,7 +149,9 @@ INLINE int xdp_bind(struct xdp_md *ctx, struct scratch *s, struct config *config
 	struct hop hop = {};
 	u32 size = s->header + s->length;
 
-	if (s->seq != flow->client.next_head || s->ack != flow->server_seq || (s->flags & ~PSH) != ACK || !decide(ctx, XDP, s, config) || s->method > 1)
+	if (s->seq != flow->client.next_head || s->ack != flow->server_seq || (s->flags & ~PSH) != ACK)
+		return XDP_PASS;
+	if (!decide(ctx, XDP, s, config) || s->method > 1)
 		return XDP_PASS;
 	s->flow = *flow;
 	service = services.lookup(&s->service);
@@ -189,7 +179,7 @@ INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config 
 	if (flow->state == EST && s->length)
 		return xdp_bind(ctx, s, config, flow);
 	if (flow->state != BOUND || !is_near(s, flow) || is_odd(s) || touches_head(s, flow) ||
-	    (s->length && is_beyond(flow, s->seq + s->length)))
+	    is_beyond(s, flow))
 		return XDP_PASS;
 	if (s->length && before(flow->client.next_head, s->seq + s->length) && !xdp_next_request(ctx, s, config, flow))
 		return XDP_PASS;

@@ -54,17 +54,24 @@ MUTANTS: Final = (
     ),
     Mutant(
         "ends: a closed client's reset ends its flow",
-        "bpf/flows.h",
+        "bpf/numbers.h",
         "(!(s->flags & ACK) || flow->backend.next - s->ack + WINDOW_MOST < 2 * WINDOW_MOST)",
         "flow->backend.next - s->ack + WINDOW_MOST < 2 * WINDOW_MOST",
         f"{TIERS}::test_the_client_has_closed_when_the_response_comes",
     ),
     Mutant(
         "ends: a flow is over when both FINs have been acknowledged",
-        "bpf/flows.h",
+        "bpf/numbers.h",
         "if ((ends & theirs) && acked)",
         "if (ends & theirs)",
         f"{FAULTS}[tc-half_closed-drop]",
+    ),
+    Mutant(
+        "judged: what follows a request is not stashed with it",
+        "bpf/bind.h",
+        "if (before(flow->client.next_head, s->seq + s->length)) {",
+        "if (!s->length) {",
+        f"{ATTACKS}::test_what_follows_a_request_is_not_stashed[tc]",
     ),
     Mutant(
         "judged: a head is judged again until it is acknowledged",
@@ -75,7 +82,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "judged: nothing that backends do not take",
-        "bpf/flows.h",
+        "bpf/numbers.h",
         "return !(s->flags & RST) && (s->flags & (ACK | SYN | URG)) != ACK;",
         "return false;",
         f"{ATTACKS}::test_urgent_bytes_are_not_cut_out_of_bodies[tc]",

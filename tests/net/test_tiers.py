@@ -287,7 +287,7 @@ def test_responses_without_bodies(path: KernelPath) -> None:
         # Its end is known each time: else this would wait, or be reset.
         assert client.ask("GET", "/hello").body == b"hi"
     assert (seen["hit_first_2"], seen["hit_next_2"], seen["hit_next"]) == (1, 4, 1)
-    assert (seen["handed_over_later"], seen["drop_not_yet"], seen["reset_unknown_end"]) == (1, 0, 0)
+    assert (seen["handed_over_later"], seen["drop_not_yet"], seen["reset_both"]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_the_end_of_each_kind_of_response_is_known(path: KernelPath, asked: str)
         client.ask("GET", asked)
         assert client.ask("GET", "/hello").body == b"hi"
         # (with what came behind a miss, the client may have been slow to acknowledge)
-    assert (seen["handed_over_later"], seen["reset_unknown_end"]) == (1, 0)
+    assert (seen["handed_over_later"], seen["reset_both"]) == (1, 0)
 
 
 # --- ends ---------------------------------------------------------------------------------------------------

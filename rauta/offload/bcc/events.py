@@ -41,7 +41,7 @@ TOLD: Final[Mapping[str, str]] = {
     "drop_spans": "a segment that reaches from one request into the next",
     "drop_not_yet": "the response before is not known to be over",
     "drop_queue": "too many requests are waiting for their responses",
-    "reset_unknown_end": "the response before had no end that could be told",
+    "reset_both": "a request could neither be answered nor wait: both sides were reset",
     # the backend's handshake
     "bound_to_backend": "a backend was chosen, and asked",
     "backend_accepted": "it took the connection",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +21,6 @@ _TC: Final = "tc-"
 _XDP: Final = "xdp-"
 # NETDEV_XDP_ACT_BASIC, _REDIRECT, _NDO_XMIT: run, send elsewhere, take what others send (include/uapi/linux/netdev.h)
 _FEATURES: Final = {1: "native XDP", 2: "XDP redirect", 4: "sending what is redirected to it"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    fd: int
-    place: Path
 
 
 def why_not_xdp(interface: Interface) -> str:
@@ -50,7 +43,7 @@ class Links:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._links: dict[str, _Link] = {}  # by the pin's name
+        self._links: dict[str, int] = {}  # descriptors by the pin's name
         self.interfaces: Mapping[str, Attachment] = {}
         self.indices: frozenset[int] = frozenset()
 
@@ -86,20 +79,19 @@ class Links:
             return name
         place = self._folder / name
         if place.exists():
-            self._links[name] = _Link(syscalls.pinned(place), place)
+            self._links[name] = syscalls.pinned(place)
             return name
         descriptor = syscalls.pinned(self._folder / program)
         try:
-            link = attach(descriptor, index)
+            link = self._links[name] = attach(descriptor, index)
         finally:
             os.close(descriptor)
-        self._links[name] = _Link(link, place)
         syscalls.pin(link, place)
         return name
 
     def _drop_others(self, names: set[str]) -> None:
         for name in self._links.keys() - names:
-            os.close(self._links.pop(name).fd)
+            os.close(self._links.pop(name))
         for place in self._folder.iterdir():
             if place.name.startswith((_TC, _XDP)) and place.name not in names:
                 place.unlink()
@@ -107,7 +99,7 @@ class Links:
     def close(self) -> None:
         """Let go of the descriptors; what is pinned stays attached."""
         for link in self._links.values():
-            os.close(link.fd)
+            os.close(link)
         self._links.clear()
 
 

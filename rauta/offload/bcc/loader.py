@@ -102,8 +102,7 @@ def load(folder: Path, sizes: dict[str, int]) -> None:
     compiled = _compile(program(sizes))
     names = (*PROGRAMS, "decided") if sizes.get("TESTING") else PROGRAMS
     programs = {
-        name: syscalls.load_program(call_kfuncs(compiled.dump_func(name.encode()), ids), name, log_size=1 << 24)
-        for name in names
+        name: syscalls.load_program(call_kfuncs(compiled.dump_func(name.encode()), ids), name) for name in names
     }
     table = syscalls.Map(compiled["programs"].map_fd)
     for number, name in enumerate(PROGRAMS[1:], start=1):
@@ -136,7 +135,7 @@ def load_xdp(folder: Path, sizes: dict[str, int], others: TextIO) -> None:
         return  # nobody waits any more
     maps = {compiled[name].map_fd: syscalls.pinned(folder / name) for name in MAPS}
     code = use_maps(compiled.dump_func(b"rauta_xdp"), maps)
-    syscalls.pin(syscalls.load_program(code, "rauta_xdp", syscalls.XDP, log_size=1 << 24), folder / "rauta_xdp")
+    syscalls.pin(syscalls.load_program(code, "rauta_xdp", syscalls.XDP), folder / "rauta_xdp")
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Final
@@ -78,7 +77,7 @@ class BccOffload:
             mss = min([MSS, *(interface.mtu - _HEADERS for interface in wanted)])
             self._tables = Tables(self._folder, ports, known, mss)
             self._links.attach(wanted, settings.hook)
-        except (OSError, OffloadError, subprocess.TimeoutExpired) as error:
+        except (OSError, OffloadError) as error:
             self._remove()
             raise OffloadError(str(error)) from error
         self._life.done("start")

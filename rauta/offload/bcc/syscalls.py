@@ -55,9 +55,16 @@ def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
 # --- programs -----------------------------------------------------------------------------------------------
 
 
-def load_program(code: bytes, name: str, kind: int = SCHED_CLS, *, log_size: int = 0) -> int:
-    """A program for TC or XDP (`kind`), verified; its descriptor. With `log_size`, the OSError of a refusal tells the
-    verifier's last lines."""
+def load_program(code: bytes, name: str, kind: int = SCHED_CLS) -> int:
+    """A program for TC or XDP (`kind`), verified; its descriptor. The OSError of a refusal tells the verifier's last
+    lines."""
+    try:
+        return _load(code, name, kind, 0)
+    except OSError:
+        return _load(code, name, kind, 1 << 24)  # once more with a log, which makes it three times as slow
+
+
+def _load(code: bytes, name: str, kind: int, log_size: int) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     license_ = ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(max(log_size, 1))
@@ -77,7 +84,7 @@ def load_program(code: bytes, name: str, kind: int = SCHED_CLS, *, log_size: int
     try:
         return _bpf(PROG_LOAD, attr)
     except OSError as error:
-        told = log.value.decode(errors="replace").strip().splitlines()[-3:] if log_size else []
+        told = log.value.decode(errors="replace").strip().splitlines()[-3:]
         raise OSError(error.errno, "; ".join([error.strerror or "", *told])) from None
 
 
