@@ -111,9 +111,16 @@ MUTANTS: Final = (
     Mutant(
         "checksums: a broken packet changes nothing",
         "bpf/packet.h",
-        "if (s->check == fold16(pseudo) ||",
-        "if (s->check != fold16(pseudo) ||",
+        "if (hook == TC && (is_to_be_completed(s) ||",
+        "if (hook == TC && (!is_to_be_completed(s) ||",
         f"{FAULTS}[tc-gets-rst]",
+    ),
+    Mutant(
+        "options: the client's MSS is the backend's",
+        "bpf/syn.h",
+        "mss_of(s->ack - (u32)own)",
+        "536",
+        f"{TIERS}::test_backends_send_segments_as_large_as_the_client_takes[tc]",
     ),
     Mutant(
         "failure: a refused request goes to tier 3",
@@ -132,8 +139,8 @@ MUTANTS: Final = (
     Mutant(
         "successors: what was killed is gone on with",
         "rauta/offload/bcc/offload.py",
-        "known = self._adopted() or self._loaded_anew()",
-        "known = self._loaded_anew()",
+        "known = self._adopted() or self._loaded_anew(",
+        "known = self._loaded_anew(",
         f"{SUCCESSORS}::test_the_kernel_goes_on_when_rauta_is_killed_and_the_next_one_goes_on_with_it",
     ),
 )

@@ -90,6 +90,14 @@ def test_a_later_request_for_another_service_goes_there(path: KernelPath) -> Non
     assert seen["miss_other_service"] >= 1
 
 
+def test_backends_send_segments_as_large_as_the_client_takes(path: KernelPath) -> None:
+    with Client(path.net.connect()) as client:
+        assert client.ask("GET", "/one").body == b"b1"
+        port = int.from_bytes(path.flow_of(client.sock).nat[10:12], "big")
+        told = path.net.b1.run("ss", "-Htin", f"sport = :80 and dst 10.203.2.1 and dport = :{port}")
+    assert " mss:1448 " in told  # 1460 less time stamps
+
+
 def test_the_first_backend_sees_the_end_when_a_connection_is_handed_over(path: KernelPath) -> None:
     with Client(path.net.connect()) as client:
         assert client.ask("GET", "/one").body == b"b1"
