@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,9 @@ from throughput import start
 NAMES = ("nginx", "haproxy", "envoy", "caddy")
 KERNEL_CASES = (
     *CASES,
+    Case(name="two services, 31 connections", path="/small", other="/other", connections=31),
+    Case(name="30 B, 32 connections, 1 % loss", path="/small", connections=32, lossy=True),
+    Case(name="64 KiB, 32 connections, 1 % loss", path="/64k", connections=32, lossy=True),
     Case(name="regex route, a connection per request", path="/re/4711", connections=32, close=True),
 )
 
@@ -47,11 +50,13 @@ def measure_all(arguments: argparse.Namespace) -> list[dict[str, object]]:
         for case in KERNEL_CASES:
             if arguments.only and arguments.only not in case.name:
                 continue
-            for number in range(arguments.rounds):
-                for name, (target, pid) in targets.items():
-                    done = measure(place, case, name, target, pid, arguments.seconds)
-                    rounds.append({"round": number, **done.as_json()})
-                    print(f"{case.name:30} {number} {name:8} {done.rate:10.0f}/s  {done.cpu:6.1f} us", file=sys.stderr)
+            with place.lossy() if case.lossy else nullcontext():
+                for number in range(arguments.rounds):
+                    for name, (target, pid) in targets.items():
+                        done = measure(place, case, name, target, pid, arguments.seconds)
+                        rounds.append({"round": number, **done.as_json()})
+                        told = f"{case.name:40} {number} {name:8} {done.rate:10.0f}/s  {done.cpu:6.1f} us"
+                        print(told, file=sys.stderr)
     return rounds
 
 

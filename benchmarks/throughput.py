@@ -35,9 +35,11 @@ http {{
   client_body_temp_path {home}/t1; proxy_temp_path {home}/t2; fastcgi_temp_path {home}/t3;
   uwsgi_temp_path {home}/t4; scgi_temp_path {home}/t5;
   server {{
-    listen 80 backlog=4096; root {home}; default_type text/plain;
+    listen 80 backlog=4096; listen 81 backlog=4096; root {home}; default_type text/plain;
     location = /small {{ return 200 "thirty bytes of a small body.\\n"; }}
+    location = /port {{ return 200 $server_port; }}
     location /re/ {{ return 200 "thirty bytes of a small body.\\n"; }}
+    location = /other {{ return 200 "thirty bytes of a small body.\\n"; }}
     location = /post {{ return 200 "thirty bytes of a small body.\\n"; }}
   }}
 }}
@@ -62,10 +64,10 @@ def running(words: list[str], what: str) -> Iterator[int]:
                 process.kill()
 
 
-def wait_for(place: Lab, target: str, what: str) -> None:
-    """Until `target` answers /small with 200, as seen by the client."""
+def wait_for(place: Lab, target: str, what: str, path: str = "/small") -> None:
+    """Until `target` answers with 200, as seen by the client."""
     deadline = time.monotonic() + 20
-    words = place.command(place.client, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://{target}/small")
+    words = place.command(place.client, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://{target}{path}")
     while subprocess.run(words, capture_output=True, text=True, check=False).stdout != "200":
         if time.monotonic() > deadline:
             raise SystemExit(f"{what} does not answer at {target}")

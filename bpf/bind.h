@@ -109,16 +109,21 @@ INLINE bool choose_backend(void *ctx, struct scratch *s, struct config *config, 
 	return true;
 }
 
+/* What is known of the connection before: nothing, that it is EST, or that it is MOVING by this CPU. */
+enum known { NEW, KNOWN_EST, KNOWN_MOVING };
+
 /* Put s->flow, which is BINDING, in the place of what is known of the connection, if this CPU is the first to do it. */
-INLINE bool store_binding(struct scratch *s, bool known)
+INLINE bool store_binding(struct scratch *s, enum known known)
 {
-	if (known && flows.delete(&s->key))
+	if (known == KNOWN_MOVING)
+		return !flows.update(&s->key, &s->flow);
+	if (known == KNOWN_EST && flows.delete(&s->key))
 		return false;
 	return !flows.insert(&s->key, &s->flow);
 }
 
 /* The flow becomes BINDING, and the request is stashed. False: dropped, with nothing left behind. */
-INLINE bool start_binding(void *ctx, enum hook hook, struct scratch *s, bool known)
+INLINE bool start_binding(void *ctx, enum hook hook, struct scratch *s, enum known known)
 {
 	struct flow *flow = &s->flow;
 
@@ -154,7 +159,7 @@ INLINE bool start_binding(void *ctx, enum hook hook, struct scratch *s, bool kno
 /* A request that the kernel answers, of a flow that is new or EST (`known`). */
 INLINE int bind(struct __sk_buff *skb, struct scratch *s, bool known)
 {
-	return start_binding(skb, TC, s, known) ? send_syn(skb, s, &s->flow) : TC_ACT_SHOT;
+	return start_binding(skb, TC, s, known ? KNOWN_EST : NEW) ? send_syn(skb, s, &s->flow) : TC_ACT_SHOT;
 }
 
 /* More of the request's body while the backend's handshake is under way. */

@@ -9,6 +9,8 @@
 #include "packet.h"
 #include "requests.h"
 
+#define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
+
 /* Whether a socket of this host owns the packet's connection: anything but a listener. */
 INLINE bool is_owned_here(void *ctx, struct tuple *key)
 {
@@ -34,6 +36,12 @@ INLINE bool change_state(struct flow *flow, u64 from, u64 to)
 	return __sync_val_compare_and_swap(&flow->state, from, to) == from;
 }
 
+/* Whether connections of the flow may be parked. */
+INLINE bool has_parked(struct flow *flow)
+{
+	return flow->parked[0] | flow->parked[1] | flow->parked[2] | flow->parked[3];
+}
+
 /* From now on segments of the connection are late duplicates. */
 INLINE void note_past(struct tuple *client, u32 first, u32 span)
 {
@@ -49,6 +57,25 @@ INLINE bool is_past(struct tuple *client, u32 seq)
 	return past && seq - past->first <= past->span && coarse_ns() - past->when < PAST_FOR;
 }
 
+/* Nothing is parked for the flow any more; backends are reset when they speak. */
+INLINE void drop_parked(struct scratch *s, struct tuple *client, struct flow *flow)
+{
+	s->piece = 0;
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < PARKED_MOST && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u64 at = opaque(s->piece) & (PARKED_MOST - 1);
+		struct parked_key key = { .client = *client, .service = flow->parked[at] };
+		struct parked *found = parked.lookup(&key);
+
+		s->piece = at + 1;
+		if (!found)
+			continue;
+		nats.delete(&found->nat);
+		parked.delete(&key);
+	}
+}
+
 /* The flow is over. */
 INLINE void forget(struct scratch *s, struct tuple *client, struct flow *flow)
 {
@@ -59,6 +86,8 @@ INLINE void forget(struct scratch *s, struct tuple *client, struct flow *flow)
 		count_rest(s, flow);
 	if (nat.dport)
 		nats.delete(&nat);
+	if (has_parked(flow))
+		drop_parked(s, client, flow);
 	flows.delete(client);
 	note_past(client, first, span);
 }

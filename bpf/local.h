@@ -7,8 +7,21 @@
 #ifndef RAUTA_LOCAL_H
 #define RAUTA_LOCAL_H
 
-#include "flows.h"
-#include "options.h"
+#include "parked.h"
+
+/* The socket has the connection: the flow goes. */
+INLINE int leave_to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	if (!has_parked(flow)) {
+		flows.delete(&s->key);
+		return TC_ACT_OK;
+	}
+	s->flow = *flow;
+	flows.delete(&s->key);
+	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS); /* the packet, again: now a socket's */
+	reset_parked(skb, s, is_partial(skb));
+	return TC_ACT_SHOT;
+}
 
 /* The packet of a flow that is LOCAL. */
 INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
@@ -33,8 +46,7 @@ INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	if (sk->state != 10) { /* not TCP_LISTEN: the socket is there */
 		sk_release(sk);
 		note_past(&s->key, flow->first_seq, SPAN_LOCAL);
-		flows.delete(&s->key);
-		return TC_ACT_OK;
+		return leave_to_tier_3(skb, s, flow);
 	}
 	if (s->seq != flow->head_seq) {
 		sk_release(sk);
@@ -79,7 +91,7 @@ INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow
 	made.daddr = flow->nat.saddr;
 	made.sport = flow->nat.dport;
 	made.dport = flow->nat.sport;
-	made.seq = s->seq;
+	made.seq = s->seq + flow->client_delta;
 	made.flags = RST;
 	made.header = 20;
 	out = flow->backend_ifindex;
@@ -98,7 +110,11 @@ INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow
 	write_headers(&s->out, &made, partial);
 	if (store_headers(skb, &s->out, 20))
 		return TC_ACT_SHOT;
-	return bpf_redirect(out, 0);
+	if (!has_parked(&s->flow))
+		return bpf_redirect(out, 0);
+	bpf_clone_redirect(skb, out, 0);
+	reset_parked(skb, s, partial);
+	return TC_ACT_SHOT;
 }
 
 #endif /* RAUTA_LOCAL_H */

@@ -118,6 +118,7 @@ enum state {
 	BINDING, /* a backend and a port are chosen, a SYN is on its way, the request is stashed */
 	BOUND,   /* packets are translated */
 	LOCAL,   /* given to tier 3; its socket does not exist yet */
+	MOVING,  /* from one backend to another, for as long as a program runs: see move.h */
 };
 
 /* Of the response that is under way: see response.h. */
@@ -162,8 +163,11 @@ struct answering { /* by packets of the backend */
 	u8 framing;
 	u8 phase;               /* CHUNKED: see response.h */
 	u8 skipped;             /* bytes behind `response` have been passed on before it was known */
-	u8 pad[3];
+	u8 fresh;               /* the connection was parked, and its backend has not spoken since */
+	u8 pad[2];
 };
+
+#define PARKED_MOST 4 /* connections that wait while the flow is somewhere else */
 
 struct flow {
 	struct tuple nat;       /* the backend's packets: from the backend, to rauta's address and port */
@@ -172,6 +176,7 @@ struct flow {
 	u64 state, ends;
 	u64 since;              /* ns; BINDING: the first SYN went out */
 	u32 delta;              /* the backend's sequence numbers less those that the client sees */
+	u32 client_delta;       /* the client's, as the backend sees them, less its own */
 	u32 ts_delta;           /* the same of time stamps */
 	u32 server_seq;         /* the next that the client expects, when the backend was chosen */
 	u32 head_seq;           /* where the request's head starts that is being bound or handed over */
@@ -183,7 +188,10 @@ struct flow {
 	u8 timestamps, sack;
 	u8 client_wscale, backend_wscale; /* NO_WSCALE: none */
 	u8 retries;             /* challenges of the backend that were answered */
-	u8 pad[7];
+	u8 pad[3];
+	u32 second, binds;      /* backends that were chosen in this second, 2^30 ns */
+	u32 parked[PARKED_MOST]; /* services whose connections may be in the map `parked`; 0: none */
+	u32 pad2;
 	struct asking client;
 	struct answering backend;
 	u8 client_macs[12], backend_macs[12];
@@ -193,6 +201,24 @@ struct flow {
 
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, FLOWS);
 BPF_TABLE("lru_hash", struct tuple, struct tuple, nats, FLOWS);
+
+/* A connection to a backend that the client has left for another service. All is acknowledged on both sides. Numbers are
+ * the backend's own. */
+struct parked_key {
+	struct tuple client;
+	u32 service;
+};
+struct parked {
+	struct tuple nat;
+	u32 client_at, backend_at; /* the next number of each side */
+	u32 limit;                 /* the end of the backend's window */
+	u32 ts_delta, ifindex;
+	u32 first_seq;             /* of its flow: tells it from a later one of the same addresses and ports */
+	u8 macs[12];
+	u16 window;                /* the client's, as the backend was told last */
+	u8 wscale, timestamps;
+};
+BPF_TABLE("lru_hash", struct parked_key, struct parked, parked, FLOWS / 8 + 8);
 
 /* Client's tuple -> its last connection, which is over, or tier 3's. A late duplicate of its first segment still has a
  * valid cookie, and must not be a request once more. The same is true of any segment that is as far from the client's
@@ -231,7 +257,7 @@ struct stash {
 BPF_ARRAY(stashes, struct stash, SLOTS *CPUS);
 
 /* Programs at TC that others call. */
-enum program { ON_SYN = 1, ON_REQUEST, ON_ANSWER, ON_LOCAL };
+enum program { ON_SYN = 1, ON_REQUEST, ON_ANSWER, ON_LOCAL, ON_MOVE, ON_LEAVE, ON_PARKED };
 BPF_PROG_ARRAY(programs, 8);
 
 /* --- at work ------------------------------------------------------------------------------------------------------ */
@@ -249,6 +275,7 @@ struct headers { /* as they are stored into a packet, from the Ethernet header o
 struct scratch { /* of the packet at work; programs that are tail-called find it there */
 	struct headers out;
 	struct flow flow; /* one that is being made */
+	struct parked parked;
 	struct tuple key;
 	u32 seq, ack, length, offset, header; /* of payload: its length, where it starts; of TCP: the header's length */
 	u32 window, flags, check, tsval, tsecr, timestamps;

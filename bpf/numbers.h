@@ -7,8 +7,6 @@
 
 #include "flows.h"
 
-#define WINDOW_MOST (1U << 24) /* no window reaches further (RFC 7323 2.3 allows 2^30; Linux stays below) */
-
 /* Segments that no client of ours sends, and that receivers take differently, or not at all: without ACK, with SYN or
  * urgent data (which is cut out of the stream). */
 INLINE bool is_odd(struct scratch *s)
@@ -28,6 +26,23 @@ INLINE bool touches_head(struct scratch *s, struct flow *flow)
 INLINE bool is_beyond(struct scratch *s, struct flow *flow)
 {
 	return s->length && before(flow->backend.limit + 1, s->seq + s->length);
+}
+
+/* What a packet of the backend acknowledges, from now on as the client counts. */
+INLINE void as_client_counts(struct scratch *s, struct flow *flow)
+{
+	if (s->flags & ACK)
+		s->ack -= flow->client_delta;
+}
+
+/* Whether the first packet of a backend whose connection was parked says that it was over before the request came there:
+ * nothing of it is acknowledged. A reset without ACK is for a connection that there is not (RFC 9293 3.10.7.1); if only
+ * one packet was sent there, nobody can have read it. */
+INLINE bool was_gone(struct scratch *s, struct flow *flow, u32 start)
+{
+	if (!flow->backend.fresh || !(s->flags & (FIN | RST)) || s->length || start != flow->backend.next)
+		return false;
+	return s->flags & ACK ? s->ack == flow->client.head : flow->client.packets == 1;
 }
 
 /* A packet of the backend: how far it has got, and how far it goes. */

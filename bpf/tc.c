@@ -5,7 +5,10 @@
  *
  *     rauta_tc --+-- SYN to a listener ------------> on_syn
  *                +-- no flow, EST, next request ---> on_request
+ *                |                                     +-- for another service --> on_move
  *                +-- from a backend, BINDING ------> on_answer
+ *                +-- ... of a parked connection ---> on_parked
+ *                +-- the client ends, some parked -> on_leave
  *                +-- tier 3's (from any of them) --> on_local
  *
  * docs/kernel-path.md has the table of states and packets that this is.
@@ -21,9 +24,11 @@
 #include "lookup.h"
 #include "response.h"
 #include "translate.h"
+#include "parked.h"
 #include "local.h"
 #include "bind.h"
 #include "answer.h"
+#include "move.h"
 
 /* A packet of the client that goes to the backend. */
 INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
@@ -33,6 +38,10 @@ INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 
 	if (is_beyond(s, flow)) {
 		count(DROP_WINDOW);
+		return TC_ACT_SHOT;
+	}
+	if (((s->flags & FIN) || ((s->flags & RST) && s->seq == flow->client.next)) && has_parked(flow)) {
+		programs.call(skb, ON_LEAVE);
 		return TC_ACT_SHOT;
 	}
 	next = note_client(s, flow);
@@ -100,6 +109,8 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 		programs.call(skb, ON_REQUEST);
 		return TC_ACT_OK;
 	}
+	if (flow->state != BOUND)
+		return TC_ACT_SHOT; /* on its way to another backend */
 	if ((s->length && before(flow->client.next_head, s->seq + s->length)) || touches_head(s, flow)) {
 		programs.call(skb, ON_REQUEST); /* it reaches beyond the request, or is its head again */
 		return TC_ACT_OK;
@@ -115,6 +126,10 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 	int action;
 
 	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr) {
+		if (flow && has_parked(flow)) {
+			programs.call(skb, ON_PARKED);
+			return TC_ACT_SHOT;
+		}
 		count(ORPHAN);
 		nats.delete(&s->key);
 		return TC_ACT_OK; /* the stack resets it: the port is nobody's */
@@ -126,10 +141,13 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 	if (flow->state != BOUND)
 		return TC_ACT_SHOT;
 	start = s->seq - flow->delta;
+	as_client_counts(s, flow);
 	if ((s->flags & SYN) || !is_near_backend(s, flow, start)) {
 		count(DROP_BACKEND);
 		return TC_ACT_SHOT;
 	}
+	if (was_gone(s, flow, start))
+		return gone_meanwhile(s, flow);
 	note_window(s, flow);
 	if (s->length && !walk_response(skb, s, flow, start)) {
 		count(DROP_OVERTAKEN);
@@ -192,7 +210,7 @@ INLINE int reset_both(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 	made.daddr = flow->nat.saddr;
 	made.sport = flow->nat.dport;
 	made.dport = flow->nat.sport;
-	made.seq = s->seq;
+	made.seq = s->seq + flow->client_delta;
 	made.flags = RST;
 	made.header = 20;
 	s->partial = is_partial(skb);
@@ -279,9 +297,15 @@ INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct flow
 {
 	if (number && goes_there(s, flow))
 		return same_service(skb, s, flow);
+	if (!is_quiescent(flow, s->ack))
+		return not_yet(skb, s, flow);
+	if (number && !(s->flags & FIN)) {
+		programs.call(skb, ON_MOVE);
+		return TC_ACT_SHOT;
+	}
 	if (number)
 		count(MISS_OTHER_SERVICE);
-	return is_quiescent(flow, s->ack) ? hand_over_later(skb, s, flow) : not_yet(skb, s, flow);
+	return hand_over_later(skb, s, flow);
 }
 
 /* The head of a flow that is BINDING, again, or a FIN behind it: the backend has not answered yet. */
@@ -424,6 +448,53 @@ int on_answer(struct __sk_buff *skb)
 	if (!flow || flow->state != BINDING)
 		return TC_ACT_SHOT;
 	return backend_answers(skb, s, flow, &client);
+}
+
+/* The request that has just been decided goes to another service, or another backend, than the flow has. */
+int on_move(struct __sk_buff *skb)
+{
+	struct scratch *s = the_scratch();
+	struct config *config = the_config();
+	struct service *service;
+	struct flow *flow;
+
+	if (!s || !config)
+		return TC_ACT_OK;
+	flow = flows.lookup(&s->key);
+	service = services.lookup(&s->service);
+	if (!flow || !service || !change_state(flow, BOUND, MOVING)) {
+		count(DROP_RACE);
+		return TC_ACT_SHOT;
+	}
+	return move(skb, s, config, flow, service);
+}
+
+/* The client of a flow that is BOUND ends, and connections of it are parked. */
+int on_leave(struct __sk_buff *skb)
+{
+	struct scratch *s = the_scratch();
+	struct flow *flow;
+
+	if (!s)
+		return TC_ACT_OK;
+	flow = flows.lookup(&s->key);
+	return flow && flow->state == BOUND ? leave(skb, s, flow) : TC_ACT_SHOT;
+}
+
+int on_parked(struct __sk_buff *skb)
+{
+	struct scratch *s = the_scratch();
+	struct tuple *found, client;
+	struct flow *flow;
+
+	if (!s)
+		return TC_ACT_OK;
+	found = nats.lookup(&s->key);
+	if (!found)
+		return TC_ACT_OK;
+	client = *found;
+	flow = flows.lookup(&client);
+	return flow ? parked_speaks(skb, s, flow, &client) : TC_ACT_SHOT;
 }
 
 #ifdef TESTING

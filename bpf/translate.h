@@ -37,10 +37,10 @@ INLINE void write_ip(struct iphdr *ip, struct change *c)
 	ip->daddr = c->daddr;
 }
 
-#define SACK_EDGES(n)                                                                                                  \
+#define SACK_EDGES(n, offset)                                                                                          \
 	if (s->header >= 44 + 8 * (n) && (void *)(option + 6 + 2 * (n)) <= end) {                                      \
-		u32 left = htonl(ntohl(option[4 + 2 * (n)]) + flow->delta);                                            \
-		u32 right = htonl(ntohl(option[5 + 2 * (n)]) + flow->delta);                                           \
+		u32 left = htonl(ntohl(option[4 + 2 * (n)]) + (offset));                                               \
+		u32 right = htonl(ntohl(option[5 + 2 * (n)]) + (offset));                                              \
 		differ(&c->content, option[4 + 2 * (n)], left);                                                        \
 		differ(&c->content, option[5 + 2 * (n)], right);                                                       \
 		c->edge[2 * (n)] = left;                                                                               \
@@ -72,7 +72,7 @@ INLINE void change_for_backend(struct scratch *s, struct flow *flow, u32 *words,
 	c->saddr = flow->nat.daddr;
 	c->daddr = flow->nat.saddr;
 	c->ports = (u32)flow->nat.dport | ((u32)flow->nat.sport << 16);
-	c->seq = words[1];
+	c->seq = htonl(s->seq + flow->client_delta);
 	c->ack = htonl(s->ack + flow->delta);
 	c->window = words[3];
 	if (flow->client_wscale != NO_WSCALE && flow->backend_wscale == NO_WSCALE) {
@@ -88,11 +88,19 @@ INLINE void change_for_backend(struct scratch *s, struct flow *flow, u32 *words,
 		differ(&c->content, option[2], c->tsecr);
 		if (s->header >= 44 && (void *)(option + 6) <= end &&
 		    (option[3] & htonl(0xffffff00)) == htonl(0x01010500)) {
-			SACK_EDGES(0)
-			SACK_EDGES(1)
-			SACK_EDGES(2)
+			SACK_EDGES(0, flow->delta)
+			SACK_EDGES(1, flow->delta)
+			SACK_EDGES(2, flow->delta)
 		}
 	}
+}
+
+/* A connection that was parked has not seen what the client was told since: to the client, time does not go back. */
+INLINE void go_on_in_time(struct flow *flow, u32 tsval)
+{
+	flow->backend.fresh = 0;
+	if (before(tsval - flow->ts_delta, flow->our_tsval))
+		flow->ts_delta = tsval - flow->our_tsval;
 }
 
 /* What a packet of the backend becomes, for the client whose tuple is `client`. */
@@ -105,7 +113,7 @@ INLINE void change_for_client(struct scratch *s, struct flow *flow, struct tuple
 	c->daddr = client->saddr;
 	c->ports = (u32)client->dport | ((u32)client->sport << 16);
 	c->seq = htonl(s->seq - flow->delta);
-	c->ack = words[2];
+	c->ack = htonl(s->ack);
 	c->window = words[3];
 	if (flow->client_wscale != NO_WSCALE) {
 		u32 scale = flow->backend_wscale == NO_WSCALE ? 0 : flow->backend_wscale;
@@ -115,10 +123,18 @@ INLINE void change_for_client(struct scratch *s, struct flow *flow, struct tuple
 	}
 	differ_words(s, words, c);
 	if (flow->timestamps && s->header >= 32 && (void *)(option + 3) <= end && option[0] == htonl(TIMESTAMPS_FIRST)) {
+		if (flow->backend.fresh)
+			go_on_in_time(flow, ntohl(option[1]));
 		c->has_ts = 1;
 		c->tsval = htonl(ntohl(option[1]) - flow->ts_delta);
 		c->tsecr = option[2];
 		differ(&c->content, option[1], c->tsval);
+		if (flow->client_delta && s->header >= 44 && (void *)(option + 6) <= end &&
+		    (option[3] & htonl(0xffffff00)) == htonl(0x01010500)) {
+			SACK_EDGES(0, -flow->client_delta)
+			SACK_EDGES(1, -flow->client_delta)
+			SACK_EDGES(2, -flow->client_delta)
+		}
 	}
 }
 
@@ -149,8 +165,8 @@ INLINE void update_checksums(struct __sk_buff *skb, struct change *c)
 	bpf_l4_csum_replace(skb, TCP_CHECK, 0, fold32(c->addresses), BPF_F_PSEUDO_HDR);
 }
 
-/* From the client to the backend. */
-INLINE int to_backend(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+/* The packet becomes one from the client to the backend; false: it cannot be read. */
+INLINE bool translate(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
 	void *end;
 	struct ethhdr *eth;
@@ -158,13 +174,19 @@ INLINE int to_backend(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 	struct tcphdr *tcp;
 	struct change c = {};
 
-	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, false);
 	change_for_backend(s, flow, (u32 *)tcp, end, &c);
 	update_checksums(skb, &c);
-	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
+	LINEAR(skb, OPTIONS, eth, ip, tcp, end, false);
 	write_change(eth, ip, (u32 *)tcp, end, &c, flow->backend_macs);
 	count(TO_BACKEND);
-	return bpf_redirect(flow->backend_ifindex, 0);
+	return true;
+}
+
+/* From the client to the backend. */
+INLINE int to_backend(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	return translate(skb, s, flow) ? bpf_redirect(flow->backend_ifindex, 0) : TC_ACT_SHOT;
 }
 
 /* From the backend to the client, whose tuple is `client`. */

@@ -158,7 +158,7 @@ INLINE int xdp_bind(struct xdp_md *ctx, struct scratch *s, struct config *config
 	if (!service || !choose_backend(ctx, s, config, service, &hop))
 		return XDP_PASS;
 	count(HIT_FIRST - 1 + s->tier);
-	if (!start_binding(ctx, XDP, s, true))
+	if (!start_binding(ctx, XDP, s, KNOWN_EST))
 		return XDP_DROP;
 	describe_syn(s, &s->flow, &made);
 	__builtin_memcpy(&s->out.eth, hop.macs, 12);
@@ -179,7 +179,7 @@ INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config 
 	if (flow->state == EST && s->length)
 		return xdp_bind(ctx, s, config, flow);
 	if (flow->state != BOUND || !is_near(s, flow) || is_odd(s) || touches_head(s, flow) ||
-	    is_beyond(s, flow))
+	    is_beyond(s, flow) || ((s->flags & (FIN | RST)) && has_parked(flow)))
 		return XDP_PASS;
 	if (s->length && before(flow->client.next_head, s->seq + s->length) && !xdp_next_request(ctx, s, config, flow))
 		return XDP_PASS;
@@ -213,7 +213,8 @@ INLINE int xdp_from_backend(struct xdp_md *ctx, struct scratch *s, struct tuple 
 	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr || flow->state != BOUND)
 		return XDP_PASS;
 	start = s->seq - flow->delta;
-	if ((s->flags & SYN) || !is_near_backend(s, flow, start))
+	as_client_counts(s, flow);
+	if ((s->flags & SYN) || !is_near_backend(s, flow, start) || was_gone(s, flow, start))
 		return XDP_PASS;
 	note_window(s, flow);
 	if (!xdp_walk(ctx, s, flow, start))

@@ -6,5 +6,5 @@ set -eu -o pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-prepare curl nginx ip nsenter bcc
+prepare curl nginx ip nsenter ethtool bcc
 exec "$RAUTA_ROOT/.venv/bin/python" "$RAUTA_ROOT/scripts/demo" --kernel "$@"

@@ -5,5 +5,5 @@ set -eu -o pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 if [ "$(id -u)" != 0 ]; then fail "mutants.sh needs root: the tests load programs into the kernel"; fi
-prepare curl nginx cc ip nsenter bcc
+prepare curl nginx cc ip nsenter ethtool bcc
 exec "$RAUTA_ROOT/.venv/bin/python" "$RAUTA_ROOT/tests/mutants" "$@"

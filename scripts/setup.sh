@@ -5,5 +5,5 @@ set -eu -o pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 if [ "$#" -gt 0 ]; then fail "setup.sh takes no arguments, but was given: $*"; fi
-prepare curl nginx cc ip nsenter bcc
+prepare curl nginx cc ip nsenter ethtool bcc
 say "ready: $RAUTA_ROOT/.venv"

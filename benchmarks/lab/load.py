@@ -19,13 +19,16 @@ _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One kind of load. `body` is that of a POST in bytes; `close` makes a connection for each request."""
+    """One kind of load. `body` is that of a POST in bytes; `close` makes a connection for each request; `other` is the
+    path of every second request; with `lossy`, one of 100 packets that come to the client and the backends is lost."""
 
     name: str
     path: str
     connections: int
     body: int = 0
     close: bool = False
+    other: str = ""
+    lossy: bool = False
 
 
 CASES = (
@@ -118,11 +121,19 @@ def family(pid: int) -> list[int]:
 
 @contextmanager
 def _script(case: Case) -> Iterator[list[str]]:
-    if not case.body:
+    if case.body:
+        text = f'wrk.method = "POST"\nwrk.body = string.rep("x", {case.body})\n'
+    elif case.other:
+        # wrk does not tell connections apart. With an odd number of them, each gets one or the other at random.
+        text = f"""local made, turn = {{}}, 1
+function init(args) made = {{wrk.format("GET", "{case.path}"), wrk.format("GET", "{case.other}")}} end
+function request() turn = 3 - turn; return made[turn] end
+"""
+    else:
         yield []
         return
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(f'wrk.method = "POST"\nwrk.body = string.rep("x", {case.body})\n')
+        file.write(text)
         file.flush()
         yield ["-s", file.name]
 

@@ -11,10 +11,16 @@ client 10.201.11.2 --- 10.201.11.1 kernel  10.201.12.1 --- 10.201.12.2 backend 1
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from pyroute2 import netns
+
+from rauta.offload.bcc import syscalls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,40 @@ class Lab:
         """A command line that runs in a namespace."""
         # Not `ip netns exec`, which gives mounts of its own: rauta's pins would end with the process.
         return ["nsenter", f"--net=/run/netns/{namespace}", "--", *words]
+
+    @contextmanager
+    def lossy(self) -> Iterator[None]:
+        """One of 100 packets that come to the client, and to the backends, is lost meanwhile."""
+        links: list[int] = []
+        try:
+            for namespace in (self.client, *self.backends):
+                netns.pushns(namespace)
+                try:
+                    program = syscalls.load_program(_LOSES, "loses")
+                    found = [index for index, name in socket.if_nameindex() if name != "lo"]
+                    links += [syscalls.attach(program, index) for index in found]
+                    os.close(program)
+                finally:
+                    netns.popns()
+            yield
+        finally:
+            for link in links:
+                os.close(link)
+
+
+# TC: bpf_get_prandom_u32() % 100 ? TC_ACT_OK : TC_ACT_SHOT.
+_LOSES = b"".join(
+    struct.pack("=BBhi", *instruction)
+    for instruction in (
+        (0x85, 0, 0, 7),
+        (0x97, 0, 0, 100),
+        (0x15, 0, 2, 0),
+        (0xB7, 0, 0, 0),
+        (0x95, 0, 0, 0),
+        (0xB7, 0, 0, 2),
+        (0x95, 0, 0, 0),
+    )
+)
 
 
 def run(*words: str) -> None:

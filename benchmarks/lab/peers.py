@@ -2,8 +2,9 @@
 
 rauta is there twice: `rauta` with its data plane compiled (docs/compiled.md), `pure` as plain Python.
 
-All route `/` by prefix and `/re/<digits>` by a regular expression to the same two backends, keep connections to them,
-and write no access log. rauta and Envoy count requests, as they do by default.
+All route `/` by prefix and `/re/<digits>` by a regular expression to the same backends, and the prefix `/other` to a
+service of its own, the same backends at the next port; they keep connections to them, and write no access log. rauta
+and Envoy count requests, as they do by default.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ Write = Callable[[Path, tuple[str, ...]], list[str]]
 """(directory for files, backends as host:port) -> the command line; the gateway listens on its port, any address."""
 
 
+def others(backends: tuple[str, ...]) -> tuple[str, ...]:
+    """The backends of the second service: the same hosts at the next port."""
+    return tuple(f"{host}:{int(port) + 1}" for host, port in (backend.split(":") for backend in backends))
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A gateway: its name, its port, and what writes its configuration."""
@@ -32,8 +38,12 @@ class Peer:
 CHECKOUT: Final = Path(__file__).parents[2]
 
 
+COMPILED: Final = f"PYTHONPATH={CHECKOUT / 'build' / 'benchmark'}"
+"""Of the environment: rauta with its data plane compiled."""
+
+
 def _compiled(home: Path, backends: tuple[str, ...]) -> list[str]:
-    return ["env", f"PYTHONPATH={CHECKOUT / 'build' / 'benchmark'}", *_rauta(home, backends, 8001)]
+    return ["env", COMPILED, *_rauta(home, backends, 8001)]
 
 
 def _pure(home: Path, backends: tuple[str, ...]) -> list[str]:
@@ -41,21 +51,22 @@ def _pure(home: Path, backends: tuple[str, ...]) -> list[str]:
 
 
 def _kernel(home: Path, backends: tuple[str, ...]) -> list[str]:
-    built = f"PYTHONPATH={CHECKOUT / 'build' / 'benchmark'}"
-    return ["env", built, *_rauta(home, backends, 8008, offload="offload: {mode: require}")]
+    return ["env", COMPILED, *_rauta(home, backends, 8008, offload="offload: {mode: require}")]
 
 
 def _rauta(home: Path, backends: tuple[str, ...], port: int, offload: str = "") -> list[str]:
     listed = ", ".join(f'{{address: "{backend}"}}' for backend in backends)
+    second = ", ".join(f'{{address: "{backend}"}}' for backend in others(backends))
     (home / "rauta.yaml").write_text(
         f"""version: 1
 workers: 2
 {offload}
 listeners: {{web: {{address: "0.0.0.0:{port}", forwarded: []}}}}
 access_log: {{to: "off"}}
-services: {{all: {{backends: [{listed}]}}}}
+services: {{all: {{backends: [{listed}]}}, other: {{backends: [{second}]}}}}
 routes:
   - {{name: regex, match: {{path: {{regex: "/re/[0-9]+"}}}}, service: all}}
+  - {{name: other, match: {{path: {{prefix: /other}}}}, service: other}}
   - {{name: all, service: all}}
 """
     )
@@ -64,7 +75,9 @@ routes:
 
 def _nginx(home: Path, backends: tuple[str, ...]) -> list[str]:
     servers = " ".join(f"server {backend};" for backend in backends)
-    forward = 'proxy_pass http://all; proxy_http_version 1.1; proxy_set_header Connection "";'
+    second = " ".join(f"server {backend};" for backend in others(backends))
+    kept = 'proxy_http_version 1.1; proxy_set_header Connection "";'
+    forward = f"proxy_pass http://all; {kept}"
     (home / "nginx.conf").write_text(
         f"""worker_processes 2; daemon off; pid {home}/pid; error_log {home}/error.log;
 worker_rlimit_nofile 65536; events {{ worker_connections 16384; }}
@@ -73,7 +86,13 @@ http {{
   client_body_temp_path {home}/t1; proxy_temp_path {home}/t2; fastcgi_temp_path {home}/t3;
   uwsgi_temp_path {home}/t4; scgi_temp_path {home}/t5;
   upstream all {{ {servers} keepalive 256; keepalive_requests 1000000000; }}
-  server {{ listen 8002 reuseport backlog=4096; location / {{ {forward} }} location ~ ^/re/[0-9]+$ {{ {forward} }} }}
+  upstream other {{ {second} keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen 8002 reuseport backlog=4096;
+    location / {{ {forward} }}
+    location ~ ^/re/[0-9]+$ {{ {forward} }}
+    location /other {{ proxy_pass http://other; {kept} }}
+  }}
 }}
 """
     )
@@ -81,7 +100,9 @@ http {{
 
 
 def _haproxy(home: Path, backends: tuple[str, ...]) -> list[str]:
-    servers = "\n".join(f"  server s{place} {backend} maxconn 2000" for place, backend in enumerate(backends))
+    def servers(backends: tuple[str, ...]) -> str:
+        return "\n".join(f"  server s{place} {backend} maxconn 2000" for place, backend in enumerate(backends))
+
     (home / "haproxy.cfg").write_text(
         f"""global
   nbthread 2
@@ -95,11 +116,16 @@ defaults
 frontend web
   bind :8003
   acl regex path_reg ^/re/[0-9]+$
+  acl second path_beg /other
   use_backend all if regex
+  use_backend other if second
   default_backend all
 backend all
   balance roundrobin
-{servers}
+{servers(backends)}
+backend other
+  balance roundrobin
+{servers(others(backends))}
 """
     )
     return ["haproxy", "-db", "-f", str(home / "haproxy.cfg")]
@@ -122,6 +148,7 @@ def _envoy(home: Path, backends: tuple[str, ...]) -> list[str]:
                     "domains": ["*"],
                     "routes": [
                         {"match": {"safe_regex": {"regex": "/re/[0-9]+"}}, "route": {"cluster": "all"}},
+                        {"match": {"prefix": "/other"}, "route": {"cluster": "other"}},
                         {"match": {"prefix": "/"}, "route": {"cluster": "all"}},
                     ],
                 }
@@ -136,25 +163,28 @@ def _envoy(home: Path, backends: tuple[str, ...]) -> list[str]:
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": 8004}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
-    cluster = {
-        "name": "all",
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "lb_policy": "ROUND_ROBIN",
-        "load_assignment": {
-            "cluster_name": "all",
-            "endpoints": [{"lb_endpoints": [endpoint(backend) for backend in backends]}],
-        },
-    }
-    resources = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+    clusters = [
+        {
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "5s",
+            "lb_policy": "ROUND_ROBIN",
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [endpoint(backend) for backend in members]}],
+            },
+        }
+        for name, members in (("all", backends), ("other", others(backends)))
+    ]
+    resources = {"static_resources": {"listeners": [listener], "clusters": clusters}}
     (home / "envoy.json").write_text(json.dumps(resources))
     return ["envoy", "-c", str(home / "envoy.json"), "--concurrency", "2", "--log-level", "error", "--base-id", "77"]
 
 
 def _caddy(home: Path, backends: tuple[str, ...]) -> list[str]:
-    upstreams = " ".join(backends)
     transport = "transport http {\n        keepalive_idle_conns_per_host 256\n      }"
-    forward = f"reverse_proxy {upstreams} {{\n      {transport}\n    }}"
+    forward = f"reverse_proxy {' '.join(backends)} {{\n      {transport}\n    }}"
+    second = f"reverse_proxy {' '.join(others(backends))} {{\n      {transport}\n    }}"
     (home / "Caddyfile").write_text(
         f"""{{
   admin off
@@ -168,6 +198,9 @@ def _caddy(home: Path, backends: tuple[str, ...]) -> list[str]:
   @regex path_regexp ^/re/[0-9]+$
   handle @regex {{
     {forward}
+  }}
+  handle /other* {{
+    {second}
   }}
   handle {{
     {forward}

@@ -87,8 +87,10 @@ def _show(name: str) -> Command:
 
 
 def _offload(arguments: argparse.Namespace, output: Output) -> int:
-    from rauta.ctl import live, offload
+    from rauta.ctl import flows, live, offload
 
+    if arguments.action == "flows":
+        return flows.run(output)
     if arguments.action == "detach":
         return live.command(output, socket=_socket(arguments), name="offload/detach")
     return offload.run(output, socket=_socket(arguments))
@@ -172,8 +174,11 @@ def parser() -> argparse.ArgumentParser:
     for sub in added.values():
         sub.add_argument("--socket", metavar="PATH", help="the gateway's admin socket; default: /run/rauta/admin.sock")
         sub.add_argument("--config", metavar="FILE", help="take the socket from the gateway's file")
-    text = "detach: take the kernel programs away; tier 3 serves all until the next reload"
-    added["offload"].add_argument("action", metavar="detach", nargs="?", choices=("detach",), help=text)
+    text = (
+        "flows: list the connections that the kernel has, from its maps (as root, in the gateway's network namespace); "
+        "detach: take the kernel programs away, tier 3 serves all until the next reload"
+    )
+    added["offload"].add_argument("action", nargs="?", choices=("flows", "detach"), help=text)
     added["top"].add_argument("--once", action="store_true", help="one interval of a second, then end; so does --json")
     return top
 

@@ -67,7 +67,27 @@ _SHOWN = [
             backends=BLUE,
         ),
     ],
-    [Row(shows="another service", path="/shop/cart", route="cart", tiers=ONE, event="hit_first", backends=GREEN)],
+    [
+        _EXACT,
+        Row(
+            shows="... another service",
+            path="/shop/cart",
+            route="cart",
+            kept=True,
+            tiers=ONE,
+            event="moved",
+            backends=GREEN,
+        ),
+        Row(
+            shows="... and back",
+            path="/api/users",
+            route="users",
+            kept=True,
+            tiers=ONE,
+            event="moved_back",
+            backends=BLUE,
+        ),
+    ],
     [
         Row(
             shows="regex at first",
@@ -217,6 +237,14 @@ class _Story:
         self.headline("All tiers again, on one connection")
         self.requests(gateway, [_ALL_TIERS])
 
+    def at_xdp(self, gateway: Gateway) -> None:
+        """The same tiers where a network card would hand packets over."""
+        self.headline("With `hook: xdp`, and packets as they are on a wire: the same tiers, in front of TC")
+        before = read_counts(self._lab)
+        self.requests(gateway, [_ALL_TIERS])
+        packets = (read_counts(self._lab) - before).events["at_xdp"]
+        self.tell(f"{packets} packets never came to TC", [] if packets else ["some should have been done with at XDP"])
+
     def left(self) -> None:
         """What there is when rauta has been stopped."""
         self.headline("rauta is stopped")
@@ -276,6 +304,9 @@ def show(screen: Screen, folder: Path, stack: ExitStack, *, keep: bool) -> tuple
     story.after(gateway)
     if not keep:
         last.close()
+        scene.as_on_a_wire()
+        with scene.rauta(hook="xdp") as gateway:
+            story.at_xdp(gateway)
         story.left()
     screen.summary(story.wrong, story.rows)
     return not story.wrong, _commands(scene) if keep else []

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -18,9 +19,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyroute2 import IPRoute  # type: ignore[import-untyped]
+
 from peers import BACKEND, CHECKOUT, DemoError, await_ready, running
 from rauta.offload.bcc import syscalls
-from rauta.offload.bcc.offload import ROOT
+from rauta.offload.bcc.places import ROOT, folder_of, names_of
 
 EXAMPLE = CHECKOUT / "examples" / "kernel.yaml"
 URL = "http://10.203.1.1:8080"
@@ -168,12 +171,12 @@ class Lab:
     @property
     def pins(self) -> Path:
         """Where rauta pins what it has loaded for its host's interfaces."""
-        return ROOT / str(self.gateway.path.stat().st_ino)
+        return folder_of(self.gateway.path.stat().st_ino)
 
     @property
     def names(self) -> Path:
         """Where it keeps the names of what the kernel counts by numbers."""
-        return ROOT.parent / f"offload-{self.pins.name}.json"
+        return names_of(self.gateway.path.stat().st_ino)
 
     def start_backend(self, host: Host) -> None:
         """nginx on a host, which answers with its name."""
@@ -192,14 +195,31 @@ class Lab:
         process = self._backends.pop(host)
         _kill(process, _family(process.pid))
 
+    def as_on_a_wire(self) -> None:
+        """From now on packets between the hosts are as they are between machines: no larger than the MTU, with
+        checksums. XDP needs that of veth, and that the other end takes what it redirects: with a program, it does."""
+        code = struct.pack("=BBhi", 0xB7, 0, 0, 2) + struct.pack("=Q", 0x95)  # return XDP_PASS
+        for host in self.hosts:
+            near = [f"to-{other}" for other in ("client", *BACKENDS.values())]
+            names = near if host is self.gateway else ["eth0"]
+            for name in names:
+                features = [word for feature in ("tx", "sg", "tso", "gso", "gro") for word in (feature, "off")]
+                _run(*host.command("ethtool", "-K", name, *features))
+            if host is not self.gateway:
+                program = syscalls.load_program(code, "pass", syscalls.XDP)
+                with host.inside(), IPRoute() as netlink:
+                    netlink.link("set", index=netlink.link_lookup(ifname="eth0")[0], xdp_fd=program)
+                os.close(program)
+
     @contextmanager
-    def rauta(self) -> Iterator[Gateway]:
+    def rauta(self, hook: str = "auto") -> Iterator[Gateway]:
         """rauta on its host, with the example and an admin socket of its own."""
         self._starts += 1
         name = f"rauta-{self._starts}"
         text = EXAMPLE.read_text()
         if "\nadmin: {}\n" not in text:
             raise DemoError(f"{EXAMPLE} has no line `admin: {{}}`")
+        text = text.replace("\noffload: {mode: require}\n", f"\noffload: {{mode: require, hook: {hook}}}\n")
         self.config.write_text(text.replace("\nadmin: {}\n", f'\nadmin: {{socket: "{self.admin}"}}\n'))
         command = self.gateway.command(sys.executable, "-m", "rauta.proxy", "--config", self.config, "--workers", "2")
         with running(command, self.folder, name) as process:

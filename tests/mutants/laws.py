@@ -19,6 +19,7 @@ TIERS: Final = "tests/net/test_tiers.py"
 SOUND: Final = "tests/offload/bcc/test_soundness.py::test_whatever_is_odd_alone_is_decided_as_tier_3_does"
 ATTACKS: Final = "tests/net/test_attacks.py"
 FAULTS: Final = "tests/net/test_single_faults.py::test_each_packet"
+MOVES: Final = "tests/net/test_moves.py"
 SUCCESSORS: Final = "tests/net/test_successors.py"
 
 MUTANTS: Final = (
@@ -41,8 +42,8 @@ MUTANTS: Final = (
     Mutant(
         "framing: a flow leaves its backend only behind the end of a response",
         "bpf/tc.c",
-        "return is_quiescent(flow, s->ack) ? hand_over_later(skb, s, flow)",
-        "return flow->state == BOUND ? hand_over_later(skb, s, flow)",
+        "if (!is_quiescent(flow, s->ack))",
+        "if (flow->state != BOUND)",
         TIERS,
     ),
     Mutant(
@@ -128,6 +129,41 @@ MUTANTS: Final = (
         "? TC_ACT_SHOT : refuse(skb, s, flow, client, stash);",
         "? TC_ACT_SHOT : TC_ACT_SHOT;",
         TIERS,
+    ),
+    Mutant(
+        "moves: the client's numbers have gone on meanwhile",
+        "bpf/translate.h",
+        "c->seq = htonl(s->seq + flow->client_delta);",
+        "c->seq = words[1];",
+        f"{MOVES}::test_two_services_to_and_fro[tc]",
+    ),
+    Mutant(
+        "moves: to the client, time does not go back",
+        "bpf/translate.h",
+        "if (before(tsval - flow->ts_delta, flow->our_tsval))",
+        "if (flow->backend.fresh)",
+        f"{MOVES}::test_to_the_client_time_does_not_go_back[tc]",
+    ),
+    Mutant(
+        "moves: what no backend has read is asked again",
+        "bpf/tc.c",
+        "if (was_gone(s, flow, start))",
+        "if (was_gone(s, flow, start) && s->length)",
+        f"{MOVES}::test_a_parked_connection_that_had_ended_unheard[tc-GET]",
+    ),
+    Mutant(
+        "moves: the client's end is the end of all that it had",
+        "bpf/tc.c",
+        "(s->flags & RST) && s->seq == flow->client.next)) && has_parked(flow)",
+        "(s->flags & RST) && s->seq == flow->client.next)) && s->length && has_parked(flow)",
+        f"{MOVES}::test_the_end_of_the_client_is_the_end_of_all_that_it_had[tc]",
+    ),
+    Mutant(
+        "moves: requests count for the service that had them",
+        "bpf/move.h",
+        "if (take_parked(s, service)) {\n\t\tcount_rest(s, flow);",
+        "if (take_parked(s, service)) {\n\t\tflow->service = service->id;\n\t\tcount_rest(s, flow);",
+        f"{MOVES}::test_requests_are_counted_for_the_service_that_had_them[tc]",
     ),
     Mutant(
         "successors: a predecessor leaves the programs to them",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rauta.offload.bcc import BccOffload, offload
+from rauta.offload.bcc import BccOffload
+from rauta.offload.bcc.places import folder_of
 from rauta.routing.settings import OffloadSettings
 from support.kernelpath import KernelPath, kernel_path
 from support.network import PREFIX, Network, Server, network
@@ -44,6 +45,15 @@ routes:
   - {name: regex, match: {path: {regex: "/rx/[0-9]+"}}, service: two}
   - {name: hello, match: {path: {exact: /hello}}, respond: {body: "hi"}}
 """
+MANY = 10  # more services than a flow parks connections to
+_head, _routes = CONFIGURATION.split("routes:\n")
+CONFIGURATION = (
+    _head
+    + "".join(f'  s{n}: {{backends: [{{address: "10.203.{2 + n % 2}.2:80"}}]}}\n' for n in range(MANY))
+    + "routes:\n"
+    + _routes
+    + "".join(f"  - {{name: s{n}, match: {{path: {{prefix: /s{n}}}}}, service: s{n}}}\n" for n in range(MANY))
+)
 
 
 _pins: list[Path] = []  # the folders of the namespaces that were here
@@ -74,7 +84,7 @@ def hook(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="package")
 def net(_clean: None, hook: str) -> Iterator[Network]:
     with network(offloads=hook != "xdp") as found:
-        _pins.append(offload.ROOT / str(found.gateway.path.stat().st_ino))
+        _pins.append(folder_of(found.gateway.path.stat().st_ino))
         yield found
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rauta.offload.bcc import offload, syscalls
+from rauta.offload.bcc import syscalls
+from rauta.offload.bcc.places import folder_of
 from support.kernelpath import KernelPath
 from support.network import Client, Network, Server, network
 from support.process import Gateway, children, pid_gone
@@ -56,7 +57,7 @@ class Place:
 def place(_clean: None, tmp_path: Path) -> Iterator[Place]:
     with network() as net, Server(net.b1, "b1"):
         found = Place(net, tmp_path)
-        folder = offload.ROOT / str(net.gateway.path.stat().st_ino)
+        folder = folder_of(net.gateway.path.stat().st_ino)
         try:
             yield found
         finally:

@@ -80,16 +80,6 @@ def test_all_tiers_on_one_connection(path: KernelPath) -> None:
     assert (third["miss_route"], third["handed_over_later"], third["local_assigned"]) == (1, 1, 1)
 
 
-def test_a_later_request_for_another_service_goes_there(path: KernelPath) -> None:
-    with path.counting() as seen, Client(path.net.connect()) as client:
-        assert client.ask("GET", "/one").body == b"b1"
-        assert client.ask("GET", "/other").body == b"b2"
-        assert client.ask("GET", "/two/bytes/5000").body == body_of("b2", 5000)
-        assert client.ask("GET", "/one").body == b"b1"
-    assert seen["hit_first"] == 1
-    assert seen["miss_other_service"] >= 1
-
-
 def test_backends_send_segments_as_large_as_the_client_takes(path: KernelPath) -> None:
     with Client(path.net.connect()) as client:
         assert client.ask("GET", "/one").body == b"b1"

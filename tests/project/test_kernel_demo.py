@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rauta.offload.bcc import BccOffload
-from rauta.offload.bcc.offload import ROOT
+from rauta.offload.bcc.places import ROOT
 from rauta.routing.settings import OffloadSettings
 from support.kernelpath import wait_until
 

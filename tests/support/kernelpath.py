@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rauta.offload.bcc import counting, events, offload, syscalls
+from rauta.offload.bcc import counting, events, syscalls
+from rauta.offload.bcc.places import folder_of
 from support.network import Network
 from support.process import ROOT, Gateway
 
@@ -104,7 +105,7 @@ class KernelPath:
     def __init__(self, net: Network, gateway: Gateway, log: Path) -> None:
         self.net = net
         self.gateway = gateway
-        self.folder = offload.ROOT / str(net.gateway.path.stat().st_ino)
+        self.folder = folder_of(net.gateway.path.stat().st_ino)
         self._log = log
         self._state = members("flow")["state"]
         self._states = states()
@@ -147,13 +148,19 @@ class KernelPath:
         return found
 
     def left(self) -> list[str]:
-        """What is in the maps and should not be, once all is quiet: flows that are not over, NAT entries of no flow."""
+        """What is in the maps and should not be, once all is quiet: flows that are not over, NAT entries of no flow,
+        parked connections of flows which are gone."""
         flows = self.flows()
         with self.map("nats") as found:
             nats = {key: value[:12] for key, value in found.items()}
-        ours = {flow.nat: flow for flow in flows}
-        return [repr(flow) for flow in flows if flow.state not in OVER] + [
-            f"<NAT port {int.from_bytes(key[10:12], 'big')} of no flow>" for key in nats if key not in ours
+        with self.map("parked") as found:
+            parked = {value[:12]: key for key, value in found.items()}
+        ours = {flow.nat for flow in flows} | parked.keys()
+        clients = {flow.key for flow in flows}
+        return [
+            *(repr(flow) for flow in flows if flow.state not in OVER),
+            *(f"<NAT port {int.from_bytes(key[10:12], 'big')} of no flow>" for key in nats if key not in ours),
+            *(f"<parked by {key.hex()}>" for key in parked.values() if key[:12] not in clients),
         ]
 
     def settle(self, seconds: float = 5.0) -> list[str]:
@@ -163,7 +170,7 @@ class KernelPath:
 
     def forget(self) -> None:
         """Empty the maps, so that one test's failure is not the next one's."""
-        for name in ("flows", "nats"):
+        for name in ("flows", "nats", "parked"):
             with self.map(name) as found:
                 for key, _ in list(found.items()):
                     found.delete(key)
@@ -190,7 +197,7 @@ def kernel_path(net: Network, home: Path, configuration: str, hook: str = "auto"
     )
     command = net.gateway.command(sys.executable, "-m", "rauta.proxy")
     gateway = Gateway("--config", str(file), command=command)
-    folder = offload.ROOT / str(net.gateway.path.stat().st_ino)
+    folder = folder_of(net.gateway.path.stat().st_ino)
     try:
         gateway.wait_for("ready")
         yield KernelPath(net, gateway, log)

@@ -16,7 +16,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -164,6 +164,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.ours = ours
         super().__init__(*arguments)
 
+    def setup(self) -> None:
+        self.ours.taken.add(self.request)
+        super().setup()
+
+    def finish(self) -> None:
+        super().finish()
+        self.ours.taken.discard(self.request)
+
     def do_GET(self) -> None:
         self.ours.note(self)
         path, _, query = self.path.partition("?")
@@ -263,6 +271,7 @@ class Server:
         self.name = name
         self.requests: list[str] = []
         self.peers: list[tuple[str, int]] = []
+        self.taken: set[socket.socket] = set()
         self.arrived = threading.Semaphore(0)
         self.release = threading.Event()
 
@@ -282,6 +291,16 @@ class Server:
         """A request has come."""
         self.requests.append(f"{handler.command} {handler.path}")
         self.peers.append((str(handler.client_address[0]), int(handler.client_address[1])))
+
+    def hang_up(self, ports: Container[int], *, by_reset: bool = False) -> None:
+        """End all connections from these ports."""
+        for sock in list(self.taken):
+            if sock.getpeername()[1] not in ports:
+                continue
+            if by_reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RD if by_reset else socket.SHUT_RDWR)  # its thread sees the end, and closes
 
     @contextmanager
     def holding(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ _KEY: Final = struct.Struct("=IIIHBB")  # struct request_key
 _CELL: Final = struct.Struct("=QQQ")  # struct traffic
 _PROTOCOL: Final = "HTTP/1.1"
 _HOOKS: Final = ("tc", "xdp")
-FLOWS: Final = ("flows", "nats", "closed")
+FLOWS: Final = ("flows", "nats", "parked", "closed")
 
 
 def read_events(folder: Path, names: tuple[str, ...]) -> dict[str, int]:

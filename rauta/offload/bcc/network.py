@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 _ETHERNET: Final = 1  # ARPHRD_ETHER
@@ -33,11 +32,6 @@ def _netlink() -> Any:
     from pyroute2 import IPRoute  # type: ignore[import-untyped]
 
     return IPRoute()
-
-
-def namespace() -> int:
-    """The number of the network namespace that this process is in."""
-    return Path("/proc/self/ns/net").stat().st_ino
 
 
 def interfaces() -> dict[str, Interface]:

@@ -17,13 +17,13 @@ from rauta.offload.bcc.counting import FLOWS, map_use, read_events, read_request
 from rauta.offload.bcc.events import EVENTS
 from rauta.offload.bcc.identities import Known, is_elsewhere
 from rauta.offload.bcc.links import Links, wants_xdp
+from rauta.offload.bcc.places import ROOT, folder_of, here, names_of
 from rauta.offload.bcc.tables import MSS, Tables
 from rauta.offload.capabilities import Capabilities
 from rauta.offload.plans import Plan
 from rauta.offload.protocol import Counters, Gauges, LifeCycle, OffloadError, Prepared
 from rauta.routing.settings import Address, OffloadSettings
 
-ROOT: Final = Path("/run/rauta/bpf")
 _HEADERS: Final = 40  # bytes of IPv4 and TCP without options
 
 
@@ -66,8 +66,8 @@ class BccOffload:
         """Compile, load and attach; nothing is answered yet."""
         self._life.check("start")
         try:
-            number = network.namespace()
-            self._folder, self._file = ROOT / str(number), ROOT.parent / f"offload-{number}.json"
+            number = here()
+            self._folder, self._file = folder_of(number), names_of(number)
             wanted = _wanted(settings, network.interfaces())
             _check_forwarding(wanted)
             ports = _nat_ports()
