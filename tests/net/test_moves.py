@@ -77,19 +77,24 @@ def test_clients_without_time_stamps_to_and_fro(path: KernelPath) -> None:
 def test_requests_are_counted_for_the_service_that_had_them(path: KernelPath) -> None:
     known = Known.load(names_of(path.net.gateway.path.stat().st_ino))
 
-    def counted() -> Counter[str]:
-        found: Counter[str] = Counter()
+    def counted() -> tuple[Counter[str], Counter[str]]:
+        requests: Counter[str] = Counter()
+        octets: Counter[str] = Counter()
         for key, traffic in counting.read_requests(path.folder, known).items():
-            found[key.service] += traffic.requests
-        return found
+            requests[key.service] += traffic.requests
+            octets[key.service] += traffic.bytes
+        return requests, octets
 
     before = counted()
     with Client(path.net.connect()) as client:
         for _ in range(3):
             assert client.ask("GET", "/one").body == b"b1"
-            assert client.ask("GET", "/other").body == b"b2"
+            assert client.ask("GET", "/two/bytes/100000").body == body_of("b2", 100_000)
         assert client.ask("GET", "/other").body == b"b2"
-    assert counted() - before == {"one": 3, "two": 4}
+    assert path.settle() == []
+    requests, octets = (after - then for after, then in zip(counted(), before, strict=True))
+    assert requests == {"one": 3, "two": 4}
+    assert octets["one"] < 20_000 < 300_000 < octets["two"] < 400_000
 
 
 @pytest.mark.parametrize("service", ["one", "two"])
