@@ -124,7 +124,7 @@ def main() -> None:
     """Measure and print, or print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", metavar="CASE", help="cases whose name contains this")
     parser.add_argument("--peers", metavar="NAMES", help="only these, separated by commas")
     parser.add_argument("--out", metavar="FILE", help="where the raw rounds go")

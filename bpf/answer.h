@@ -36,11 +36,14 @@ INLINE bool write_piece(struct __sk_buff *skb, struct scratch *s, struct stash *
 }
 
 /* Send the stash in pieces of at most `s->piece` bytes: clones of this packet, and this packet last. `flags` is 0, or
- * BPF_F_INGRESS for the local stack. */
+ * BPF_F_INGRESS for the local stack, which gets no header. */
 INLINE int replay(struct __sk_buff *skb, struct scratch *s, struct flow *flow, struct stash *stash, struct segment *made,
 		  u32 ifindex, u64 flags)
 {
-	s->cursor = s->end = 0; /* what has been sent, and the size that the packet has now */
+	u32 from = flags ? flow->client_delta : 0;
+
+	s->cursor = from; /* what has been sent */
+	s->end = 0;       /* the size that the packet has now */
 #pragma clang loop unroll(disable)
 	for (u32 n = FROM_ZERO(s); n < 32 && may_go_on; n++) {
 		LOOP_STATE_IN_MAP;
@@ -50,7 +53,7 @@ INLINE int replay(struct __sk_buff *skb, struct scratch *s, struct flow *flow, s
 		if (size != s->end && bpf_skb_change_tail(skb, L4 + header + size, 0))
 			return TC_ACT_SHOT;
 		s->end = size;
-		made->seq = flow->head_seq + at;
+		made->seq = flow->head_seq + at - from;
 		made->flags = last ? ACK | PSH : ACK;
 		made->header = header;
 		if (!write_piece(skb, s, stash, made, at, size, last))
@@ -145,12 +148,12 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 		return TC_ACT_SHOT;
 	}
 	flow->backend_wscale = flow->client_wscale == NO_WSCALE ? NO_WSCALE : s->wscale;
-	flow->backend.limit = flow->head_seq + s->window; /* of a SYN-ACK: never scaled */
+	flow->backend.limit = flow->head_seq + s->window - flow->client_delta; /* of a SYN-ACK: never scaled */
 	flow->delta = s->seq + 1 - flow->server_seq;
 	flow->ts_delta = s->tsval - flow->our_tsval;
 	mss = s->mss < 1460 ? s->mss : 1460;
 	s->piece = (mss - (flow->timestamps ? 12 : 0)) & ~3U;
-	if (flow->client.head_end - flow->client.head > s->piece) {
+	if (flow->client.head_end - flow->client.head + flow->client_delta > s->piece) {
 		/* The head would be in two segments, and one of them could be sent anew with other bytes. */
 		count(DROP_BACKEND);
 		return TC_ACT_SHOT;

@@ -9,6 +9,7 @@
 #include "flows.h"
 #include "lookup.h"
 #include "options.h"
+#include "proxied.h"
 
 #define RESEND_WITHIN (150 * MS) /* a retransmission in this time resends the SYN, a later one hands over */
 
@@ -58,22 +59,24 @@ INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	return redirect_neigh(flow->backend_ifindex, 0, 0, 0);
 }
 
-/* A slot of the stash for this packet's payload. */
+/* A slot of the stash for this packet's payload, and the header in front of it. */
 INLINE bool stash_request(void *ctx, enum hook hook, struct scratch *s)
 {
-	u64 size = opaque(s->length);
+	u64 size = opaque(s->length), at = opaque(s->flow.client_delta) & 31;
 	u32 one = 1, *turn = turns.lookup(&one);
 	struct stash *stash;
 
-	if (!turn || size < 1 || size > STASH_BYTES)
+	if (!turn || size < 1 || size > STASH_BYTES - PROXY_BYTES)
 		return false;
 	s->stamp = ++(*turn);
 	s->slot = bpf_get_smp_processor_id() % CPUS * SLOTS + s->stamp % SLOTS;
 	stash = stashes.lookup(&s->slot);
 	if (stash)
 		stash->stamp = 0; /* whoever reads it on another CPU has to see that it is not theirs any more */
-	if (!stash || load_bytes(ctx, hook, s->offset, stash->bytes, size) < 0)
+	if (!stash || load_bytes(ctx, hook, s->offset, stash->bytes + at, size) < 0)
 		return false;
+	if (at)
+		write_proxy_header((void *)stash->bytes, &s->key);
 	stash->stamp = s->stamp;
 	return true;
 }
@@ -97,6 +100,7 @@ INLINE bool choose_backend(void *ctx, struct scratch *s, struct config *config, 
 	flow->nat.saddr = backend->address;
 	flow->nat.sport = backend->port;
 	flow->service = service->id;
+	flow->proxied = flow->header_due = service->proxied;
 	flow->backend_ifindex = route_to(ctx, flow->nat.saddr, &flow->nat.daddr, hop);
 	if (!flow->backend_ifindex) {
 		s->reason = MISS_NO_ROUTE;
@@ -133,13 +137,14 @@ INLINE bool start_binding(void *ctx, enum hook hook, struct scratch *s, enum kno
 	flow->backend.acked = flow->backend.limit = s->seq;
 	flow->server_seq = flow->backend.next = flow->backend.response = s->ack;
 	flow->backend.framing = WAITING;
+	flow->client_delta = flow->proxied ? PROXY_BYTES : 0;
 	add_request(s, flow, hook);
 	flow->window = s->window;
 	read_timestamps(ctx, hook, s);
 	flow->client_tsval = s->tsval;
 	flow->our_tsval = s->tsecr;
 	flow->since = bpf_ktime_get_ns();
-	flow->stashed = s->length;
+	flow->stashed = s->length + flow->client_delta;
 	count_packet_of_client(s, flow);
 	if (!stash_request(ctx, hook, s)) {
 		nats.delete(&flow->nat);
@@ -174,7 +179,7 @@ INLINE int stash_more(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 		return TC_ACT_SHOT; /* behind the request: nobody has judged it */
 	}
 	/* A slot is written by its own CPU alone. */
-	if (slot / SLOTS != bpf_get_smp_processor_id() % CPUS || s->seq != flow->head_seq + flow->stashed ||
+	if (slot / SLOTS != bpf_get_smp_processor_id() % CPUS || s->seq != flow->head_seq + flow->stashed - flow->client_delta ||
 	    at + size > STASH_BYTES || size < 1 || size > STASH_BYTES) {
 		count(DROP_STASH);
 		return TC_ACT_SHOT; /* TCP will send it again */

@@ -45,16 +45,47 @@ INLINE bool has_parked(struct flow *flow)
 /* From now on segments of the connection are late duplicates. */
 INLINE void note_past(struct tuple *client, u32 first, u32 span)
 {
-	struct past past = { .when = coarse_ns(), .first = first, .span = span > SPAN_MOST ? SPAN_MOST : span };
+	struct past past = { .when = coarse_ns(), .first = first, .syn = first - 1 };
 
+	past.span = span > SPAN_MOST ? SPAN_MOST : span;
 	closed.update(client, &past);
+}
+
+/* A SYN: the segment behind it is a new connection's, however near its number is to those of the last one. (Linux takes a
+ * port out of TIME_WAIT with the last number + 65537.) */
+INLINE void note_syn(struct scratch *s)
+{
+	struct past *past = closed.lookup(&s->key);
+
+	if (past)
+		past->syn = s->seq;
 }
 
 INLINE bool is_past(struct tuple *client, u32 seq)
 {
 	struct past *past = closed.lookup(client);
 
-	return past && seq - past->first <= past->span && coarse_ns() - past->when < PAST_FOR;
+	if (!past || seq - past->first > past->span || coarse_ns() - past->when >= PAST_FOR)
+		return false;
+	return seq == past->first || seq != past->syn + 1;
+}
+
+/* Whether the port towards a backend is (still) this client's. */
+INLINE bool holds_port(struct tuple *client, struct tuple *nat)
+{
+	struct tuple *holder = nats.lookup(nat);
+
+	return holder && holder->saddr == client->saddr && holder->sport == client->sport &&
+	       holder->daddr == client->daddr && holder->dport == client->dport;
+}
+
+/* The port towards a backend is nobody's any more, if it is still this client's. */
+INLINE bool release_port(struct tuple *client, struct tuple *nat)
+{
+	if (!holds_port(client, nat))
+		return false;
+	nats.delete(nat);
+	return true;
 }
 
 /* Nothing is parked for the flow any more; backends are reset when they speak. */
@@ -71,7 +102,7 @@ INLINE void drop_parked(struct scratch *s, struct tuple *client, struct flow *fl
 		s->piece = at + 1;
 		if (!found)
 			continue;
-		nats.delete(&found->nat);
+		release_port(client, &found->nat);
 		parked.delete(&key);
 	}
 }
@@ -85,7 +116,7 @@ INLINE void forget(struct scratch *s, struct tuple *client, struct flow *flow)
 	if (flow->client.asked)
 		count_rest(s, flow);
 	if (nat.dport)
-		nats.delete(&nat);
+		release_port(client, &nat);
 	if (has_parked(flow))
 		drop_parked(s, client, flow);
 	flows.delete(client);
@@ -116,7 +147,8 @@ INLINE bool claim_port(struct scratch *s, struct config *config, struct tuple *c
 		if (!holder)
 			continue;
 		other = flows.lookup(holder);
-		if (!other || other->nat.dport != nat->dport || other->nat.saddr != nat->saddr) {
+		if (!other || (!has_parked(other) &&
+			       (other->nat.dport != nat->dport || other->nat.saddr != nat->saddr))) {
 			nats.update(nat, client); /* of a flow that is gone */
 			return true;
 		}

@@ -40,6 +40,8 @@ INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	sk = skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), -1, 0);
 	if (!sk) {
 		count(LOCAL_NO_LISTENER);
+		if (has_parked(flow))
+			drop_parked(s, &s->key, flow);
 		flows.delete(&s->key);
 		return TC_ACT_OK; /* the stack resets it */
 	}
@@ -97,11 +99,14 @@ INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow
 	out = flow->backend_ifindex;
 	__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
 	count_rest(s, &s->flow);
-	nats.delete(&flow->nat);
 	__builtin_memset(&s->flow.nat, 0, sizeof(s->flow.nat));
 	s->flow.state = LOCAL;
 	s->flow.head_seq = s->seq;
-	flows.update(&s->key, &s->flow);
+	release_port(&s->key, &flow->nat);
+	if (flows.update(&s->key, &s->flow)) {
+		flows.delete(&s->key);
+		return TC_ACT_SHOT;
+	}
 	count(HANDED_OVER_LATER);
 	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 	partial = is_partial(skb);

@@ -135,7 +135,7 @@ INLINE bool goes_there(struct scratch *s, struct flow *flow)
 {
 	struct service *service = services.lookup(&s->service);
 
-	return service && service->id == flow->service && still_serves(s, service, flow);
+	return service && service->id == flow->service && service->proxied == flow->proxied && still_serves(s, service, flow);
 }
 
 INLINE struct listener *listener_of(struct scratch *s, struct config *config)

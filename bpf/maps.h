@@ -88,6 +88,7 @@ struct service {
 	u32 maglev;
 	u32 by_address;
 	u32 usable; /* a bit for each backend; 0: tier 3 says so to its clients */
+	u32 proxied; /* backends are told the client's address: see proxied.h */
 	struct backend backend[MAX_BACKENDS];
 };
 struct maglev {
@@ -167,6 +168,7 @@ struct answering { /* by packets of the backend */
 	u8 pad[2];
 };
 
+#define PROXY_BYTES 28
 #define PARKED_MOST 4 /* connections that wait while the flow is somewhere else */
 
 struct flow {
@@ -188,7 +190,9 @@ struct flow {
 	u8 timestamps, sack;
 	u8 client_wscale, backend_wscale; /* NO_WSCALE: none */
 	u8 retries;             /* challenges of the backend that were answered */
-	u8 pad[3];
+	u8 proxied;             /* the backend is told the client's address */
+	u8 header_due;          /* ... and may not have been yet */
+	u8 pad;
 	u32 second, binds;      /* backends that were chosen in this second, 2^30 ns */
 	u32 parked[PARKED_MOST]; /* services whose connections may be in the map `parked`; 0: none */
 	u32 pad2;
@@ -200,7 +204,7 @@ struct flow {
 #define OUR_WSCALE 7
 
 BPF_TABLE("lru_hash", struct tuple, struct flow, flows, FLOWS);
-BPF_TABLE("lru_hash", struct tuple, struct tuple, nats, FLOWS);
+BPF_TABLE("lru_hash", struct tuple, struct tuple, nats, FLOWS + FLOWS / 4 + 16); /* also of what is parked */
 
 /* A connection to a backend that the client has left for another service. All is acknowledged on both sides. Numbers are
  * the backend's own. */
@@ -216,7 +220,7 @@ struct parked {
 	u32 first_seq;             /* of its flow: tells it from a later one of the same addresses and ports */
 	u8 macs[12];
 	u16 window;                /* the client's, as the backend was told last */
-	u8 wscale, timestamps;
+	u8 wscale, timestamps, proxied, pad[3];
 };
 BPF_TABLE("lru_hash", struct parked_key, struct parked, parked, FLOWS / 8 + 8);
 
@@ -226,6 +230,7 @@ BPF_TABLE("lru_hash", struct parked_key, struct parked, parked, FLOWS / 8 + 8);
 struct past {
 	u64 when;        /* ns */
 	u32 first, span; /* the client's first byte, and how many followed */
+	u32 syn, pad;    /* the number of the last SYN since */
 };
 #define SPAN_LOCAL (1U << 20) /* when nobody knows how many */
 #define SPAN_MOST (1U << 24)  /* first numbers go on by as much in a second (RFC 6528): that may be a new connection */
@@ -257,8 +262,8 @@ struct stash {
 BPF_ARRAY(stashes, struct stash, SLOTS *CPUS);
 
 /* Programs at TC that others call. */
-enum program { ON_SYN = 1, ON_REQUEST, ON_ANSWER, ON_LOCAL, ON_MOVE, ON_LEAVE, ON_PARKED };
-BPF_PROG_ARRAY(programs, 8);
+enum program { ON_SYN = 1, ON_REQUEST, ON_ANSWER, ON_LOCAL, ON_MOVE, ON_LEAVE, ON_PARKED, ON_ICMP, ON_PROXIED };
+BPF_PROG_ARRAY(programs, 16);
 
 /* --- at work ------------------------------------------------------------------------------------------------------ */
 

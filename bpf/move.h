@@ -34,6 +34,7 @@ INLINE void describe_parked(struct scratch *s, struct flow *flow)
 	parked->window = flow->backend_wscale == NO_WSCALE ? unscaled(&s->flow) : s->window;
 	parked->wscale = flow->backend_wscale;
 	parked->timestamps = flow->timestamps;
+	parked->proxied = flow->proxied;
 }
 
 /* s->flow is as after the handshake, at this packet. */
@@ -45,7 +46,8 @@ INLINE void start_again(struct scratch *s)
 	__builtin_memset(&flow->backend, 0, sizeof(flow->backend));
 	__builtin_memset(&flow->nat, 0, sizeof(flow->nat));
 	flow->delta = flow->client_delta = flow->ts_delta = 0;
-	flow->retries = 0;
+	flow->retries = flow->proxied = flow->header_due = 0;
+	flow->ends = 0;
 	flow->client.next = flow->client.next_head = s->seq;
 	flow->backend.next = flow->backend.response = s->ack;
 	flow->our_tsval = s->tsecr;
@@ -57,9 +59,8 @@ INLINE bool take_parked(struct scratch *s, struct service *service)
 	struct parked_key key = { .client = s->key, .service = service->id };
 	struct parked *found = parked.lookup(&key);
 	struct flow *flow = &s->flow;
-	struct tuple *holder;
 
-	if (!found || found->first_seq != flow->first_seq)
+	if (!found || found->first_seq != flow->first_seq || found->proxied != service->proxied)
 		return false;
 	flow->nat = found->nat;
 	flow->service = service->id;
@@ -72,14 +73,12 @@ INLINE bool take_parked(struct scratch *s, struct service *service)
 	flow->backend.acked = s->seq;
 	flow->backend.limit = found->limit - flow->client_delta;
 	flow->backend.fresh = 1;
-	parked.delete(&key);
-	holder = nats.lookup(&flow->nat);
-	if (!holder || holder->saddr != s->key.saddr || holder->sport != s->key.sport || holder->daddr != s->key.daddr ||
-	    holder->dport != s->key.dport)
-		return false;
+	flow->proxied = found->proxied;
+	if (parked.delete(&key))
+		return false; /* it has just ended */
 	if (still_serves(s, service, flow) && !is_beyond(s, flow))
-		return true;
-	nats.delete(&flow->nat);
+		return holds_port(&s->key, &flow->nat);
+	release_port(&s->key, &flow->nat);
 	return false;
 }
 
@@ -119,12 +118,23 @@ INLINE bool park(struct scratch *s, u32 service)
 INLINE void say_goodbye(struct __sk_buff *skb, struct scratch *s, bool kept)
 {
 	if (!kept)
-		nats.delete(&s->parked.nat);
+		release_port(&s->key, &s->parked.nat);
 	tell_parked(skb, s, kept ? ACK : RST, is_partial(skb));
 }
 
+/* It was in vain: the flow is where it was. TCP brings the request again. */
+INLINE int stay(struct scratch *s, struct flow *flow, u32 left, bool kept)
+{
+	struct parked_key key = { .client = s->key, .service = left };
+
+	if (kept)
+		parked.delete(&key);
+	change_state(flow, MOVING, BOUND);
+	return TC_ACT_SHOT;
+}
+
 /* The request goes to the connection in s->flow, which was parked. */
-INLINE int go_back(struct __sk_buff *skb, struct scratch *s, u32 left)
+INLINE int go_back(struct __sk_buff *skb, struct scratch *s, struct flow *flow, u32 left)
 {
 	bool kept = park(s, left), sound;
 
@@ -132,8 +142,11 @@ INLINE int go_back(struct __sk_buff *skb, struct scratch *s, u32 left)
 	s->flow.head_seq = s->seq;
 	add_request(s, &s->flow, TC);
 	note_client(s, &s->flow);
+	if (s->wire)
+		s->flow.client.packets++; /* several: see was_gone */
+	if (flows.update(&s->key, &s->flow))
+		return stay(s, flow, left, kept);
 	sound = translate(skb, s, &s->flow);
-	flows.update(&s->key, &s->flow);
 	count(HIT_NEXT - 1 + s->tier);
 	count(MOVED_BACK);
 	if (sound)
@@ -147,14 +160,8 @@ INLINE int bind_again(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 {
 	bool kept = park(s, left);
 
-	if (!start_binding(skb, TC, s, KNOWN_MOVING)) {
-		struct parked_key key = { .client = s->key, .service = left };
-
-		if (kept)
-			parked.delete(&key);
-		change_state(flow, MOVING, BOUND);
-		return TC_ACT_SHOT; /* TCP brings it again */
-	}
+	if (!start_binding(skb, TC, s, KNOWN_MOVING))
+		return stay(s, flow, left, kept);
 	count(HIT_NEXT - 1 + s->tier);
 	count(MOVED);
 	say_goodbye(skb, s, kept);
@@ -186,7 +193,7 @@ INLINE int move(struct __sk_buff *skb, struct scratch *s, struct config *config,
 	start_again(s);
 	if (take_parked(s, service)) {
 		count_rest(s, flow);
-		return go_back(skb, s, left);
+		return go_back(skb, s, flow, left);
 	}
 	start_again(s);
 	s->reason = MISS_OTHER_SERVICE;
@@ -204,11 +211,10 @@ INLINE int leave(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 	u32 next = note_client(s, flow);
 
 	s->flow = *flow;
-	if (translate(skb, s, flow)) {
-		note_end_of_client(s, flow, next);
+	if (translate(skb, s, flow))
 		bpf_clone_redirect(skb, s->flow.backend_ifindex, 0);
-	}
 	reset_parked(skb, s, is_partial(skb));
+	note_end_of_client(s, flow, next);
 	return TC_ACT_SHOT;
 }
 
@@ -220,6 +226,7 @@ INLINE int gone_meanwhile(struct scratch *s, struct flow *flow)
 		return TC_ACT_SHOT;
 	count(PARKED_GONE);
 	nats.delete(&s->key);
+	__builtin_memset(&flow->nat, 0, sizeof(flow->nat));
 	return TC_ACT_OK; /* the stack resets what is left of it */
 }
 

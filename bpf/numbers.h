@@ -22,10 +22,23 @@ INLINE bool touches_head(struct scratch *s, struct flow *flow)
 	       before(flow->backend.acked, s->seq + s->length);
 }
 
-/* Whether it has bytes that the backend does not take; but one for probes of a closed window. */
+/* Whether it has bytes, or an end, that the backend does not take; but one for probes of a closed window. */
 INLINE bool is_beyond(struct scratch *s, struct flow *flow)
 {
-	return s->length && before(flow->backend.limit + 1, s->seq + s->length);
+	return (s->length || (s->flags & FIN)) && before(flow->backend.limit + 1, s->seq + s->length);
+}
+
+/* Whether a packet of a backend is of the connection that the flow has now. */
+INLINE bool is_its_backend(struct scratch *s, struct flow *flow)
+{
+	return flow->nat.dport == s->key.dport && flow->nat.sport == s->key.sport && flow->nat.saddr == s->key.saddr;
+}
+
+/* What a packet of the backend has changed is written; is the client still there? Who leaves a backend sets the state first
+ * and then looks whether all is quiet, so one of the two sees the other. */
+INLINE bool is_still_bound(struct flow *flow)
+{
+	return __sync_fetch_and_add(&flow->state, 0) == BOUND;
 }
 
 /* What a packet of the backend acknowledges, from now on as the client counts. */
@@ -42,7 +55,7 @@ INLINE bool was_gone(struct scratch *s, struct flow *flow, u32 start)
 {
 	if (!flow->backend.fresh || !(s->flags & (FIN | RST)) || s->length || start != flow->backend.next)
 		return false;
-	return s->flags & ACK ? s->ack == flow->client.head : flow->client.packets == 1;
+	return s->flags & ACK ? s->ack == flow->head_seq : flow->client.packets == 1;
 }
 
 /* A packet of the backend: how far it has got, and how far it goes. */

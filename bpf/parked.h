@@ -55,9 +55,8 @@ INLINE void reset_parked(struct __sk_buff *skb, struct scratch *s, u32 partial)
 		if (!found)
 			continue;
 		s->parked = *found;
-		parked.delete(&key);
-		nats.delete(&s->parked.nat);
-		tell_parked(skb, s, RST, partial);
+		if (!parked.delete(&key) && release_port(&s->key, &s->parked.nat))
+			tell_parked(skb, s, RST, partial);
 	}
 }
 
@@ -85,35 +84,34 @@ INLINE int parked_speaks(struct __sk_buff *skb, struct scratch *s, struct flow *
 {
 	struct parked_key key = { .client = *client, .service = parked_service(s, flow, client) };
 	struct parked *found = parked.lookup(&key);
-	u32 limit;
+	u32 now;
 
 	if (!found) {
 		count(ORPHAN);
 		nats.delete(&s->key);
 		return TC_ACT_OK; /* the stack resets it */
 	}
-	if ((s->flags & RST) ? s->seq != found->backend_at :
-			       s->seq - found->backend_at + WINDOW_MOST >= 2 * WINDOW_MOST) {
+	s->parked = *found; /* the client may take it, and the element be another's, any time */
+	if ((s->flags & SYN) || ((s->flags & RST) ? s->seq != s->parked.backend_at :
+				 s->seq - s->parked.backend_at + WINDOW_MOST >= 2 * WINDOW_MOST ||
+					 s->ack != s->parked.client_at)) {
 		count(DROP_BACKEND);
 		return TC_ACT_SHOT;
 	}
-	if ((s->flags & (SYN | FIN | RST)) || before(found->backend_at, s->seq + s->length)) {
+	if ((s->flags & (FIN | RST)) || before(s->parked.backend_at, s->seq + s->length)) {
+		if (parked.delete(&key))
+			return TC_ACT_SHOT; /* its client was faster: to come again */
 		count(PARKED_ENDED);
-		parked.delete(&key);
-		nats.delete(&s->key);
+		release_port(client, &s->key);
 		return TC_ACT_OK; /* the same */
 	}
-	limit = s->ack + (s->window << (found->wscale == NO_WSCALE ? 0 : found->wscale));
-	if ((s->flags & ACK) && before(found->limit, limit))
-		found->limit = limit;
-	if (s->seq == found->backend_at)
+	if (s->seq == s->parked.backend_at)
 		return TC_ACT_SHOT;
 	/* What the client has, again, or a keepalive probe: an acknowledgement was lost, or is wanted. */
 	read_timestamps(skb, TC, s);
-	s->parked = *found;
-	limit = s->tsval - s->parked.ts_delta;
+	now = s->tsval - s->parked.ts_delta;
 	s->tsval = s->tsecr; /* the last that the client has sent there */
-	s->tsecr = limit;
+	s->tsecr = now;
 	tell_parked(skb, s, ACK, is_partial(skb));
 	return TC_ACT_SHOT;
 }

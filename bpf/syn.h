@@ -58,6 +58,7 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 		count(PASS_OWNED);
 		return TC_ACT_OK;
 	}
+	note_syn(s);
 	if (!read_syn_options(skb, TC, s)) {
 		count(PASS_OPTIONS);
 		return TC_ACT_OK;

@@ -9,6 +9,8 @@
  *                +-- from a backend, BINDING ------> on_answer
  *                +-- ... of a parked connection ---> on_parked
  *                +-- the client ends, some parked -> on_leave
+ *                +-- the PROXY header once more ---> on_proxied
+ *                +-- a packet was too large -------> on_icmp
  *                +-- tier 3's (from any of them) --> on_local
  *
  * docs/kernel-path.md has the table of states and packets that this is.
@@ -24,11 +26,13 @@
 #include "lookup.h"
 #include "response.h"
 #include "translate.h"
+#include "proxied.h"
 #include "parked.h"
 #include "local.h"
 #include "bind.h"
 #include "answer.h"
 #include "move.h"
+#include "icmp.h"
 
 /* A packet of the client that goes to the backend. */
 INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
@@ -40,7 +44,9 @@ INLINE int forward(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 		count(DROP_WINDOW);
 		return TC_ACT_SHOT;
 	}
-	if (((s->flags & FIN) || ((s->flags & RST) && s->seq == flow->client.next)) && has_parked(flow)) {
+	if (((s->flags & FIN) ? !before(s->seq + s->length, flow->backend.acked) :
+				(s->flags & RST) && s->seq == flow->client.next) &&
+	    has_parked(flow)) {
 		programs.call(skb, ON_LEAVE);
 		return TC_ACT_SHOT;
 	}
@@ -125,7 +131,7 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 	u32 start, next;
 	int action;
 
-	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr) {
+	if (!flow || !is_its_backend(s, flow)) {
 		if (flow && has_parked(flow)) {
 			programs.call(skb, ON_PARKED);
 			return TC_ACT_SHOT;
@@ -154,6 +160,8 @@ INLINE int from_backend(struct __sk_buff *skb, struct scratch *s, struct tuple *
 		return TC_ACT_SHOT;
 	}
 	next = note_backend(s, flow, start);
+	if (!is_still_bound(flow))
+		return TC_ACT_SHOT;
 	action = to_client(skb, s, flow, &client);
 	note_end_of_backend(s, &client, flow, start, next);
 	return action;
@@ -165,8 +173,13 @@ int rauta_tc(struct __sk_buff *skb)
 	struct config *config = the_config();
 	struct tuple *client = 0;
 
-	if (!s || !config || !read_packet(skb, s))
+	if (!s || !config)
 		return TC_ACT_OK;
+	if (!read_packet(skb, s)) {
+		if (is_too_big(skb, s))
+			programs.call(skb, ON_ICMP);
+		return TC_ACT_OK;
+	}
 	if (!listener_of(s, config)) {
 		client = nats.lookup(&s->key);
 		if (!client)
@@ -286,10 +299,26 @@ INLINE int same_head(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	struct request *request = &flow->client.request[(flow->client.asked - 1) & (ASKED - 1)];
 
 	if (number && s->route == request->route && s->method == request->method &&
-	    s->seq + s->end == flow->client.head_end && s->seq + s->end + s->body == flow->client.next_head)
+	    s->seq + s->end == flow->client.head_end && s->seq + s->end + s->body == flow->client.next_head) {
+		if (wants_header(s, flow))
+			programs.call(skb, ON_PROXIED);
 		return forward(skb, s, flow);
+	}
 	count(DROP_SPANS);
 	return TC_ACT_SHOT;
+}
+
+/* From now on the flow has no backend, if all is still quiet: see is_still_bound. */
+INLINE bool leaves_backend(struct scratch *s, struct flow *flow)
+{
+	if (!change_state(flow, BOUND, MOVING)) {
+		count(DROP_RACE);
+		return false;
+	}
+	if (is_quiescent(flow, s->ack))
+		return true;
+	change_state(flow, MOVING, BOUND);
+	return false;
 }
 
 /* The request at the end of what the flow has had, for which `number` was decided. */
@@ -305,7 +334,7 @@ INLINE int on_next_request(struct __sk_buff *skb, struct scratch *s, struct flow
 	}
 	if (number)
 		count(MISS_OTHER_SERVICE);
-	return hand_over_later(skb, s, flow);
+	return leaves_backend(s, flow) ? hand_over_later(skb, s, flow) : TC_ACT_SHOT;
 }
 
 /* The head of a flow that is BINDING, again, or a FIN behind it: the backend has not answered yet. */
@@ -320,7 +349,7 @@ INLINE int head_again(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 	if (!s->length || !change_state(flow, BINDING, LOCAL))
 		return TC_ACT_SHOT; /* it has just answered */
 	count(BACKEND_SILENT);
-	nats.delete(&flow->nat);
+	release_port(&s->key, &flow->nat);
 	s->flow = *flow;
 	__builtin_memset(&s->flow.nat, 0, sizeof(s->flow.nat));
 	s->flow.client.asked = 0; /* tier 3 counts it */
@@ -462,11 +491,7 @@ int on_move(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	flow = flows.lookup(&s->key);
 	service = services.lookup(&s->service);
-	if (!flow || !service || !change_state(flow, BOUND, MOVING)) {
-		count(DROP_RACE);
-		return TC_ACT_SHOT;
-	}
-	return move(skb, s, config, flow, service);
+	return flow && service && leaves_backend(s, flow) ? move(skb, s, config, flow, service) : TC_ACT_SHOT;
 }
 
 /* The client of a flow that is BOUND ends, and connections of it are parked. */
@@ -479,6 +504,24 @@ int on_leave(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	flow = flows.lookup(&s->key);
 	return flow && flow->state == BOUND ? leave(skb, s, flow) : TC_ACT_SHOT;
+}
+
+int on_proxied(struct __sk_buff *skb)
+{
+	struct scratch *s = the_scratch();
+	struct flow *flow;
+
+	if (!s)
+		return TC_ACT_OK;
+	flow = flows.lookup(&s->key);
+	return flow && flow->state == BOUND && !is_beyond(s, flow) ? send_with_header(skb, s, flow) : TC_ACT_SHOT;
+}
+
+int on_icmp(struct __sk_buff *skb)
+{
+	struct scratch *s = the_scratch();
+
+	return s ? tell_who_sent(skb, s) : TC_ACT_OK;
 }
 
 int on_parked(struct __sk_buff *skb)

@@ -98,7 +98,6 @@ INLINE void change_for_backend(struct scratch *s, struct flow *flow, u32 *words,
 /* A connection that was parked has not seen what the client was told since: to the client, time does not go back. */
 INLINE void go_on_in_time(struct flow *flow, u32 tsval)
 {
-	flow->backend.fresh = 0;
 	if (before(tsval - flow->ts_delta, flow->our_tsval))
 		flow->ts_delta = tsval - flow->our_tsval;
 }
@@ -136,6 +135,7 @@ INLINE void change_for_client(struct scratch *s, struct flow *flow, struct tuple
 			SACK_EDGES(2, -flow->client_delta)
 		}
 	}
+	flow->backend.fresh = 0;
 }
 
 /* All but the checksum of the segment. */

@@ -67,6 +67,8 @@ INLINE int xdp_to_client(struct xdp_md *ctx, struct scratch *s, struct flow *flo
 
 	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
 	next = note_backend(s, flow, start);
+	if (!is_still_bound(flow))
+		return XDP_DROP;
 	change_for_client(s, flow, client, (u32 *)tcp, end, &c);
 	write_translated(eth, ip, tcp, end, &c, flow->client_macs);
 	count(TO_CLIENT);
@@ -103,6 +105,7 @@ INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s, struct config *config)
 	if (cookie < 0)
 		return XDP_PASS;
 	describe_syn_ack(s, listener, (u32)cookie, &made);
+	note_syn(s);
 	swap_macs_of(ctx, XDP, &s->out.eth);
 	if (made.header != header && xdp_adjust_tail(ctx, (int)made.header - (int)header))
 		return XDP_PASS;
@@ -155,7 +158,7 @@ INLINE int xdp_bind(struct xdp_md *ctx, struct scratch *s, struct config *config
 		return XDP_PASS;
 	s->flow = *flow;
 	service = services.lookup(&s->service);
-	if (!service || !choose_backend(ctx, s, config, service, &hop))
+	if (!service || service->proxied || !choose_backend(ctx, s, config, service, &hop))
 		return XDP_PASS;
 	count(HIT_FIRST - 1 + s->tier);
 	if (!start_binding(ctx, XDP, s, KNOWN_EST))
@@ -210,7 +213,7 @@ INLINE int xdp_from_backend(struct xdp_md *ctx, struct scratch *s, struct tuple 
 	struct flow *flow = flows.lookup(&client);
 	u32 start;
 
-	if (!flow || flow->nat.dport != s->key.dport || flow->nat.saddr != s->key.saddr || flow->state != BOUND)
+	if (!flow || !is_its_backend(s, flow) || flow->state != BOUND)
 		return XDP_PASS;
 	start = s->seq - flow->delta;
 	as_client_counts(s, flow);

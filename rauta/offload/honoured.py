@@ -26,7 +26,15 @@ from rauta.routing.model import (
     Route,
     WeightedService,
 )
-from rauta.routing.services import Backend, BalancerKey, BalancerSettings, HealthCheck, HealthKind, Service
+from rauta.routing.services import (
+    Backend,
+    BalancerKey,
+    BalancerSettings,
+    HealthCheck,
+    HealthKind,
+    ProxyProtocol,
+    Service,
+)
 from rauta.routing.settings import (
     AccessLog,
     Address,
@@ -96,6 +104,11 @@ def _backend_address(address: Address, scope: Scope) -> Iterator[Finding]:
         yield scope.finding(Reason.BACKEND_ADDRESS, f"backend {address} is on this host: a listener has its address")
     elif (why := scope.capabilities.unreachable.get(address.host)) is not None:
         yield scope.finding(Reason.BACKEND_UNREACHABLE, f"backend {address}: {why}")
+
+
+def _proxy_protocol(version: ProxyProtocol | None, scope: Scope) -> Iterator[Finding]:
+    if version not in (None, ProxyProtocol.V2):
+        yield scope.finding(Reason.PROXY_PROTOCOL, "a PROXY header of version 1 is written by tier 3")
 
 
 def _shares(services: tuple[WeightedService, ...], scope: Scope) -> Iterator[Finding]:
@@ -173,6 +186,7 @@ HONOURED: Final[AllowList] = {
         "name": Honoured("label of counters"),
         "backends": Honoured("Maglev table of those with weight", _backends, inside=True),
         "balancer": Honoured("see BalancerSettings", inside=True),
+        "proxy_protocol": Honoured("the kernel writes version 2", _proxy_protocol),
         "health": Honoured("the backends that may get requests are told to the offload (`usable`)", inside=True),
     },
     HealthCheck: {
@@ -236,7 +250,6 @@ WORDINGS: Final[Wordings] = {
     (Address, "path"): Wording(Reason.UNIX, "no packets go through a unix socket", key="unix"),
     (Service, "timeouts"): Wording(Reason.TIMEOUTS, _OWN_TIMEOUTS),
     (Service, "limits"): Wording(Reason.LIMITS, _OWN_LIMITS),
-    (Service, "proxy_protocol"): Wording(Reason.PROXY_PROTOCOL, "its header is written by tier 3"),
     (BalancerSettings, "kind"): Wording(Reason.BALANCER, "the kernel tiers have Maglev only", key="balancer"),
     (Route, "timeouts"): Wording(Reason.TIMEOUTS, _OWN_TIMEOUTS),
     (Route, "limits"): Wording(Reason.LIMITS, _OWN_LIMITS),

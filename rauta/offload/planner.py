@@ -37,7 +37,7 @@ from rauta.routing.model import (
     WeightedService,
 )
 from rauta.routing.precedence import Rule, rules_by_host
-from rauta.routing.services import BalancerKey, Service
+from rauta.routing.services import BalancerKey, ProxyProtocol, Service
 from rauta.routing.settings import Listener
 
 Hosts = Mapping[HostPattern | None, Sequence[Rule]]
@@ -296,6 +296,7 @@ def _service(number: int, service: Service) -> PlannedService:
         name=service.name,
         backends=tuple(sorted(used, key=lambda backend: str(backend.address))),  # as `maglev.build` has them
         by_address=service.balancer.key is BalancerKey.ADDRESS,
+        proxied=service.proxy_protocol is ProxyProtocol.V2,
     )
 
 

@@ -50,13 +50,15 @@ class PlannedService:
     """A service as the kernel sees it. `backends` are those with weight, in the order of the Maglev table's indices.
 
     `number` is its position in the maps, valid within this plan only: identity is the name, by which an
-    implementation keys what outlives the plan (flows, counters). With `by_address` the client's port counts as 0.
+    implementation keys what outlives the plan (flows, counters). With `by_address` the client's port counts as 0. If
+    it is `proxied`, its backends get a header of the PROXY protocol, version 2, before the first request.
     """
 
     number: int
     name: str
     backends: tuple[Backend, ...]
     by_address: bool
+    proxied: bool = False
 
     @property
     def table(self) -> maglev.SlotTable:

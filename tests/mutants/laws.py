@@ -110,6 +110,13 @@ MUTANTS: Final = (
         f"{FAULTS}[tc-tier_3-again]",
     ),
     Mutant(
+        "duplicates: a port out of TIME_WAIT is none",
+        "bpf/syn.h",
+        "note_syn(s);",
+        "",
+        "tests/net/test_kinds.py::test_a_port_out_of_time_wait[tc]",
+    ),
+    Mutant(
         "checksums: a broken packet changes nothing",
         "bpf/packet.h",
         "if (hook == TC && (is_to_be_completed(s) ||",
@@ -157,6 +164,34 @@ MUTANTS: Final = (
         "(s->flags & RST) && s->seq == flow->client.next)) && has_parked(flow)",
         "(s->flags & RST) && s->seq == flow->client.next)) && s->length && has_parked(flow)",
         f"{MOVES}::test_the_end_of_the_client_is_the_end_of_all_that_it_had[tc]",
+    ),
+    Mutant(
+        "moves: a port that another client has is left alone",
+        "bpf/flows.h",
+        "if (!holds_port(client, nat))",
+        "if (!nats.lookup(nat))",
+        f"{MOVES}::test_a_port_that_another_client_has_now_is_left_alone[tc]",
+    ),
+    Mutant(
+        "moves: who has spoken has perhaps read",
+        "bpf/translate.h",
+        "\tflow->backend.fresh = 0;\n}",
+        "}",
+        f"{MOVES}::test_a_backend_that_has_answered_since_is_not_asked_again[tc-0]",
+    ),
+    Mutant(
+        "client's address: the header is sent again",
+        "bpf/tc.c",
+        "if (wants_header(s, flow))",
+        "if (wants_header(s, flow) && !s->length)",
+        f"{FAULTS}[tc-told-drop]",
+    ),
+    Mutant(
+        "ICMP: only about what may be on its way",
+        "bpf/icmp.h",
+        "flow->backend.next - seq >= WINDOW_MOST :",
+        "!flow->backend.next :",
+        "tests/net/test_kinds.py::test_backends_hear_of_packets_that_are_too_large[tc-False]",
     ),
     Mutant(
         "moves: requests count for the service that had them",

@@ -7,7 +7,10 @@ on the machine: what comes next may look for that.
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import pytest
 from rauta.offload.bcc import BccOffload
 from rauta.offload.bcc.places import folder_of
 from rauta.routing.settings import OffloadSettings
-from support.kernelpath import KernelPath, kernel_path
+from support.kernelpath import KernelPath, kernel_path, wait_until
 from support.network import PREFIX, Network, Server, network
 
 # Exact paths are tier 1's, the rest tier 2's. `dead` is refused, of `mixed` a half; nobody is at the first backend of
@@ -27,7 +30,9 @@ services:
   one: {backends: [{address: "10.203.2.2:80"}]}
   two: {backends: [{address: "10.203.3.2:80"}]}
   real: {backends: [{address: "10.203.2.2:8081"}]}
+  told: {backends: [{address: "10.203.2.2:80"}], proxy_protocol: v2}
   dead: {backends: [{address: "10.203.2.2:81"}]}
+  deadtold: {backends: [{address: "10.203.2.2:81"}, {address: "10.203.3.2:80"}], proxy_protocol: v2}
   mixed: {backends: [{address: "10.203.2.2:81"}, {address: "10.203.3.2:80"}]}
   silent: {backends: [{address: "10.203.2.77:80"}, {address: "10.203.3.2:80"}]}
   full: {backends: [{address: "10.203.2.2:82"}, {address: "10.203.3.2:80"}]}
@@ -38,6 +43,8 @@ routes:
   - {name: rest, match: {path: {prefix: /}}, service: one}
   - {name: two, match: {path: {prefix: /two}}, service: two}
   - {name: real, match: {path: {prefix: /real}}, service: real}
+  - {name: told, match: {path: {prefix: /told}}, service: told}
+  - {name: deadtold, match: {path: {prefix: /deadtold}}, service: deadtold}
   - {name: dead, match: {path: {prefix: /dead}}, service: dead}
   - {name: mixed, match: {path: {prefix: /mixed}}, service: mixed}
   - {name: silent, match: {path: {prefix: /silent}}, service: silent}
@@ -56,6 +63,7 @@ CONFIGURATION = (
 )
 
 
+NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.prefix) / "bin")]))
 _pins: list[Path] = []  # the folders of the namespaces that were here
 
 
@@ -116,6 +124,42 @@ def path(running: KernelPath, request: pytest.FixtureRequest) -> Iterator[Kernel
     left = [] if request.node.get_closest_marker("xfail") else running.settle()
     running.forget()
     assert not left
+
+
+@pytest.fixture
+def real(path: KernelPath, tmp_path: Path) -> Iterator[Path]:
+    """An nginx in the first backend's namespace; the folder that it serves."""
+    if NGINX is None:
+        pytest.skip("nginx is not installed")
+    www = tmp_path / "www" / "real"
+    www.mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "www"):
+        folder.chmod(0o755)
+    file = tmp_path / "nginx.conf"
+    places = "".join(
+        f"{name}_temp_path {tmp_path}/t; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    file.write_text(
+        f"daemon off; master_process off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;\n"
+        f"events {{ worker_connections 512; }}\nhttp {{ access_log off; {places} keepalive_requests 100000;\n"
+        f"server {{ listen 8081 backlog=1024; root {tmp_path}/www; }} }}\n"
+    )
+    command = path.net.b1.command(NGINX, "-e", f"{tmp_path}/error.log", "-c", str(file))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+
+    def answers() -> bool:
+        with path.net.b1.inside():
+            sock = socket.socket()
+        with sock:
+            return process.poll() is not None or sock.connect_ex(("127.0.0.1", 8081)) == 0
+
+    try:
+        assert wait_until(answers, 10)
+        assert process.poll() is None, process.communicate()[1]
+        yield www
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
 
 
 @pytest.fixture

@@ -223,3 +223,39 @@ def test_people_see_where_connections_are(path: KernelPath) -> None:
         assert entry["parked"] == ["one"]
     assert path.settle() == []
     assert listed() == []
+
+
+@pytest.mark.parametrize("timestamps", [0, 1])
+def test_a_backend_that_has_answered_since_is_not_asked_again(path: KernelPath, b1: Server, timestamps: int) -> None:
+    """Once it has spoken, what it says is the client's: nobody knows what it has done with the request."""
+    path.net.client.run("sysctl", "-qw", f"net.ipv4.tcp_timestamps={timestamps}")
+    try:
+        sock = path.net.connect()
+    finally:
+        path.net.client.run("sysctl", "-qw", "net.ipv4.tcp_timestamps=1")
+    with Client(sock) as client:
+        for target in ("/one", "/other", "/one"):
+            assert client.ask("GET", target).status == 200
+        with _cut(path.net.b1):
+            b1.hang_up(NAT_PORTS, by_reset=True)
+            assert wait_until(lambda: not _connections(path.net.b1))
+        with path.counting() as seen, pytest.raises(ConnectionResetError):
+            client.ask("GET", "/one")
+    assert (seen["parked_gone"], seen["ended_by_reset"]) == (0, 1), seen
+
+
+def test_a_port_that_another_client_has_now_is_left_alone(path: KernelPath) -> None:
+    """What is parked may lose its port, when all have been taken once."""
+    with Client(path.net.connect()) as client:
+        assert client.ask("GET", "/one").body == b"b1"
+        assert client.ask("GET", "/other").body == b"b2"
+        with path.map("parked") as parked, path.map("nats") as nats:
+            ((key, value),) = list(parked.items())
+            others = key[:8] + bytes([key[8] ^ 1]) + key[9:12]
+            nats.set(value[:12], others)
+        with path.counting() as seen:
+            assert client.ask("GET", "/one").body == b"b1"
+        assert (seen["moved"], seen["moved_back"]) == (1, 0)
+    with path.map("nats") as nats:
+        assert wait_until(lambda: [found for _, found in nats.items()] == [others])
+    path.forget()

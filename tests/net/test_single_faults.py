@@ -106,13 +106,22 @@ def to_and_fro(client: Client, name: str) -> None:
     _post(client, f"{name}c")
 
 
+def told(client: Client, name: str) -> None:
+    """A backend that gets the PROXY header first; a request with a body; and the same on a connection that waited."""
+    _get(client, "/told/bytes/20", f"{name}a")
+    body = f"b1 {len(BODY)} {hashlib.sha256(BODY).hexdigest()}".encode()
+    assert client.ask("POST", f"/told/post?{name}b", BODY).body == body
+    assert client.ask("GET", "/two/bytes/20").body == body_of("b2", 20)
+    _get(client, "/told/bytes/5000", f"{name}c")
+
+
 def closed_by_the_backend(client: Client, name: str) -> None:
     """The response has no end but the connection's."""
     client.send("GET", f"/endless/9000?{name}")
     assert client.read().body == body_of(f"b1-{name}", 9000)
 
 
-SCENARIOS = (gets, posts, as_much, tier_3, chunks_and_tier_3, half_closed, to_and_fro, closed_by_the_backend)
+SCENARIOS = (gets, posts, as_much, tier_3, chunks_and_tier_3, half_closed, to_and_fro, told, closed_by_the_backend)
 
 # What is done (`again`: a late duplicate, when the connection is over), and to which bits of a packet: its last byte,
 # and of the TCP header the sequence number, what it acknowledges, FIN, SYN, RST, the window and the time stamp.

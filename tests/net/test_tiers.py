@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,6 @@ import pytest
 
 from support.kernelpath import KernelPath, wait_until
 from support.network import GATEWAY, Client, Server, body_of, reset
-
-NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.prefix) / "bin")]))
 
 
 def test_a_get_of_an_exact_path_is_tier_1(path: KernelPath) -> None:
@@ -386,42 +383,6 @@ def test_a_connection_for_each_request(path: KernelPath) -> None:
 
 
 # --- real peers ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def real(path: KernelPath, tmp_path: Path) -> Iterator[Path]:
-    """An nginx in the first backend's namespace; the folder that it serves."""
-    if NGINX is None:
-        pytest.skip("nginx is not installed")
-    www = tmp_path / "www" / "real"
-    www.mkdir(parents=True)
-    for folder in (tmp_path, tmp_path / "www"):
-        folder.chmod(0o755)
-    file = tmp_path / "nginx.conf"
-    places = "".join(
-        f"{name}_temp_path {tmp_path}/t; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    file.write_text(
-        f"daemon off; master_process off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;\n"
-        f"events {{ worker_connections 512; }}\nhttp {{ access_log off; {places} keepalive_requests 100000;\n"
-        f"server {{ listen 8081 backlog=1024; root {tmp_path}/www; }} }}\n"
-    )
-    command = path.net.b1.command(NGINX, "-e", f"{tmp_path}/error.log", "-c", str(file))
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-
-    def answers() -> bool:
-        with path.net.b1.inside():
-            sock = socket.socket()
-        with sock:
-            return process.poll() is not None or sock.connect_ex(("127.0.0.1", 8081)) == 0
-
-    try:
-        assert wait_until(answers, 10)
-        assert process.poll() is None, process.communicate()[1]
-        yield www
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
 
 
 def curl(path: KernelPath, *words: str) -> bytes:

@@ -76,7 +76,7 @@ BAD = (
     service("bad-empty", backend("10.1.0.1:80", 0)),
     replace(service("bad-time", backend("10.1.0.1:80")), timeouts=Timeouts(response=1.0)),
     replace(service("bad-limit", backend("10.1.0.1:80")), limits=ServiceLimits(body=1)),
-    replace(service("bad-proxy", backend("10.1.0.1:80")), proxy_protocol=ProxyProtocol.V2),
+    replace(service("bad-proxy", backend("10.1.0.1:80")), proxy_protocol=ProxyProtocol.V1),
     service("bad-unix", backend("unix:/run/a.sock")),
 )
 LISTENERS = (

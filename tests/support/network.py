@@ -167,6 +167,16 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.ours.taken.add(self.request)
         super().setup()
+        self._read_proxy_header()
+
+    def _read_proxy_header(self) -> None:
+        """Of version 2, for TCP over IPv4, if there is one: it says who the client is."""
+        with contextlib.suppress(OSError):
+            if not self.rfile.peek(12).startswith(b"\r\n\r\n\0\r\nQUIT\n"):  # type: ignore[attr-defined]
+                return
+            *_, family, length, source, _, port, _ = struct.unpack("!12sBBH4s4sHH", self.rfile.read(28))
+            assert (family, length) == (0x11, 12)
+            self.client_address = (socket.inet_ntoa(source), port)
 
     def finish(self) -> None:
         super().finish()

@@ -69,6 +69,7 @@ TOLD: Final[Mapping[str, str]] = {
     "to_backend": "packets to backends",
     "to_client": "packets to clients",
     "drop_overtaken": "a segment that has overtaken the one that frames it",
+    "icmp_translated": "a router found a packet too large, and who has sent it was told",
     "orphan": "a packet of a backend to a connection that is gone",
     "ended": "both sides have ended",
     "ended_by_reset": "one side has reset",

@@ -91,10 +91,12 @@ def route(identity: int, shares: Sequence[tuple[int, int]], *, by_address: bool)
     return struct.pack(f"=IIII{2 * MAX_SHARES}I", identity, len(shares), by_address, total, *flat)
 
 
-def service(identity: int, table: int, backends: Sequence[Address], *, by_address: bool, usable: int) -> bytes:
+def service(
+    identity: int, table: int, backends: Sequence[Address], *, by_address: bool, usable: int, proxied: bool
+) -> bytes:
     """struct service; `usable` has a bit for each backend."""
     packed = b"".join(_packed(item.host) + struct.pack("!H", item.port) + bytes(2) for item in backends)
-    return struct.pack(f"=IIII{8 * MAX_BACKENDS}s", identity, table, by_address, usable, packed)
+    return struct.pack(f"=IIIII{8 * MAX_BACKENDS}s", identity, table, by_address, usable, proxied, packed)
 
 
 def maglev(slots: bytes) -> bytes:
@@ -118,6 +120,6 @@ SIZES: Final = {  # key and value of each map
     "paths": (4 + PATH_MAX, 16),
     "prefixes": (8 + PATH_MAX, 16),
     "routes": (4, 16 + 8 * MAX_SHARES),
-    "services": (4, 16 + 8 * MAX_BACKENDS),
+    "services": (4, 20 + 8 * MAX_BACKENDS),
     "maglevs": (4, 4100),
 }

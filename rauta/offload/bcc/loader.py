@@ -22,7 +22,18 @@ from rauta.offload.bcc.source import fingerprint, program
 # Debian's python3-bpfcc is no package of PyPI; virtual environments do not see where it is.
 BCC_PATHS: Final = ("/usr/lib/python3/dist-packages",)
 HEADERS: Final = Path("/usr/include/linux")  # of linux-libc-dev: the UAPI is enough
-PROGRAMS: Final = ("rauta_tc", "on_syn", "on_request", "on_answer", "on_local", "on_move", "on_leave", "on_parked")
+PROGRAMS: Final = (
+    "rauta_tc",
+    "on_syn",
+    "on_request",
+    "on_answer",
+    "on_local",
+    "on_move",
+    "on_leave",
+    "on_parked",
+    "on_icmp",
+    "on_proxied",
+)
 MAPS: Final = (
     "configs",
     "listeners",

@@ -187,6 +187,7 @@ class Tables:
             number,
             [backend.address for backend in backends],
             by_address=service.by_address,
+            proxied=service.proxied,
             usable=sum(1 << place for place, backend in enumerate(backends) if backend in kept),
         )
         self._maps["services"].set(layouts.INDEX.pack(number), value)
