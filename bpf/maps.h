@@ -235,7 +235,7 @@ struct past {
 #define SPAN_LOCAL (1U << 20) /* when nobody knows how many */
 #define SPAN_MOST (1U << 24)  /* first numbers go on by as much in a second (RFC 6528): that may be a new connection */
 #define PAST_FOR (240000 * MS) /* twice as long as a cookie is valid */
-BPF_TABLE("lru_hash", struct tuple, struct past, closed, FLOWS);
+BPF_TABLE("lru_hash", struct tuple, struct past, closed, FLOWS / 2 + 8);
 
 /* Services, by id, that have been seen to answer in chunks. */
 BPF_TABLE("lru_hash", u32, u32, chunking, SERVICES);

@@ -80,9 +80,13 @@ class Revision:
         self._groups = sockets.bind(added, len(self.slots), place=place, held=known)
         try:
             self._open_log()
+            # At the same time: one is work of this process, the other of the workers.
+            builds = [self._build(workers, tuple(listener.address for listener in added))]
             if offloading is not None:
-                await offloading.prepare(self.generation, self.new)
-            await self._build(workers, tuple(listener.address for listener in added))
+                builds.append(offloading.prepare(self.generation, self.new))
+            for done in await asyncio.gather(*builds, return_exceptions=True):
+                if isinstance(done, BaseException):
+                    raise done
             sockets.listen(self._groups)
         except BaseException:
             await self._undo(workers, offloading)

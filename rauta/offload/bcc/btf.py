@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -17,6 +18,11 @@ _PER_MEMBER: Final = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 
 def function_ids(names: Collection[str], source: Path = VMLINUX) -> dict[str, int]:
     """The ids of those that this kernel has. Raises OSError (no BTF) or ValueError (not understood)."""
+    return dict(_found(tuple(names), source))
+
+
+@functools.lru_cache(maxsize=8)  # a tenth of a second, which a reload need not wait for: a kernel does not change
+def _found(names: tuple[str, ...], source: Path) -> dict[str, int]:
     data = source.read_bytes()
     magic, version, _, header, types, size, strings, _ = struct.unpack_from("=HBBIIIII", data)
     if (magic, version) != (0xEB9F, 1):
