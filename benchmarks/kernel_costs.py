@@ -4,7 +4,8 @@
 
 Runs are counted by the kernel (bpf_stats) under real load, in network namespaces; from each mean that of a program that
 does nothing, on the same hook, is taken off: most of it is the clock. A second copy of the program at TC is put on the
-backends' interfaces, so that requests and replies are counted apart. The head's parse is run by BPF_PROG_TEST_RUN. With `--runs`, nothing is loaded again and again.
+backends' interfaces, so that requests and replies are counted apart. The head's parse is run by BPF_PROG_TEST_RUN.
+With `--runs`, nothing is loaded again and again.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ MUTANTS: Final = (
     Mutant(
         "duplicates: a late one is no request once more",
         "bpf/flows.h",
-        "seq - past->first <= past->span",
-        "seq == past->first",
+        "seq - past->first > past->span",
+        "seq != past->first",
         f"{FAULTS}[tc-as_much-again]",
     ),
     Mutant(
@@ -161,8 +161,8 @@ MUTANTS: Final = (
     Mutant(
         "moves: the client's end is the end of all that it had",
         "bpf/tc.c",
-        "(s->flags & RST) && s->seq == flow->client.next)) && has_parked(flow)",
-        "(s->flags & RST) && s->seq == flow->client.next)) && s->length && has_parked(flow)",
+        "if (((s->flags & FIN) ? !before(s->seq + s->length, flow->backend.acked) :",
+        "if (((s->flags & FIN) ? before(s->seq + s->length, flow->backend.acked) :",
         f"{MOVES}::test_the_end_of_the_client_is_the_end_of_all_that_it_had[tc]",
     ),
     Mutant(
