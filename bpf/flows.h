@@ -45,8 +45,9 @@ INLINE bool has_parked(struct flow *flow)
 /* From now on segments of the connection are late duplicates. */
 INLINE void note_past(struct tuple *client, u32 first, u32 span)
 {
-	struct past past = { .when = coarse_ns(), .first = first, .syn = first - 1 };
+	struct past past = { .when = coarse_ns(), .first = first }, *before = closed.lookup(client);
 
+	past.syn = before ? before->syn : first - 1;
 	past.span = span > SPAN_MOST ? SPAN_MOST : span;
 	closed.update(client, &past);
 }
@@ -57,7 +58,7 @@ INLINE void note_syn(struct scratch *s)
 {
 	struct past *past = closed.lookup(&s->key);
 
-	if (past)
+	if (past && s->seq + 1 - past->first <= past->span) /* of others nobody asks: a stranger's must not take its place */
 		past->syn = s->seq;
 }
 

@@ -91,7 +91,10 @@ INLINE int tell_who_sent(struct __sk_buff *skb, struct scratch *s)
 		out = flow->backend_ifindex;
 		__builtin_memcpy(&s->out.eth, flow->backend_macs, 12);
 	} else {
-		quote(s, q, client.saddr, client.daddr, client.sport, client.dport, seq - flow->client_delta);
+		seq -= flow->client_delta;
+		if (flow->header_due && before(seq, flow->head_seq))
+			seq = flow->head_seq; /* the PROXY header was in front of what the client has sent */
+		quote(s, q, client.saddr, client.daddr, client.sport, client.dport, seq);
 		q->outer.saddr = client.daddr;
 		q->outer.daddr = client.saddr;
 		out = flow->client_ifindex;

@@ -40,9 +40,7 @@ INLINE int to_tier_3(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	sk = skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), -1, 0);
 	if (!sk) {
 		count(LOCAL_NO_LISTENER);
-		if (has_parked(flow))
-			drop_parked(s, &s->key, flow);
-		flows.delete(&s->key);
+		forget(s, &s->key, flow);
 		return TC_ACT_OK; /* the stack resets it */
 	}
 	if (sk->state != 10) { /* not TCP_LISTEN: the socket is there */
@@ -104,7 +102,7 @@ INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow
 	s->flow.head_seq = s->seq;
 	release_port(&s->key, &flow->nat);
 	if (flows.update(&s->key, &s->flow)) {
-		flows.delete(&s->key);
+		forget(s, &s->key, flow);
 		return TC_ACT_SHOT;
 	}
 	count(HANDED_OVER_LATER);

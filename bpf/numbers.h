@@ -18,6 +18,10 @@ INLINE bool is_odd(struct scratch *s)
  * acknowledged, others at the same place could win. */
 INLINE bool touches_head(struct scratch *s, struct flow *flow)
 {
+	/* What a client sent before is, as the backend counts, where the PROXY header is that may not have come yet. */
+	if (flow->header_due && flow->backend.acked == flow->head_seq && before(s->seq, flow->head_seq) &&
+	    (s->length || (s->flags & FIN)))
+		return true;
 	return s->length && before(s->seq, flow->client.head_end) && before(flow->backend.acked, flow->client.head_end) &&
 	       before(flow->backend.acked, s->seq + s->length);
 }

@@ -7,7 +7,7 @@
 #ifndef RAUTA_PARKED_H
 #define RAUTA_PARKED_H
 
-#include "flows.h"
+#include "numbers.h"
 #include "options.h"
 
 /* The packet becomes a segment without payload of the connection in s->parked, and a clone of it is sent. With ACK, s->tsval
@@ -87,6 +87,8 @@ INLINE int parked_speaks(struct __sk_buff *skb, struct scratch *s, struct flow *
 	u32 now;
 
 	if (!found) {
+		if (flow->state == MOVING || is_its_backend(s, flow))
+			return TC_ACT_SHOT; /* it is being taken up: to come again */
 		count(ORPHAN);
 		nats.delete(&s->key);
 		return TC_ACT_OK; /* the stack resets it */

@@ -34,7 +34,7 @@ INLINE void write_proxy_header(struct proxy_header *header, struct tuple *client
 /* Whether the segment, which has the head of the first request, may bring what got lost together with the header. */
 INLINE bool wants_header(struct scratch *s, struct flow *flow)
 {
-	return flow->header_due && s->seq == flow->client.head && flow->backend.acked == s->seq;
+	return flow->header_due && s->seq == flow->head_seq && flow->backend.acked == s->seq;
 }
 
 /* The segment goes to the backend once more, and the header in front of it: that is what the packet becomes. */

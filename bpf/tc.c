@@ -305,7 +305,7 @@ INLINE int same_head(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 		return forward(skb, s, flow);
 	}
 	count(DROP_SPANS);
-	return TC_ACT_SHOT;
+	return wait(skb, s, flow); /* perhaps it comes in other pieces now, and so for ever */
 }
 
 /* From now on the flow has no backend, if all is still quiet: see is_still_bound. */

@@ -187,6 +187,13 @@ MUTANTS: Final = (
         f"{FAULTS}[tc-told-drop]",
     ),
     Mutant(
+        "client's address: no header of the client's own",
+        "bpf/numbers.h",
+        "if (flow->header_due && flow->backend.acked == flow->head_seq &&",
+        "if (flow->header_due && flow->state != BOUND &&",
+        "tests/net/test_proxied.py::test_a_client_cannot_write_the_header_itself[tc]",
+    ),
+    Mutant(
         "ICMP: only about what may be on its way",
         "bpf/icmp.h",
         "flow->backend.next - seq >= WINDOW_MOST :",

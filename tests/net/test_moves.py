@@ -30,6 +30,14 @@ def _connections(host: Host) -> list[int]:
     return [port for port in ports if port in NAT_PORTS]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_from_before(path: KernelPath, b1: Server, b2: Server) -> None:
+    """Tests before this one may have left connections of the kernel's, whose flows they forgot."""
+    for server in (b1, b2):
+        server.hang_up(NAT_PORTS)
+    assert wait_until(lambda: not _connections(path.net.b1) + _connections(path.net.b2))
+
+
 def _posted(name: str) -> bytes:
     return f"{name} {len(BODY)} {hashlib.sha256(BODY).hexdigest()}".encode()
 

@@ -305,11 +305,11 @@ class Server:
     def hang_up(self, ports: Container[int], *, by_reset: bool = False) -> None:
         """End all connections from these ports."""
         for sock in list(self.taken):
-            if sock.getpeername()[1] not in ports:
-                continue
-            if by_reset:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has just ended
+                if sock.getpeername()[1] not in ports:
+                    continue
+                if by_reset:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.shutdown(socket.SHUT_RD if by_reset else socket.SHUT_RDWR)  # its thread sees the end, and closes
 
     @contextmanager
