@@ -4,7 +4,7 @@
     connects to the door                               looks at its credentials (SO_PEERCRED)
     {"takeover": 1, "version": ...}              ->
                                                  <-    {"sockets": [...]}, with the descriptors, any number of times
-                                                 <-    {"given": number, "version": ...}
+                                                 <-    {"given": number, "version": ..., "pid": ...}
     starts its workers, on these sockets               serves, as if nothing had been
     {"ready": true}                              ->
                                                  <-    {"done": true}, drains and ends
@@ -140,6 +140,7 @@ class Predecessor:
                 self._take(PassedSocket(fd, lent=about["lent"]), about["use"], about["address"])
                 count += 1
         self.version = str(message["version"])
+        self.pid = int(message.get("pid", self.pid))
         if count != message["given"]:
             raise TakeoverError(f"it gave {message['given']} sockets, and {count} arrived: too many open files?")
 
@@ -309,7 +310,8 @@ class Successors:
             some = gifts[at : at + MOST_AT_ONCE]
             about = [{"use": gift.use, "address": gift.address, "lent": gift.lent} for gift in some]
             await _send(conn, {"sockets": about}, [gift.sock.fileno() for gift in some])
-        await _send(conn, {"given": len(gifts), "version": rauta.__version__}, [])
+        # Who connected while a predecessor of this process still stood at the door, has its number.
+        await _send(conn, {"given": len(gifts), "version": rauta.__version__, "pid": os.getpid()}, [])
 
 
 # --- messages -----------------------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ BODY = bytes(range(256)) * 400  # some 100 KB
 NAT_PORTS = range(10_000, 32_768)  # what the gateway speaks to backends from in the kernel's tiers
 
 
-def _connections(host: Host) -> list[int]:
-    """Ports of the gateway of established connections to port 80 of a backend that are the kernel tiers'."""
-    lines = host.run("ss", "-Htn", "state", "established", "sport = :80").splitlines()
-    ports = [int(line.split()[3].rpartition(":")[2]) for line in lines]
+def _connections(host: Host, state: str = "established") -> list[int]:
+    """Ports of the gateway of connections to port 80 of a backend that are the kernel tiers'."""
+    lines = host.run("ss", "-Htn", "state", state, "sport = :80").splitlines()
+    ports = [int(line.split()[-1].rpartition(":")[2]) for line in lines]
     return [port for port in ports if port in NAT_PORTS]
 
 
@@ -159,7 +159,7 @@ def test_a_parked_connection_that_had_ended_unheard(path: KernelPath, b1: Server
         assert client.ask("GET", "/other").body == b"b2"
         with _cut(path.net.b1):
             b1.hang_up(NAT_PORTS, by_reset=True)
-            assert wait_until(lambda: not _connections(path.net.b1))
+            assert wait_until(lambda: not _connections(path.net.b1, "synchronized"))
         with path.counting() as seen:
             expected = b"b1" if method == "GET" else b"b1 3 "
             assert client.ask(method, "/one", b"abc" if method == "POST" else b"").body.startswith(expected)
@@ -246,7 +246,7 @@ def test_a_backend_that_has_answered_since_is_not_asked_again(path: KernelPath, 
             assert client.ask("GET", target).status == 200
         with _cut(path.net.b1):
             b1.hang_up(NAT_PORTS, by_reset=True)
-            assert wait_until(lambda: not _connections(path.net.b1))
+            assert wait_until(lambda: not _connections(path.net.b1, "synchronized"))
         with path.counting() as seen, pytest.raises(ConnectionResetError):
             client.ask("GET", "/one")
     assert (seen["parked_gone"], seen["ended_by_reset"]) == (0, 1), seen

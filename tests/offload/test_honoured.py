@@ -133,6 +133,7 @@ HONOURED_CHANGES: dict[tuple[type, str], list[Configuration]] = {
     (Configuration, "offload"): [offload(mode=OffloadMode.REQUIRE)],
     (Configuration, "access_log"): [access_log(to="stderr")],
     (Configuration, "workers"): [replace(BASE, workers=3)],
+    (Service, "proxy_protocol"): [service(proxy_protocol=ProxyProtocol.V2)],
     (Configuration, "admin"): [admin()],
     (AdminSettings, "socket"): [admin(socket="/run/b.sock")],
     (AdminSettings, "address"): [admin(address=Address("127.0.0.1", 9901))],
