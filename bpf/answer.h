@@ -102,10 +102,7 @@ INLINE int challenge(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 	flow->retries++;
 	count(TIME_WAIT_RESET);
 	s->partial = is_partial(skb);
-	made.saddr = flow->nat.daddr;
-	made.daddr = flow->nat.saddr;
-	made.sport = flow->nat.dport;
-	made.dport = flow->nat.sport;
+	to_nat(&made, &flow->nat);
 	made.seq = s->ack;
 	made.flags = RST;
 	made.header = 20;
@@ -167,10 +164,7 @@ INLINE int backend_answers(struct __sk_buff *skb, struct scratch *s, struct flow
 	s->out.options[0] = htonl(TIMESTAMPS_FIRST);
 	s->out.options[1] = htonl(flow->client_tsval);
 	s->out.options[2] = htonl(s->tsval);
-	made.saddr = flow->nat.daddr;
-	made.daddr = flow->nat.saddr;
-	made.sport = flow->nat.dport;
-	made.dport = flow->nat.sport;
+	to_nat(&made, &flow->nat);
 	made.ack = s->seq + 1;
 	made.window = flow->backend_wscale == NO_WSCALE ? unscaled(flow) : flow->window;
 	return replay(skb, s, flow, stash, &made, flow->backend_ifindex, 0);

@@ -26,10 +26,7 @@ INLINE u16 unscaled(struct flow *flow)
 /* The SYN of a flow that is BINDING: into `made`, its options into s->out. */
 INLINE void describe_syn(struct scratch *s, struct flow *flow, struct segment *made)
 {
-	made->saddr = flow->nat.daddr;
-	made->daddr = flow->nat.saddr;
-	made->sport = flow->nat.dport;
-	made->dport = flow->nat.sport;
+	to_nat(made, &flow->nat);
 	made->seq = flow->head_seq - 1;
 	made->flags = SYN;
 	made->window = unscaled(flow);

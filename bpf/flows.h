@@ -30,6 +30,17 @@ INLINE bool is_owned_here(void *ctx, struct tuple *key)
 	return owned;
 }
 
+/* The flow of the client whom the backend's packet in the scratch is for, and its key; 0: there is none. */
+INLINE struct flow *flow_of_backend(struct scratch *s, struct tuple *client)
+{
+	struct tuple *found = nats.lookup(&s->key);
+
+	if (!found)
+		return 0;
+	*client = *found;
+	return flows.lookup(client);
+}
+
 /* From one state to another; false: another CPU has been faster. */
 INLINE bool change_state(struct flow *flow, u64 from, u64 to)
 {

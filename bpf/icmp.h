@@ -23,34 +23,35 @@ struct quoting { /* from the outer IP header on; of the packet, what every route
 INLINE bool is_too_big(struct __sk_buff *skb, struct scratch *s)
 {
 	struct quoting *q = (void *)s->options;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + L3;
 
-	if (skb->protocol != htons(ETH_P_IP) || skb->vlan_present || skb->len < L3 + sizeof(*q) ||
-	    bpf_skb_load_bytes(skb, L3, q, sizeof(*q)) < 0)
+	if (skb->protocol != htons(ETH_P_IP) || skb->vlan_present || (void *)(ip + 1) > end || ip->protocol != 1 ||
+	    skb->len < L3 + sizeof(*q) || bpf_skb_load_bytes(skb, L3, q, sizeof(*q)) < 0)
 		return false;
-	return q->outer.version == 4 && q->outer.ihl == 5 && q->outer.protocol == 1 && q->type == 3 && q->code == 4 &&
+	return q->outer.version == 4 && q->outer.ihl == 5 && q->type == 3 && q->code == 4 &&
 	       !(q->outer.frag_off & htons(0x3fff)) && q->inner.version == 4 && q->inner.ihl == 5 &&
 	       q->inner.protocol == IPPROTO_TCP;
 }
 
 /* The flow whose packet is quoted, and in `client` its key; `sent_by_backend` says who is to be told. */
-INLINE struct flow *quoted_flow(struct quoting *q, struct tuple *client, bool *sent_by_backend)
+INLINE struct flow *quoted_flow(struct scratch *s, struct quoting *q, struct tuple *client, bool *sent_by_backend)
 {
-	/* What was sent back to the one whose packets have this key. */
-	struct tuple key = { .saddr = q->inner.daddr, .daddr = q->inner.saddr, .sport = q->dest, .dport = q->source };
-	struct flow *flow = flows.lookup(&key);
-	struct tuple *found;
+	struct flow *flow;
 
-	*client = key;
+	/* The key of packets from where it was sent to. */
+	s->key.saddr = q->inner.daddr;
+	s->key.daddr = q->inner.saddr;
+	s->key.sport = q->dest;
+	s->key.dport = q->source;
+	*client = s->key;
 	*sent_by_backend = true;
+	flow = flows.lookup(client);
 	if (flow)
 		return flow;
-	found = nats.lookup(&key);
-	if (!found)
-		return 0;
-	*client = *found;
 	*sent_by_backend = false;
-	flow = flows.lookup(client);
-	return flow && flow->nat.dport == key.dport && flow->nat.saddr == key.saddr ? flow : 0;
+	flow = flow_of_backend(s, client);
+	return flow && is_its_backend(s, flow) ? flow : 0;
 }
 
 /* Put addresses, ports and the number into the quoted headers, as `from` sent them to `to`. */
@@ -76,7 +77,7 @@ INLINE int tell_who_sent(struct __sk_buff *skb, struct scratch *s)
 	u32 seq = ntohl(q->seq), out, sum;
 	u64 outer = 0;
 
-	flow = quoted_flow(q, &client, &by_backend);
+	flow = quoted_flow(s, q, &client, &by_backend);
 	if (!flow || flow->state != BOUND)
 		return TC_ACT_OK;
 	/* Only what may be on its way (RFC 5927 4.1). */

@@ -87,10 +87,7 @@ INLINE int hand_over_later(struct __sk_buff *skb, struct scratch *s, struct flow
 	u32 partial, out;
 
 	s->flow = *flow;
-	made.saddr = flow->nat.daddr;
-	made.daddr = flow->nat.saddr;
-	made.sport = flow->nat.dport;
-	made.dport = flow->nat.sport;
+	to_nat(&made, &flow->nat);
 	made.seq = s->seq + flow->client_delta;
 	made.flags = RST;
 	made.header = 20;

@@ -169,6 +169,15 @@ struct segment { /* what `write_headers` needs to know of a packet that is made 
 	u64 sum;     /* of the payload, where the packet is not partial */
 };
 
+/* Its addresses and ports: from this host to a backend, whose packets have the key `nat`. */
+INLINE void to_nat(struct segment *s, struct tuple *nat)
+{
+	s->saddr = nat->daddr;
+	s->daddr = nat->saddr;
+	s->sport = nat->dport;
+	s->dport = nat->sport;
+}
+
 /* The headers of a segment, options (already in `out`) included; Ethernet addresses are the caller's. */
 INLINE void write_headers(struct headers *out, struct segment *s, u32 partial)
 {

@@ -17,10 +17,7 @@ INLINE void tell_parked(struct __sk_buff *skb, struct scratch *s, u32 flags, u32
 	struct parked *parked = &s->parked;
 	struct segment made = {};
 
-	made.saddr = parked->nat.daddr;
-	made.daddr = parked->nat.saddr;
-	made.sport = parked->nat.dport;
-	made.dport = parked->nat.sport;
+	to_nat(&made, &parked->nat);
 	made.seq = parked->client_at;
 	made.flags = flags;
 	made.header = 20;

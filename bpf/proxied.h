@@ -46,10 +46,7 @@ INLINE int send_with_header(struct __sk_buff *skb, struct scratch *s, struct flo
 	u64 sum = 0;
 
 	read_timestamps(skb, TC, s);
-	made.saddr = flow->nat.daddr;
-	made.daddr = flow->nat.saddr;
-	made.sport = flow->nat.dport;
-	made.dport = flow->nat.sport;
+	to_nat(&made, &flow->nat);
 	made.seq = flow->client.head;
 	made.ack = s->ack + flow->delta;
 	made.flags = ACK;

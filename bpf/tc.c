@@ -219,10 +219,7 @@ INLINE int reset_both(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 	struct segment made = {};
 	u32 out = flow->backend_ifindex;
 
-	made.saddr = flow->nat.daddr;
-	made.daddr = flow->nat.saddr;
-	made.sport = flow->nat.dport;
-	made.dport = flow->nat.sport;
+	to_nat(&made, &flow->nat);
 	made.seq = s->seq + flow->client_delta;
 	made.flags = RST;
 	made.header = 20;
@@ -464,19 +461,13 @@ int on_local(struct __sk_buff *skb)
 int on_answer(struct __sk_buff *skb)
 {
 	struct scratch *s = the_scratch();
-	struct tuple *found, client;
+	struct tuple client;
 	struct flow *flow;
 
 	if (!s)
 		return TC_ACT_OK;
-	found = nats.lookup(&s->key);
-	if (!found)
-		return TC_ACT_OK;
-	client = *found;
-	flow = flows.lookup(&client);
-	if (!flow || flow->state != BINDING)
-		return TC_ACT_SHOT;
-	return backend_answers(skb, s, flow, &client);
+	flow = flow_of_backend(s, &client);
+	return flow && flow->state == BINDING ? backend_answers(skb, s, flow, &client) : TC_ACT_SHOT;
 }
 
 /* The request that has just been decided goes to another service, or another backend, than the flow has. */
@@ -527,16 +518,12 @@ int on_icmp(struct __sk_buff *skb)
 int on_parked(struct __sk_buff *skb)
 {
 	struct scratch *s = the_scratch();
-	struct tuple *found, client;
+	struct tuple client;
 	struct flow *flow;
 
 	if (!s)
 		return TC_ACT_OK;
-	found = nats.lookup(&s->key);
-	if (!found)
-		return TC_ACT_OK;
-	client = *found;
-	flow = flows.lookup(&client);
+	flow = flow_of_backend(s, &client);
 	return flow ? parked_speaks(skb, s, flow, &client) : TC_ACT_SHOT;
 }
 

@@ -105,7 +105,7 @@ _package_of() {
 # Whether a program need not be installed. What only the kernel tiers need is of use to root alone: without root their
 # tests say that they are skipped. bcc is a Python package of the system's.
 _is_there() {
-    case "$1" in ip | nsenter | ethtool | bcc) if [ "$(id -u)" != 0 ]; then return 0; fi ;; esac
+    case "$1" in ip | nsenter | ethtool | wrk | bcc) if [ "$(id -u)" != 0 ]; then return 0; fi ;; esac
     case "$1" in
         nginx) ;;
         bcc) ! command -v apt-get >/dev/null || [ -d /usr/lib/python3/dist-packages/bcc ] ;;
