@@ -32,6 +32,8 @@ INLINE bool write_piece(struct __sk_buff *skb, struct scratch *s, struct stash *
 	if (bpf_skb_store_bytes(skb, L4 + made->header, stash->bytes + at, size, 0))
 		return false;
 	asm volatile("" ::: "memory");
+	if (last)
+		return __sync_val_compare_and_swap(&stash->stamp, s->stamp, 0) == s->stamp;
 	return stash->stamp == s->stamp; /* else it has become another request's meanwhile */
 }
 

@@ -51,7 +51,7 @@ static long (*const redirect_neigh)(u32, void *, int, u64) = (void *)152;
 static long (*const xdp_load_bytes)(void *, u32, void *, u32) = (void *)189;
 static long (*const xdp_store_bytes)(void *, u32, void *, u32) = (void *)190;
 static long (*const xdp_adjust_tail)(void *, int) = (void *)65;
-static long (*const csum_level)(void *, u64) = (void *)135;
+static long (*const csum_update)(void *, u32) = (void *)40;
 static u64 (*const coarse_ns)(void) = (void *)160; /* as ktime, by ticks: a tenth of the cost */
 
 /* Not a helper but a kfunc: the loader finds the call by this number and makes it one. */
@@ -61,6 +61,17 @@ struct reqsk_attrs {
 	u8 rcv_wscale, snd_wscale, ecn_ok, wscale_ok, sack_ok, tstamp_ok, usec_ts_ok, reserved[3];
 };
 static long (*const sk_assign_tcp_reqsk)(void *, void *, struct reqsk_attrs *, u32) = (void *)0x7f000001;
+
+/* The kernel's own view of the packet (bpf_cast_to_kern_ctx, Linux 6.2): nothing else tells what is in its checksum. The
+ * loader knows from BTF where the field is. */
+static void *(*const kernel_skb)(void *) = (void *)0x7f000002;
+enum summed { CHECKSUM_NONE = 0, CHECKSUM_UNNECESSARY, CHECKSUM_COMPLETE, CHECKSUM_PARTIAL };
+INLINE enum summed summed(void *skb)
+{
+	u8 *kernel = kernel_skb(skb);
+
+	return *(volatile u8 *)(kernel + SUMMED_AT / 8) >> (SUMMED_AT % 8) & 3;
+}
 
 /* The value, but LLVM does not know it any more: it would drop a mask that it can prove to be redundant, and the
  * verifier, which cannot prove that, would reject the access. */

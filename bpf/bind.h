@@ -60,14 +60,21 @@ INLINE int send_syn(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 INLINE bool stash_request(void *ctx, enum hook hook, struct scratch *s)
 {
 	u64 size = opaque(s->length), at = opaque(s->flow.client_delta) & 31;
-	u32 one = 1, *turn = turns.lookup(&one);
+	u32 which = TURN_SLOT, *turn = turns.lookup(&which), *stamps;
+	u32 first = bpf_get_smp_processor_id() % CPUS * SLOTS;
 	struct stash *stash;
 
-	if (!turn || size < 1 || size > STASH_BYTES - PROXY_BYTES)
+	which = TURN_STAMP;
+	stamps = turns.lookup(&which);
+	if (!turn || !stamps || size < 1 || size > STASH_BYTES - PROXY_BYTES)
 		return false;
-	s->stamp = ++(*turn);
-	s->slot = bpf_get_smp_processor_id() % CPUS * SLOTS + s->stamp % SLOTS;
+	s->stamp = ++(*stamps) | 1U << 31; /* never 0 */
+	s->slot = first + *turn % SLOTS;
 	stash = stashes.lookup(&s->slot);
+	if (stash && stash->stamp) {
+		s->slot = first + ++(*turn) % SLOTS;
+		stash = stashes.lookup(&s->slot);
+	}
 	if (stash)
 		stash->stamp = 0; /* whoever reads it on another CPU has to see that it is not theirs any more */
 	if (!stash || load_bytes(ctx, hook, s->offset, stash->bytes + at, size) < 0)

@@ -139,7 +139,7 @@ INLINE void forget(struct scratch *s, struct tuple *client, struct flow *flow)
 INLINE bool claim_port(struct scratch *s, struct config *config, struct tuple *client)
 {
 	struct tuple *nat = &s->flow.nat;
-	u32 zero = 0, *turn = turns.lookup(&zero);
+	u32 which = TURN_PORT, *turn = turns.lookup(&which);
 
 	s->piece = 0;
 	if (!turn || !config->nat_count)

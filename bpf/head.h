@@ -3,72 +3,18 @@
  * The head of an HTTP/1.1 request, strictly: what passes here passes tier 3's grammar (rauta/proxy/http1/grammar.py)
  * with the same meaning. Whatever is not certain is left to tier 3, so a refusal here is no error.
  *
- * The target and the host are read byte by byte with the table config.class (lookup.py has the same sets); all other
- * bytes eight at a time: in a line that is allowed, the first control character but tab is the CR of its end.
+ * Which bytes may stand in a path and a host's name is as in rauta/offload/lookup.py.
  */
 #ifndef RAUTA_HEAD_H
 #define RAUTA_HEAD_H
 
-#include "maps.h"
+#include "words.h"
 
-#define CLASS_PATH 1  /* lookup.is_plain: may stand in a path */
-#define CLASS_QUERY 2 /* may stand in a query as it is */
-#define CLASS_HOST 4  /* lookup.plain_host */
-
-/* --- eight bytes at a time ---------------------------------------------------------------------------------------- */
-
-#define EACH(byte) (0x0101010101010101ULL * (u8)(byte))
-#define HIGH EACH(0x80)
-#define LOW7 EACH(0x7f)
-
-/* 0x80 in every byte that is 0; exact, no borrow goes from byte to byte. */
-INLINE u64 zero_bytes(u64 x)
-{
-	return ~(((x & LOW7) + LOW7) | x | LOW7);
-}
-
-/* 0x80 in every byte that is a control character (below 0x20, or DEL) other than tab. */
-INLINE u64 control_bytes(u64 x)
-{
-	u64 below = ~(((x & LOW7) + EACH(0x60)) | x) & HIGH;
-
-	return (below | zero_bytes(x ^ EACH(0x7f))) & ~zero_bytes(x ^ EACH('\t'));
-}
-
-/* 0x80 in every byte that is a letter, a digit or a hyphen. */
-INLINE u64 name_bytes(u64 x)
-{
-	u64 lower = (x | EACH(0x20)) & LOW7, low = x & LOW7;
-	u64 letter = (lower + EACH(0x80 - 'a')) & ~(lower + EACH(0x7f - 'z'));
-	u64 digit = (low + EACH(0x80 - '0')) & ~(low + EACH(0x7f - '9'));
-
-	return ((letter | digit) & ~x & HIGH) | zero_bytes(x ^ EACH('-'));
-}
-
-/* The index of the first marked byte; `marks` is not 0. */
-INLINE u32 first_marked(u64 marks)
-{
-	u64 lowest = marks & -marks;
-
-	return (u32)(((((lowest >> 7) - 1) & EACH(1)) * EACH(1)) >> 56);
-}
-
-INLINE u64 word_at(struct scratch *s, u64 at)
-{
-	return *(u64 *)(s->head + (opaque(at) & (HEAD_BYTES - 1)));
-}
-
-INLINE u8 byte_at(struct scratch *s, u64 at)
-{
-	return s->head[opaque(at) & (HEAD_BYTES - 1)];
-}
+/* What is zeroed at the start of a path and a host's name: one that ends there is looked up by a short key. */
+#define ZEROED_PATH (SHORT_PATH & ~7)
+#define ZEROED_HOST (SHORT_HOST & ~7)
 
 /* --- the request line --------------------------------------------------------------------------------------------- */
-
-#define WORD(a, b, c, d, e, f, g, h)                                                                                   \
-	((u64)(u8)(a) | (u64)(u8)(b) << 8 | (u64)(u8)(c) << 16 | (u64)(u8)(d) << 24 | (u64)(u8)(e) << 32 |             \
-	 (u64)(u8)(f) << 40 | (u64)(u8)(g) << 48 | (u64)(u8)(h) << 56)
-#define FIRST(n) ((1ULL << (8 * (n))) - 1)
 
 /* The method's column, and where the target starts; false: not one that is served here. */
 INLINE bool read_method(struct scratch *s)
@@ -94,65 +40,74 @@ INLINE bool read_method(struct scratch *s)
 	return true;
 }
 
-/* The path, checked (lookup.is_plain), into s->path; the cursor ends at the space or question mark behind it. */
-INLINE bool read_path(struct scratch *s, struct config *config, u64 loaded)
+/* Marks of what stands in no target: not printable, or " # < > \ { }. */
+INLINE u64 no_target(u64 x)
 {
-	__builtin_memset(&s->path, 0, sizeof(s->path));
-	s->path_length = 0;
-	s->dots = 1000; /* no segment yet */
-	s->last = 0;
-#pragma clang loop unroll(disable)
-	for (u32 n = FROM_ZERO(s); n < PATH_MAX_LEN + 1 && may_go_on; n++) {
-		LOOP_STATE_IN_MAP;
-		u64 at = s->cursor, out = s->path_length;
-		u8 c;
+	u64 low = x & LOW7;
+	u64 plain = differs(low & EACH(0xfe), '"') & differs(low & EACH(0xfd), '<') & differs(low, '\\') &
+		    differs(low, '{') & differs(low, '}');
 
-		if (at >= loaded)
+	return (~plain | ~(low + EACH(0x80 - '!')) | (low + EACH(1)) | x) & HIGH;
+}
+
+/* The path, checked (lookup.is_plain), into s->prefix.path, with zeros behind it; the cursor ends at the space or question
+ * mark. */
+INLINE bool read_path(struct scratch *s)
+{
+	u64 after_slash = 0, after_dot = 0, after_dots = 0; /* of the byte before the word */
+
+	if (byte_at(s, s->cursor) != '/')
+		return false;
+	__builtin_memset(s->prefix.path, 0, ZEROED_PATH + 8);
+	s->path_length = 0;
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < PATH_MAX_LEN / 8 && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u64 out = s->path_length, x = word_at(s, s->cursor + out);
+		u64 slash = equals(x, '/'), dot = equals(x, '.'), end = equals(x, ' ') | equals(x, '?');
+		u64 odd, one, two;
+
+		/* A dot behind a slash, and two: a slash or the end behind them make a segment of them. */
+		after_slash |= slash << 8;
+		one = dot & after_slash;
+		after_dot |= one << 8;
+		two = dot & after_dot;
+		after_dots |= two << 8;
+		odd = (slash & after_slash) | ((slash | end) & (after_dot | after_dots));
+		if (((no_target(x) | equals(x, '%')) & ((end & -end) - 1)) | (odd & (((end & -end) << 1) - 1)))
 			return false;
-		c = byte_at(s, at);
-		if (c == '/' || c == ' ' || c == '?') {
-			if (s->dots == 1 || s->dots == 2) /* "." or ".." */
-				return false;
-			if (c != '/')
-				break;
-			if (s->last == '/')
-				return false;
-			s->dots = 0;
-		} else if (!(config->class[c] & CLASS_PATH)) {
-			return false;
-		} else {
-			s->dots = c == '.' && s->dots < 1000 ? s->dots + 1 : 1000;
+		if (out == ZEROED_PATH)
+			__builtin_memset(s->prefix.path + ZEROED_PATH, 0, sizeof(s->prefix.path) - ZEROED_PATH);
+		*(u64 *)(s->prefix.path + (opaque(out) & 0xf8)) = x & bytes_before(end);
+		if (end) {
+			s->path_length = out + first_marked(end);
+			s->cursor += s->path_length;
+			return s->path_length < PATH_MAX_LEN;
 		}
-		if (out >= PATH_MAX_LEN)
-			return false;
-		s->path.path[opaque(out) & 255] = c;
-		s->last = c;
-		s->path_length = out + 1;
-		s->cursor = at + 1;
+		s->path_length = out + 8;
+		after_slash = slash >> 56;
+		after_dot = one >> 56;
+		after_dots = two >> 56;
 	}
-	return s->path_length && s->path.path[0] == '/' && s->path_length < PATH_MAX_LEN;
+	return false;
 }
 
 /* A query, if there is one: the cursor ends at the space behind it. */
-INLINE bool read_query(struct scratch *s, struct config *config, u64 loaded)
+INLINE bool read_query(struct scratch *s, u64 loaded)
 {
 	if (byte_at(s, s->cursor) == ' ')
 		return true;
 	s->cursor++;
 #pragma clang loop unroll(disable)
-	for (u32 n = FROM_ZERO(s); n < HEAD_BYTES && may_go_on; n++) {
+	for (u32 n = FROM_ZERO(s); n < HEAD_BYTES / 8 && may_go_on; n++) {
 		LOOP_STATE_IN_MAP;
-		u64 at = s->cursor;
-		u8 c;
+		u64 at = s->cursor, x = word_at(s, at), end = equals(x, ' ');
 
-		if (at >= loaded)
+		if (at >= loaded || (no_target(x) & ((end & -end) - 1)))
 			return false;
-		c = byte_at(s, at);
-		if (c == ' ')
+		s->cursor = at + (end ? first_marked(end) : 8);
+		if (end)
 			return true;
-		if (!(config->class[c] & CLASS_QUERY))
-			return false;
-		s->cursor = at + 1;
 	}
 	return false;
 }
@@ -185,71 +140,77 @@ INLINE bool is_forbidden(u64 w)
 	       w == WORD('x', '-', 'r', 'e', 'a', 'l', '-', 'i') || w == WORD('m', 'a', 'x', '-', 'f', 'o', 'r', 'w');
 }
 
-/* The host's name (lookup.plain_host) into s->host and, reversed, into s->suffix. `at` is behind the colon. */
-INLINE bool read_host(struct scratch *s, struct config *config, u64 at)
+/* A port behind a host's colon, of no meaning here; but it must be one, with the line's end behind it. */
+INLINE bool is_port(struct scratch *s, u64 at)
 {
-	u64 length;
+	u64 x = word_at(s, at), others = ~between(x, '0', '9') & HIGH;
+	u64 digits = (x ^ EACH('0')) & bytes_before(others);
+	u32 size = others ? first_marked(others) : 8;
 
-	__builtin_memset(s->host.name, 0, sizeof(s->host.name));
-	s->host_length = 0;
-	s->last = '.';
-	s->end = at; /* a cursor of its own */
-#pragma clang loop unroll(disable)
-	for (u32 round = FROM_ZERO(s); round < HOST_MAX_LEN + 16 && may_go_on; round++) {
-		LOOP_STATE_IN_MAP;
-		u64 here = s->end, out = s->host_length;
-		u8 c = byte_at(s, here);
-
-		if (!out && (c == ' ' || c == '\t')) {
-			s->end = here + 1;
-			continue;
-		}
-		if (c == '\r' || c == ':' || c == ' ' || c == '\t')
-			break;
-		if (!(config->class[c] & CLASS_HOST) || out >= HOST_MAX_LEN)
-			return false;
-		if (c >= 'A' && c <= 'Z')
-			c += 'a' - 'A';
-		if ((c == '.' || s->last == '.') && (c == s->last || c == '-' || s->last == '-'))
-			return false; /* an empty label, or one with a hyphen at an end */
-		s->host.name[opaque(out) & (HOST_MAX_LEN - 1)] = c;
-		s->last = c;
-		s->host_length = out + 1;
-		s->end = here + 1;
-	}
-	if (s->last == '-')
+	if (size > 5 || byte_at(s, at + size) != '\r')
 		return false;
-	length = s->host_length;
-	if (s->last == '.') { /* of the root; or there is no name at all */
-		if (length < 2)
-			return false;
-		length--;
-		s->host.name[opaque(length) & (HOST_MAX_LEN - 1)] = 0;
-		s->host_length = length;
-	}
-	/* The port is of no meaning here but must be one. White space behind it nobody sends. */
-	s->piece = 0;
-	s->dots = 0;
-#pragma clang loop unroll(disable)
-	for (u32 round = FROM_ZERO(s); round < 8 && may_go_on; round++) {
-		LOOP_STATE_IN_MAP;
-		u8 c = byte_at(s, s->end);
+	return !size || (digits && (size < 5 || number_of(digits << 24) < 65536));
+}
 
-		if (c == '\r')
-			break;
-		if (c == ':' && !s->piece)
-			s->piece = 1;
-		else if (c >= '0' && c <= '9' && s->piece >= 1 && s->piece < 6)
-			s->dots = s->dots * 10 + (c - '0'), s->piece++;
-		else
+/* The host's name (lookup.plain_host) into s->host, in lower case, with zeros behind it. `at` is behind the colon. */
+INLINE bool read_host(struct scratch *s, u64 at)
+{
+	u64 after_dot = 0x80, after_hyphen = 0; /* of the byte before the word */
+
+	if (byte_at(s, at) == ' ')
+		at++;
+	s->end = at; /* a cursor of its own */
+	__builtin_memset(s->host.name, 0, ZEROED_HOST + 8);
+	s->host_length = s->first_dot = 0;
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < HOST_MAX_LEN / 8 + 1 && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u64 out = s->host_length, x = word_at(s, s->end + out);
+		u64 dot = equals(x, '.'), hyphen = equals(x, '-'), end = equals(x, '\r') | equals(x, ':');
+		u64 odd = ~(name_bytes(x) | dot | equals(x, '_')) & HIGH & ((end & -end) - 1);
+
+		after_dot |= dot << 8;
+		after_hyphen |= hyphen << 8;
+		/* No label is empty, or has a hyphen at an end; the root's dot is looked at below. */
+		odd |= ((dot & (after_dot | after_hyphen)) | (hyphen & after_dot) | (end & after_hyphen)) &
+		       (((end & -end) << 1) - 1);
+		if (odd || (out >= HOST_MAX_LEN && !(end & 0x80)))
 			return false;
-		s->end++;
+		x = (x | between(x, 'A', 'Z') >> 2) & bytes_before(end);
+		if (out == ZEROED_HOST)
+			__builtin_memset(s->host.name + ZEROED_HOST, 0, sizeof(s->host.name) - ZEROED_HOST);
+		*(u64 *)(s->host.name + (opaque(out) & 0xf8)) = x;
+		if (!s->first_dot && (dot & ((end & -end) - 1)))
+			s->first_dot = out + first_marked(dot);
+		if (end) {
+			out += first_marked(end);
+			s->end += out;
+			if (end & -end & after_dot)
+				out--; /* the root's; or there is no name at all */
+			if (!out || out > HOST_MAX_LEN)
+				return false;
+			s->host.name[opaque(out) & 255] = 0;
+			s->host_length = out;
+			return byte_at(s, s->end) == '\r' || is_port(s, s->end + 1);
+		}
+		s->host_length = out + 8;
+		after_dot = dot >> 56;
+		after_hyphen = hyphen >> 56;
 	}
-	return byte_at(s, s->end) == '\r' && (s->piece < 2 || (s->dots && s->dots < 65536));
+	return false;
 }
 
 INLINE bool read_length(struct scratch *s, u64 at)
 {
+	s64 number;
+
+	if (byte_at(s, at) == ' ')
+		at++;
+	number = short_number(s, at);
+	if (number >= 0) {
+		s->body = number;
+		return true;
+	}
 	s->end = at;
 	s->body = 0;
 	s->piece = 0; /* digits */
@@ -289,88 +250,67 @@ INLINE bool is_known_connection(struct scratch *s, u64 at)
 	       (word_at(s, at + 5) & FIRST(2)) == WORD('\r', '\n', 0, 0, 0, 0, 0, 0);
 }
 
-/* One line's name; false: not certain. The cursor ends behind the colon. */
-INLINE bool read_name(struct scratch *s, struct config *config)
+/* One line's name, and the value where it has a meaning; false: not certain. */
+INLINE bool read_field(struct scratch *s)
 {
-	u64 start = s->cursor, w = word_at(s, start) | EACH(0x20), colon, x;
-	u32 n;
+	u64 start = s->cursor, x = word_at(s, start), w = x | EACH(0x20), value, rest;
 
-	x = word_at(s, start);
-	colon = zero_bytes(x ^ EACH(':'));
-	if (colon & 0x80)
-		return false; /* no name */
+	s->end = start;
 #pragma clang loop unroll(disable)
-	for (n = FROM_ZERO(s); n < 8 && may_go_on; n++) {
+	for (u32 n = FROM_ZERO(s); n < 8 && may_go_on; n++) {
 		LOOP_STATE_IN_MAP;
-		u64 at = s->cursor, below;
+		u64 at = s->end, name = word_at(s, at), colon = equals(name, ':');
 
-		x = word_at(s, at);
-		colon = zero_bytes(x ^ EACH(':'));
-		below = colon ? (colon & -colon) - 1 : ~0ULL;
-		if (~name_bytes(x) & HIGH & below)
+		if (~name_bytes(name) & HIGH & ((colon & -colon) - 1))
 			return false;
-		if (colon) {
-			s->cursor = at + first_marked(colon) + 1;
+		s->end = at + (colon ? first_marked(colon) + 1 : 8);
+		if (colon)
 			break;
-		}
-		s->cursor = at + 8;
 	}
-	if (byte_at(s, s->cursor - 1) != ':' || is_forbidden(w))
+	value = s->end;
+	if (byte_at(s, value - 1) != ':' || value == start + 1 || is_forbidden(w))
 		return false;
-	if ((w & FIRST(5)) == WORD('h', 'o', 's', 't', ':', 0, 0, 0)) {
-		if (s->hosts)
-			return false;
-		s->hosts = 1;
-		return read_host(s, config, s->cursor);
-	}
+	if ((w & FIRST(5)) == WORD('h', 'o', 's', 't', ':', 0, 0, 0))
+		return !s->hosts++ && read_host(s, value);
 	if (w == WORD('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
-		u64 rest = word_at(s, start + 8) | EACH(0x20);
-
-		if ((rest & FIRST(7)) == WORD('l', 'e', 'n', 'g', 't', 'h', ':', 0)) {
-			if (s->lengths || s->method < 2)
-				return false;
-			s->lengths = 1;
-			return read_length(s, s->cursor);
-		}
+		rest = word_at(s, start + 8) | EACH(0x20);
+		if ((rest & FIRST(7)) == WORD('l', 'e', 'n', 'g', 't', 'h', ':', 0))
+			return !s->lengths++ && s->method >= 2 && read_length(s, value);
 	}
-	if (w == WORD('c', 'o', 'n', 'n', 'e', 'c', 't', 'i') &&
-	    ((word_at(s, start + 8) | EACH(0x20)) & FIRST(3)) == WORD('o', 'n', ':', 0, 0, 0, 0, 0))
-		return is_known_connection(s, s->cursor);
+	if (w == WORD('c', 'o', 'n', 'n', 'e', 'c', 't', 'i')) {
+		rest = word_at(s, start + 8) | EACH(0x20);
+		if ((rest & FIRST(3)) == WORD('o', 'n', ':', 0, 0, 0, 0, 0))
+			return is_known_connection(s, value);
+	}
 	return true;
-}
-
-/* To the end of the line; false: it has not come, or the line is not plain. */
-INLINE bool read_value(struct scratch *s, u64 loaded)
-{
-#pragma clang loop unroll(disable)
-	for (u32 n = FROM_ZERO(s); n < HEAD_BYTES / 8 && may_go_on; n++) {
-		LOOP_STATE_IN_MAP;
-		u64 at = s->cursor, marks;
-
-		if (at >= loaded)
-			return false;
-		marks = control_bytes(word_at(s, at));
-		if (!marks) {
-			s->cursor = at + 8;
-			continue;
-		}
-		at += first_marked(marks);
-		if ((word_at(s, at) & FIRST(2)) != WORD('\r', '\n', 0, 0, 0, 0, 0, 0))
-			return false;
-		s->cursor = at + 2;
-		return s->cursor < loaded;
-	}
-	return false;
 }
 
 enum parsed { PLAIN = 0, NOT_COMPLETE_OR_ODD, ODD_METHOD, ODD_PATH, ODD_HOST };
 
+/* The lines of fields; false: not certain. The cursor ends behind the empty line. */
+INLINE bool read_fields(struct scratch *s, u64 loaded)
+{
+	start_lines(s);
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < 100 && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		if (s->cursor + 2 > loaded)
+			return false;
+		if ((word_at(s, s->cursor) & FIRST(2)) == WORD('\r', '\n', 0, 0, 0, 0, 0, 0)) {
+			s->cursor += 2;
+			return true;
+		}
+		if (!read_field(s) || !next_line(s, loaded))
+			return false;
+	}
+	return false;
+}
+
 /* The head at the start of the payload. 0: understood; s->end is its length, s->body the declared body's, s->method,
- * s->path, s->host what routes go by. */
-INLINE u32 parse_head(void *ctx, enum hook hook, struct scratch *s, struct config *config)
+ * the path in s->prefix, and s->host what routes go by. */
+INLINE u32 parse_head(void *ctx, enum hook hook, struct scratch *s)
 {
 	u64 loaded = opaque(s->length > HEAD_BYTES ? HEAD_BYTES : s->length);
-	u32 lines;
 
 	if (loaded < 16 || loaded > HEAD_BYTES)
 		return NOT_COMPLETE_OR_ODD;
@@ -379,25 +319,9 @@ INLINE u32 parse_head(void *ctx, enum hook hook, struct scratch *s, struct confi
 	s->hosts = s->lengths = s->body = s->host_length = 0;
 	if (!read_method(s))
 		return ODD_METHOD;
-	if (!read_path(s, config, loaded) || !read_query(s, config, loaded))
+	if (!read_path(s) || !read_query(s, loaded))
 		return ODD_PATH;
-	if (!read_version(s))
-		return NOT_COMPLETE_OR_ODD;
-#pragma clang loop unroll(disable)
-	for (lines = FROM_ZERO(s); lines < 100 && may_go_on; lines++) {
-		LOOP_STATE_IN_MAP;
-		if (s->cursor + 2 > loaded)
-			return NOT_COMPLETE_OR_ODD;
-		if ((word_at(s, s->cursor) & FIRST(2)) == WORD('\r', '\n', 0, 0, 0, 0, 0, 0)) {
-			s->cursor += 2;
-			s->row = 1; /* the end */
-			break;
-		}
-		s->row = 0;
-		if (!read_name(s, config) || !read_value(s, loaded))
-			return NOT_COMPLETE_OR_ODD;
-	}
-	if (!s->row)
+	if (!read_version(s) || !read_fields(s, loaded))
 		return NOT_COMPLETE_OR_ODD;
 	if (!s->hosts)
 		return ODD_HOST;

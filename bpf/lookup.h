@@ -8,6 +8,25 @@
 
 #include "head.h"
 #include "hash.h"
+#include "requests.h"
+
+/* The host's name from its end on, as the trie's keys are: suffixes reversed, with the dot in front of them at the end:
+ * "moc.elpmaxe.". What is behind its last byte is of no meaning. */
+INLINE void reverse_host(struct scratch *s)
+{
+	s->piece = 0;
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < HOST_MAX_LEN / 8 && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u64 at = s->piece, from = s->host_length - 8 - at; /* negative, in the last word */
+
+		if (at >= s->host_length)
+			return;
+		*(u64 *)(s->suffix.reversed + (opaque(at) & (HOST_MAX_LEN - 8))) =
+			__builtin_bswap64(*(u64 *)(s->host.name - 8 + (opaque(from + 8) & (HOST_MAX_LEN - 1))));
+		s->piece = at + 8;
+	}
+}
 
 /* Who owns the host; 0: nobody here. */
 INLINE u32 owner_of(struct scratch *s, struct listener *listener)
@@ -16,33 +35,22 @@ INLINE u32 owner_of(struct scratch *s, struct listener *listener)
 	u32 *exact;
 
 	s->host.listener = listener->number;
-	exact = hosts.lookup(&s->host);
-	if (exact)
-		return *exact;
-	/* The trie's keys are suffixes reversed, with the dot in front of them at the end: "moc.elpmaxe.". */
-	__builtin_memset(&s->suffix, 0, sizeof(s->suffix));
-	s->suffix.listener = listener->number;
-	s->suffix.bits = 32 + 8 * s->host_length;
-	s->dots = 0; /* where the first label ends */
-	s->piece = 0;
-#pragma clang loop unroll(disable)
-	for (u32 n = FROM_ZERO(s); n < HOST_MAX_LEN && may_go_on; n++) {
-		LOOP_STATE_IN_MAP;
-		u64 at = s->piece, from;
-		u8 c;
-
-		if (at >= s->host_length)
-			break;
-		from = s->host_length - 1 - at;
-		c = s->host.name[opaque(from) & (HOST_MAX_LEN - 1)];
-		s->suffix.reversed[opaque(at) & (HOST_MAX_LEN - 1)] = c;
-		if (c == '.')
-			s->dots = from;
-		s->piece = at + 1;
+	if (listener->claims & CLAIMS_HOSTS) {
+		if (s->host_length <= SHORT_HOST)
+			exact = short_hosts.lookup((struct short_host_key *)&s->host);
+		else
+			exact = hosts.lookup(&s->host);
+		if (exact)
+			return *exact;
 	}
-	suffix = suffixes.lookup(&s->suffix);
-	if (suffix)
-		return s->dots == s->host_length - suffix->length ? suffix->one_label : suffix->deeper;
+	if (listener->claims & CLAIMS_SUFFIXES) {
+		reverse_host(s);
+		s->suffix.listener = listener->number;
+		s->suffix.bits = 32 + 8 * s->host_length;
+		suffix = suffixes.lookup(&s->suffix);
+		if (suffix)
+			return s->first_dot == s->host_length - suffix->length ? suffix->one_label : suffix->deeper;
+	}
 	return listener->other;
 }
 
@@ -53,15 +61,16 @@ INLINE u32 route_of(struct scratch *s, u32 owner)
 	u32 column = s->method;
 	u16 route;
 
-	s->path.owner = owner;
-	row = paths.lookup(&s->path);
+	s->prefix.owner = owner;
+	if (s->path_length <= SHORT_PATH)
+		row = short_paths.lookup((struct short_path_key *)&s->prefix.owner);
+	else
+		row = paths.lookup((struct path_key *)&s->prefix.owner);
 	s->tier = 1;
 	if (!row) {
 		u64 length = s->path_length;
 
-		s->prefix.owner = owner;
 		s->prefix.bits = 32 + 8 * (length + 1);
-		__builtin_memcpy(s->prefix.path, s->path.path, sizeof(s->path.path));
 		s->prefix.path[opaque(length) & 255] = '/';
 		row = prefixes.lookup(&s->prefix);
 		s->tier = 2;
@@ -138,28 +147,49 @@ INLINE bool goes_there(struct scratch *s, struct flow *flow)
 	return service && service->id == flow->service && service->proxied == flow->proxied && still_serves(s, service, flow);
 }
 
-INLINE struct listener *listener_of(struct scratch *s, struct config *config)
+/* Whose packet it is, of one that comes from a backend; 0: it does not. */
+INLINE struct tuple *client_of(struct scratch *s, struct config *config)
 {
-	struct listener_key key = { .address = s->key.daddr, .port = s->key.dport, .parity = config->parity };
-	return listeners.lookup(&key);
+	return (u16)(ntohs(s->key.dport) - config->nat_first) < config->nat_count ? nats.lookup(&s->key) : 0;
 }
 
-/* The route of the request in the packet; s->service is where it goes. 0: tier 3, for s->reason. */
-INLINE u32 decide(void *ctx, enum hook hook, struct scratch *s, struct config *config)
+/* The listener that the packet is for, into the scratch; false: there is none. A flow remembers it, for as long as the plan
+ * is the same. */
+INLINE bool find_listener(struct scratch *s, struct config *config, struct flow *flow)
 {
-	struct listener *listener = listener_of(s, config);
+	u32 generation = config->generation;
+	struct listener_key key = { .address = s->key.daddr, .port = s->key.dport, .parity = config->parity };
+	struct listener *found;
+
+	if (flow && flow->generation == generation) {
+		s->listener = flow->seen;
+		return true;
+	}
+	found = listeners.lookup(&key);
+	if (!found)
+		return false;
+	s->listener = *found;
+	if (flow) {
+		flow->seen = *found;
+		flow->generation = generation;
+	}
+	return true;
+}
+
+/* The route of the request in the packet, which is for s->listener; s->service is where it goes. 0: tier 3, for
+ * s->reason. */
+INLINE u32 decide(void *ctx, enum hook hook, struct scratch *s)
+{
 	struct route *route;
 	u32 odd, number, owner;
 
 	s->reason = MISS_ROUTE;
-	if (!listener)
-		return 0;
-	odd = parse_head(ctx, hook, s, config);
+	odd = parse_head(ctx, hook, s);
 	if (odd) {
 		s->reason = MISS_HEAD - 1 + odd;
 		return 0;
 	}
-	owner = owner_of(s, listener);
+	owner = owner_of(s, &s->listener);
 	if (!owner) {
 		s->reason = MISS_UNKNOWN_HOST;
 		return 0;
@@ -173,6 +203,29 @@ INLINE u32 decide(void *ctx, enum hook hook, struct scratch *s, struct config *c
 	s->route = route->id;
 	s->service = service_of(s, route);
 	return number;
+}
+
+/* The same, once for a packet: programs that are tail-called find it in the scratch. */
+INLINE u32 judge(void *ctx, enum hook hook, struct scratch *s)
+{
+	if (!s->judged) {
+		s->number = decide(ctx, hook, s);
+		s->judged = 1;
+	}
+	return s->number;
+}
+
+/* Whether the packet has the next request of a flow that is BOUND, and it stays where the flow is: then it is noted. */
+INLINE bool stays(void *ctx, enum hook hook, struct scratch *s, struct flow *flow)
+{
+	if (s->seq != flow->client.next_head || s->seq != flow->backend.acked ||
+	    flow->client.asked - flow->backend.turn >= ASKED)
+		return false;
+	if (!judge(ctx, hook, s) || !goes_there(s, flow))
+		return false;
+	add_request(s, flow, hook);
+	count(HIT_NEXT - 1 + s->tier);
+	return true;
 }
 
 #endif /* RAUTA_LOOKUP_H */

@@ -12,7 +12,9 @@
 
 #define METHODS 7 /* GET HEAD POST PUT DELETE PATCH OPTIONS: the columns of a row of verdicts */
 #define PATH_MAX_LEN 248
+#define SHORT_PATH 60
 #define HOST_MAX_LEN 128
+#define SHORT_HOST 28
 #define MAX_SHARES 16
 #define MAX_BACKENDS 32
 #define MAGLEV_SLOTS 4099
@@ -21,8 +23,8 @@
 
 struct config {
 	u32 parity;
+	u32 generation; /* goes on with each change; never 0 */
 	u16 nat_first, nat_count; /* ports towards backends: [first, first + count) */
-	u8 class[256];            /* what a byte may be: see head.h; filled by the loader */
 };
 
 struct listener_key {
@@ -35,13 +37,20 @@ struct listener {
 	u32 other;  /* who owns the hosts that no entry claims; 0: nobody */
 	u32 id;     /* as a route's */
 	u16 mss;    /* what clients are offered, and the most that backends are */
-	u16 pad;
+	u16 claims; /* which maps have entries below it */
 };
+#define CLAIMS_HOSTS 1
+#define CLAIMS_SUFFIXES 2
 
-/* A host's name, and its end reversed for wildcards, below a listener. */
+/* A host's name, and its end reversed for wildcards, below a listener. Most names are short, and a hash of few bytes costs
+ * less: those have a map of their own. The same holds for paths. */
 struct host_key {
 	u32 listener;
 	char name[HOST_MAX_LEN];
+};
+struct short_host_key {
+	u32 listener;
+	char name[SHORT_HOST];
 };
 struct suffix_key {
 	u32 bits; /* of the trie's prefix */
@@ -57,9 +66,13 @@ struct path_key {
 	u32 owner;
 	char path[PATH_MAX_LEN];
 };
+struct short_path_key {
+	u32 owner;
+	char path[SHORT_PATH];
+};
 struct prefix_key {
 	u32 bits;
-	u32 owner;
+	u32 owner; /* from here on also a key for a whole path */
 	char path[PATH_MAX_LEN];
 };
 struct row {
@@ -100,8 +113,10 @@ BPF_ARRAY(configs, struct config, 1);
 BPF_HASH(listeners, struct listener_key, struct listener, 256);
 /* Those that a file may need few or many of take memory as they are filled. */
 BPF_F_TABLE("hash", struct host_key, u32, hosts, HOSTS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct short_host_key, u32, short_hosts, HOSTS, BPF_F_NO_PREALLOC);
 BPF_LPM_TRIE(suffixes, struct suffix_key, struct suffix_owner, HOSTS);
 BPF_F_TABLE("hash", struct path_key, struct row, paths, PATHS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct short_path_key, struct row, short_paths, PATHS, BPF_F_NO_PREALLOC);
 BPF_LPM_TRIE(prefixes, struct prefix_key, struct row, PATHS);
 BPF_ARRAY(routes, struct route, ROUTES);
 BPF_ARRAY(services, struct service, SERVICES);
@@ -195,7 +210,8 @@ struct flow {
 	u8 pad;
 	u32 second, binds;      /* backends that were chosen in this second, 2^30 ns */
 	u32 parked[PARKED_MOST]; /* services whose connections may be in the map `parked`; 0: none */
-	u32 pad2;
+	u32 generation;         /* of the plan that had ... */
+	struct listener seen;   /* ... this for the flow's listener */
 	struct asking client;
 	struct answering backend;
 	u8 client_macs[12], backend_macs[12];
@@ -252,11 +268,11 @@ struct traffic {
 BPF_TABLE("lru_percpu_hash", struct request_key, struct traffic, requests, REQUESTS);
 
 /* The stash is a ring of slots per CPU: nothing is freed, nothing leaks; a slot that has been taken over meanwhile has
- * another stamp. */
+ * another stamp. One that was sent is taken again at once, since it is still in the cache. */
 #define SUM_STEP 512 /* bytes at a time: bpf_csum_diff takes no more before kernel 6.13 */
 #define STASH_BYTES 16384
 struct stash {
-	u32 stamp, pad;
+	u64 stamp; /* 0: nobody's */
 	u8 bytes[2 * STASH_BYTES + SUM_STEP]; /* the verifier sees any masked position and any masked size */
 };
 BPF_ARRAY(stashes, struct stash, SLOTS *CPUS);
@@ -286,7 +302,8 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	u32 window, flags, check, tsval, tsecr, timestamps;
 	u32 mss, wscale, sack; /* options of a SYN */
 	/* a head, parsed */
-	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, dots, last, row;
+	u32 cursor, end, method, hosts, lengths, body, path_length, host_length, first_dot, row, lines_at;
+	u64 lines; /* of the 64 bytes in front of lines_at: see words.h */
 	u32 route, service, tier, piece, partial, slot, stamp;
 	u32 window_at, window_size; /* of s->head: the part of the payload that is there */
 	u32 wire;   /* payload of each segment on the wire, of a super-packet; else 0 */
@@ -294,15 +311,26 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	u32 zero, summed;
 	u64 sum;
 	struct request_key counted;
+	struct listener listener; /* that the packet is for */
+	u32 number, judged;       /* the request's route, once it has been decided; whether it has */
 	u8 options[64];
-	struct path_key path;
 	struct prefix_key prefix;
+	u64 behind_path, before_host; /* words that are taken whole reach there */
 	struct host_key host;
 	struct suffix_key suffix;
+	u64 behind_suffix;
 	u8 head[HEAD_BYTES + SUM_STEP];
 };
 BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
-BPF_PERCPU_ARRAY(turns, u32, 2); /* whose turn it is: NAT port, stash slot */
+struct lead { /* where routes have led to of late: see route_to */
+	u64 when; /* ns */
+	u32 daddr, saddr, ifindex, pad;
+};
+#define LEADS 64
+#define LEAD_FOR (10 * MS)
+BPF_PERCPU_ARRAY(leads, struct lead, LEADS);
+BPF_PERCPU_ARRAY(turns, u32, 3); /* whose turn it is */
+enum turn { TURN_PORT, TURN_SLOT, TURN_STAMP };
 BPF_PERCPU_ARRAY(events, u64, EVENTS);
 
 INLINE void count(u32 event)

@@ -12,7 +12,6 @@
 
 #define L3 14 /* offsets of Ethernet + IPv4 without options, which is all that is handled */
 #define L4 34
-#define TCP_CHECK 50
 #define OPTIONS 54
 
 /* Declares nothing: (re)loads the pointers after a helper. `need` bytes from the start must be linear. */
@@ -43,17 +42,10 @@ INLINE u32 fold32(u64 sum)
 	return sum;
 }
 
-/* Whether only the pseudo-header is in the checksum, and the device is to complete it (CHECKSUM_PARTIAL). Nothing says
- * so, but of such a packet a replacement without BPF_F_PSEUDO_HDR leaves the field alone. The field is spoilt by this:
- * for packets whose header is written anew. */
+/* Whether only the pseudo-header is in the checksum, and the device is to complete it. */
 INLINE u32 is_partial(struct __sk_buff *skb)
 {
-	u16 was = 0, is = 0;
-
-	bpf_skb_load_bytes(skb, TCP_CHECK, &was, 2);
-	bpf_l4_csum_replace(skb, TCP_CHECK, 0, 0x0101, 2);
-	bpf_skb_load_bytes(skb, TCP_CHECK, &is, 2);
-	return was == is;
+	return summed(skb) == CHECKSUM_PARTIAL;
 }
 
 /* Add the bytes from `from` (in a map's value; `room` of them are there, a power of 2, and SUM_STEP more) up to `to` to
@@ -103,7 +95,7 @@ INLINE u64 pseudo_sum(struct scratch *s)
 	return (u64)s->key.saddr + s->key.daddr + htons(IPPROTO_TCP) + htons(size) + htons(size >> 16);
 }
 
-/* Whether only the pseudo-header is in the checksum (CHECKSUM_PARTIAL); or by chance it looks so. */
+/* The same as far as the field tells: by chance it may look so. */
 INLINE bool is_to_be_completed(struct scratch *s)
 {
 	return s->check == fold16(pseudo_sum(s));
@@ -116,7 +108,7 @@ INLINE bool is_sound(void *ctx, enum hook hook, struct scratch *s)
 {
 	u64 header = opaque(s->header);
 
-	if (hook == TC && (is_to_be_completed(s) || csum_level(ctx, BPF_CSUM_LEVEL_QUERY) >= 0))
+	if (hook == TC && (summed(ctx) == CHECKSUM_PARTIAL || summed(ctx) == CHECKSUM_UNNECESSARY))
 		return true;
 	if (header < 20 || header > 60)
 		return false;
@@ -157,6 +149,12 @@ INLINE bool read_headers(struct scratch *s, void *data, u32 size, u32 is_super)
 	s->check = tcp->check;
 	s->flags = ((u8 *)tcp)[13];
 	return true;
+}
+
+/* Whether it opens a connection. */
+INLINE bool is_syn(struct scratch *s)
+{
+	return (s->flags & (SYN | ACK)) == SYN;
 }
 
 struct segment { /* what `write_headers` needs to know of a packet that is made */
@@ -260,11 +258,19 @@ struct hop {
 };
 
 /* The interface that leads to a destination (0: there is none now), and the address that this host speaks from there.
- * Without `hop`, who the next one is redirect_neigh finds out, which also resolves it; with it, 0 if it is not known. */
+ * Without `hop`, who the next one is redirect_neigh finds out, which also resolves it; with it, 0 if it is not known. What
+ * was found is used for a tick or two: a lookup costs more than all the rest of binding a flow but the parse. */
 INLINE u32 route_to(void *ctx, u32 daddr, u32 *saddr, struct hop *hop)
 {
+	u32 place = (daddr >> 24 ^ daddr >> 16) & (LEADS - 1);
+	struct lead *lead = leads.lookup(&place);
 	struct bpf_fib_lookup fib = {};
+	u64 now = coarse_ns();
 
+	if (lead && !hop && lead->daddr == daddr && now - lead->when < LEAD_FOR) {
+		*saddr = lead->saddr;
+		return lead->ifindex;
+	}
 	fib.family = 2; /* AF_INET */
 	fib.l4_protocol = IPPROTO_TCP;
 	fib.ipv4_dst = daddr;
@@ -277,6 +283,12 @@ INLINE u32 route_to(void *ctx, u32 daddr, u32 *saddr, struct hop *hop)
 		__builtin_memcpy(hop->macs + 6, fib.smac, 6);
 	}
 	*saddr = fib.ipv4_src;
+	if (lead && !hop) {
+		lead->when = now;
+		lead->daddr = daddr;
+		lead->saddr = fib.ipv4_src;
+		lead->ifindex = fib.ifindex;
+	}
 	return fib.ifindex;
 }
 

@@ -30,28 +30,41 @@ enum phase { SIZE_FIRST = 0, SIZE, EXTENSION, SIZE_LF, DATA_CR, DATA_LF, TRAILER
 
 /* --- heads -------------------------------------------------------------------------------------------------------- */
 
-/* The line at the cursor, if it is one of those that frame; the cursor goes to the next. False: not certain. */
-INLINE bool read_response_line(struct scratch *s, u64 loaded)
+/* A line that may be one of those that frame; false: not certain. */
+INLINE bool read_response_line(struct scratch *s, u64 at)
 {
-	u64 w = word_at(s, s->cursor) | EACH(0x20), rest = word_at(s, s->cursor + 8) | EACH(0x20);
+	u64 w = word_at(s, at) | EACH(0x20), rest = word_at(s, at + 8) | EACH(0x20);
 
 	if (w == WORD('c', 'o', 'n', 't', 'e', 'n', 't', '-')) {
-		if ((rest & FIRST(7)) == WORD('l', 'e', 'n', 'g', 't', 'h', ':', 0)) {
-			if (s->lengths++ || !read_length(s, s->cursor + 15))
-				return false;
-		}
+		if ((rest & FIRST(7)) == WORD('l', 'e', 'n', 'g', 't', 'h', ':', 0))
+			return !s->lengths++ && read_length(s, at + 15);
 	} else if (w == WORD('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
-		u64 at = s->cursor + 18, value;
-
 		if (rest != (WORD('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') | EACH(0x20)) || s->hosts++)
 			return false;
-		if (byte_at(s, at) == ' ')
-			at++;
-		value = word_at(s, at) | EACH(0x20);
-		if ((value & FIRST(7)) != WORD('c', 'h', 'u', 'n', 'k', 'e', 'd', 0) || byte_at(s, at + 7) != '\r')
+		at += byte_at(s, at + 18) == ' ' ? 19 : 18;
+		return ((word_at(s, at) | EACH(0x20)) & FIRST(7)) == WORD('c', 'h', 'u', 'n', 'k', 'e', 'd', 0) &&
+		       byte_at(s, at + 7) == '\r';
+	}
+	return true;
+}
+
+/* The lines of a response's head behind the first; false: it is not there as a whole, or not understood. */
+INLINE bool read_response_lines(struct scratch *s, u64 loaded)
+{
+#pragma clang loop unroll(disable)
+	for (u32 n = FROM_ZERO(s); n < 100 && may_go_on; n++) {
+		LOOP_STATE_IN_MAP;
+		u32 start = s->cursor;
+		u8 first = byte_at(s, start) | 0x20;
+
+		if (!next_line(s, loaded))
+			return false;
+		if (s->cursor == start + 2)
+			return true;
+		if ((first == 'c' || first == 't') && !read_response_line(s, start))
 			return false;
 	}
-	return read_value(s, loaded);
+	return false;
 }
 
 /* The head of a response at `at` in the payload: false if it is not there as a whole, or not understood. Then
@@ -59,7 +72,6 @@ INLINE bool read_response_line(struct scratch *s, u64 loaded)
 INLINE bool read_response_head(void *ctx, enum hook hook, struct scratch *s, u64 at)
 {
 	u64 left = s->length - at, loaded = opaque(left > RESPONSE_BYTES ? RESPONSE_BYTES : left);
-	u32 done = 0;
 
 	if (loaded < 16 || loaded > RESPONSE_BYTES || load_bytes(ctx, hook, s->offset + at, s->head, loaded) < 0)
 		return false;
@@ -67,23 +79,8 @@ INLINE bool read_response_head(void *ctx, enum hook hook, struct scratch *s, u64
 		return false;
 	s->lengths = s->body = s->hosts = 0;
 	s->cursor = 12;
-	s->row = 0;
-	if (!read_value(s, loaded))
-		return false;
-#pragma clang loop unroll(disable)
-	for (u32 n = FROM_ZERO(s); n < 100 && may_go_on; n++) {
-		LOOP_STATE_IN_MAP;
-		if (s->cursor + 2 > loaded)
-			return false;
-		if ((word_at(s, s->cursor) & FIRST(2)) == WORD('\r', '\n', 0, 0, 0, 0, 0, 0)) {
-			s->cursor += 2;
-			s->row = 1;
-			break;
-		}
-		if (!read_response_line(s, loaded + 1))
-			return false;
-	}
-	if (!s->row || s->cursor > loaded)
+	start_lines(s);
+	if (!next_line(s, loaded) || !read_response_lines(s, loaded))
 		return false;
 	s->row = (s->head[9] - '0') * 100 + (s->head[10] - '0') * 10 + (s->head[11] - '0');
 	return s->row >= 100 && s->row < 1000;

@@ -24,7 +24,7 @@ INLINE s64 cookie_for(struct iphdr *ip, struct tcphdr *tcp, void *end, u32 heade
 }
 
 /* Our SYN-ACK: into `made`, its options into s->out. */
-INLINE void describe_syn_ack(struct scratch *s, struct listener *listener, u32 cookie, struct segment *made)
+INLINE void describe_syn_ack(struct scratch *s, u32 cookie, struct segment *made)
 {
 	made->saddr = s->key.daddr;
 	made->daddr = s->key.saddr;
@@ -35,7 +35,7 @@ INLINE void describe_syn_ack(struct scratch *s, struct listener *listener, u32 c
 	made->flags = SYN | ACK;
 	made->window = OUR_WINDOW;
 	made->header = s->timestamps ? 40 : 24;
-	s->out.options[0] = htonl(0x02040000 | listener->mss);
+	s->out.options[0] = htonl(0x02040000 | s->listener.mss);
 	if (s->timestamps) {
 		s->out.options[1] = htonl((s->sack ? 0x04020000 : 0x01010000) | 0x080a);
 		s->out.options[2] = htonl(timestamp_with(s->wscale, s->sack));
@@ -44,7 +44,7 @@ INLINE void describe_syn_ack(struct scratch *s, struct listener *listener, u32 c
 	}
 }
 
-INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener *listener)
+INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s)
 {
 	void *end;
 	struct ethhdr *eth;
@@ -72,7 +72,7 @@ INLINE int answer_syn(struct __sk_buff *skb, struct scratch *s, struct listener 
 	partial = is_partial(skb);
 	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
 	swap_macs(&s->out.eth, eth);
-	describe_syn_ack(s, listener, (u32)cookie, &made);
+	describe_syn_ack(s, (u32)cookie, &made);
 	if (bpf_skb_change_tail(skb, L4 + made.header, 0))
 		return TC_ACT_SHOT;
 	write_headers(&s->out, &made, partial);
@@ -88,13 +88,12 @@ INLINE u32 mss_of(u32 number)
 	return number == 3 ? 1460 : number == 2 ? 1440 : number == 1 ? 1300 : 536;
 }
 
-/* A packet of no flow: an ACK that brings a cookie back makes one, in s->flow. 0: made; else what becomes of the
+/* A packet of no flow, for s->listener: an ACK that brings a cookie back makes one, in s->flow. 0: made; else what becomes of the
  * packet, plus one, for s->reason. */
 #define MADE 0
 #define THEN(action) ((action) + 1)
 
-INLINE int accept_ack(void *ctx, enum hook hook, struct scratch *s, struct listener *listener, struct iphdr *ip,
-		      struct tcphdr *tcp, void *end)
+INLINE int accept_ack(void *ctx, enum hook hook, struct scratch *s, struct iphdr *ip, struct tcphdr *tcp, void *end)
 {
 	struct flow *flow = &s->flow;
 	s64 own;
@@ -121,9 +120,9 @@ INLINE int accept_ack(void *ctx, enum hook hook, struct scratch *s, struct liste
 	}
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->state = EST;
-	flow->listener = listener->id;
+	flow->listener = s->listener.id;
 	mss = own < 0 ? 536 : mss_of(s->ack - (u32)own);
-	flow->mss = mss > listener->mss ? listener->mss : mss;
+	flow->mss = mss > s->listener.mss ? s->listener.mss : mss;
 	flow->client_wscale = NO_WSCALE;
 	flow->server_seq = flow->backend.next = s->ack;
 	flow->first_seq = flow->client.next_head = flow->client.next = s->seq;

@@ -76,11 +76,9 @@ INLINE bool read_packet(struct __sk_buff *skb, struct scratch *s)
 	return read_headers(s, data, skb->len, skb->gso_size);
 }
 
-INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
+INLINE int from_client(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	struct flow *flow = flows.lookup(&s->key);
-
-	if ((s->flags & (SYN | ACK)) == SYN) {
+	if (is_syn(s)) {
 		programs.call(skb, ON_SYN);
 		return TC_ACT_OK;
 	}
@@ -118,6 +116,8 @@ INLINE int from_client(struct __sk_buff *skb, struct scratch *s)
 	if (flow->state != BOUND)
 		return TC_ACT_SHOT; /* on its way to another backend */
 	if ((s->length && before(flow->client.next_head, s->seq + s->length)) || touches_head(s, flow)) {
+		if (!touches_head(s, flow) && stays(skb, TC, s, flow))
+			return forward(skb, s, flow);
 		programs.call(skb, ON_REQUEST); /* it reaches beyond the request, or is its head again */
 		return TC_ACT_OK;
 	}
@@ -171,7 +171,8 @@ int rauta_tc(struct __sk_buff *skb)
 {
 	struct scratch *s = the_scratch();
 	struct config *config = the_config();
-	struct tuple *client = 0;
+	struct tuple *client;
+	struct flow *flow;
 
 	if (!s || !config)
 		return TC_ACT_OK;
@@ -180,33 +181,28 @@ int rauta_tc(struct __sk_buff *skb)
 			programs.call(skb, ON_ICMP);
 		return TC_ACT_OK;
 	}
-	if (!listener_of(s, config)) {
-		client = nats.lookup(&s->key);
-		if (!client)
-			return TC_ACT_OK;
-	}
+	client = client_of(s, config);
+	flow = client || is_syn(s) ? 0 : flows.lookup(&s->key);
+	if (!client && !find_listener(s, config, flow))
+		return TC_ACT_OK;
+	s->judged = 0;
 	if (!is_sound(skb, TC, s)) {
 		count(DROP_CHECKSUM);
 		return TC_ACT_SHOT;
 	}
-	return client ? from_backend(skb, s, client) : from_client(skb, s);
+	return client ? from_backend(skb, s, client) : from_client(skb, s, flow);
 }
 
 int on_syn(struct __sk_buff *skb)
 {
 	struct scratch *s = the_scratch();
-	struct config *config = the_config();
-	struct listener *listener;
 
-	if (!s || !config)
-		return TC_ACT_OK;
-	listener = listener_of(s, config);
-	return listener ? answer_syn(skb, s, listener) : TC_ACT_OK;
+	return s ? answer_syn(skb, s) : TC_ACT_OK;
 }
 
-INLINE u32 decide_or_count(struct __sk_buff *skb, struct scratch *s, struct config *config)
+INLINE u32 judge_or_count(struct __sk_buff *skb, struct scratch *s)
 {
-	u32 number = decide(skb, TC, s, config);
+	u32 number = judge(skb, TC, s);
 
 	if (!number)
 		count(s->reason);
@@ -370,19 +366,16 @@ INLINE int first_request(struct __sk_buff *skb, struct scratch *s, struct config
 
 /* A packet of no flow, or of one that is somewhere else. 0: it has made one, in the scratch; else what becomes of it,
  * plus one. */
-INLINE int new_flow(struct __sk_buff *skb, struct scratch *s, struct config *config, struct flow *flow)
+INLINE int new_flow(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	struct listener *listener = listener_of(s, config);
 	void *end;
 	struct ethhdr *eth;
 	struct iphdr *ip;
 	struct tcphdr *tcp;
 	int action;
 
-	if (!listener)
-		return THEN(TC_ACT_OK);
 	LINEAR(skb, OPTIONS, eth, ip, tcp, end, THEN(TC_ACT_SHOT));
-	action = accept_ack(skb, TC, s, listener, ip, tcp, end);
+	action = accept_ack(skb, TC, s, ip, tcp, end);
 	if (action != MADE) { /* of a flow that is somewhere else, only what has a cookie counts */
 		count(s->reason);
 		return flow ? THEN(TC_ACT_SHOT) : action;
@@ -436,11 +429,11 @@ int on_request(struct __sk_buff *skb)
 		s->flow = *flow;
 		known = true;
 	} else {
-		action = new_flow(skb, s, config, flow);
+		action = new_flow(skb, s, flow);
 		if (action != MADE)
 			return action - 1;
 	}
-	number = s->length ? decide_or_count(skb, s, config) : 0;
+	number = s->length ? judge_or_count(skb, s) : 0;
 	if (bound && flow)
 		return again ? same_head(skb, s, flow, number) : on_next_request(skb, s, flow, number);
 	return first_request(skb, s, config, known, number);
@@ -535,7 +528,7 @@ int decided(struct __sk_buff *skb)
 	struct scratch *s = the_scratch();
 	struct config *config = the_config();
 
-	if (!s || !config || !read_packet(skb, s) || !decide(skb, TC, s, config))
+	if (!s || !config || !read_packet(skb, s) || !find_listener(s, config, 0) || !decide(skb, TC, s))
 		return 0;
 	return s->route << 2 | s->tier;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Packets of a flow that is bound, from one connection to the other: two checksum updates for the whole packet, one of
- * contents and one of addresses, whatever the kind of its checksum.
+ * Packets of a flow that is bound, from one connection to the other: the checksum changes by
+ * the differences of contents and of addresses, whatever its kind.
  */
 #ifndef RAUTA_TRANSLATE_H
 #define RAUTA_TRANSLATE_H
@@ -158,11 +158,29 @@ INLINE void write_change(struct ethhdr *eth, struct iphdr *ip, u32 *words, void 
 	__builtin_memcpy(eth, macs, 12);
 }
 
-/* The differences go in through helpers, which know whether the sum is complete; they make pointers stale. */
-INLINE void update_checksums(struct __sk_buff *skb, struct change *c)
+/* The checksum of the segment, if it is complete. */
+INLINE void update_checksum(struct tcphdr *tcp, struct change *c)
 {
-	bpf_l4_csum_replace(skb, TCP_CHECK, 0, fold32(c->content), 0);
-	bpf_l4_csum_replace(skb, TCP_CHECK, 0, fold32(c->addresses), BPF_F_PSEUDO_HDR);
+	u64 sum = (u16)~tcp->check;
+
+	sum += fold32(c->content);
+	sum += fold32(c->addresses);
+	tcp->check = ~fold16(sum);
+}
+
+/* The same at TC, whatever it is now. What a device has summed itself (CHECKSUM_COMPLETE) covers the field too: it changes
+ * by the addresses alone, which are not in it. */
+INLINE void update_any_checksum(struct __sk_buff *skb, struct tcphdr *tcp, struct change *c)
+{
+	enum summed kind = summed(skb);
+
+	if (kind == CHECKSUM_PARTIAL) {
+		tcp->check = fold16((u64)tcp->check + fold32(c->addresses));
+		return;
+	}
+	update_checksum(tcp, c);
+	if (kind == CHECKSUM_COMPLETE)
+		csum_update(skb, ~fold32(c->addresses));
 }
 
 /* The packet becomes one from the client to the backend; false: it cannot be read. */
@@ -176,8 +194,7 @@ INLINE bool translate(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 
 	LINEAR(skb, OPTIONS, eth, ip, tcp, end, false);
 	change_for_backend(s, flow, (u32 *)tcp, end, &c);
-	update_checksums(skb, &c);
-	LINEAR(skb, OPTIONS, eth, ip, tcp, end, false);
+	update_any_checksum(skb, tcp, &c);
 	write_change(eth, ip, (u32 *)tcp, end, &c, flow->backend_macs);
 	count(TO_BACKEND);
 	return true;
@@ -200,8 +217,7 @@ INLINE int to_client(struct __sk_buff *skb, struct scratch *s, struct flow *flow
 
 	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
 	change_for_client(s, flow, client, (u32 *)tcp, end, &c);
-	update_checksums(skb, &c);
-	LINEAR(skb, OPTIONS, eth, ip, tcp, end, TC_ACT_SHOT);
+	update_any_checksum(skb, tcp, &c);
 	write_change(eth, ip, (u32 *)tcp, end, &c, flow->client_macs);
 	count(TO_CLIENT);
 	return bpf_redirect(flow->client_ifindex, 0);

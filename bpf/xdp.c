@@ -26,16 +26,12 @@ INLINE int at_xdp(int action)
 	return action;
 }
 
-/* The checksum is complete, so it is updated by hand. */
+/* The checksum is complete. */
 INLINE void write_translated(struct ethhdr *eth, struct iphdr *ip, struct tcphdr *tcp, void *end, struct change *c,
 			     u8 *macs)
 {
-	u64 sum = (u16)~tcp->check;
-
-	sum += fold32(c->content);
-	sum += fold32(c->addresses);
+	update_checksum(tcp, c);
 	write_change(eth, ip, (u32 *)tcp, end, c, macs);
-	tcp->check = ~fold16(sum);
 }
 
 INLINE int xdp_to_backend(struct xdp_md *ctx, struct scratch *s, struct flow *flow)
@@ -87,9 +83,8 @@ INLINE int xdp_send(struct xdp_md *ctx, struct scratch *s, struct segment *made,
 	return failed ? XDP_DROP : bpf_redirect(out, 0);
 }
 
-INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s, struct config *config)
+INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s)
 {
-	struct listener *listener = listener_of(s, config);
 	u32 header = s->header;
 	void *end;
 	struct ethhdr *eth;
@@ -98,13 +93,13 @@ INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s, struct config *config)
 	struct segment made = {};
 	s64 cookie;
 
-	if (!listener || is_owned_here(ctx, &s->key) || !read_syn_options(ctx, XDP, s))
+	if (is_owned_here(ctx, &s->key) || !read_syn_options(ctx, XDP, s))
 		return XDP_PASS;
 	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
 	cookie = cookie_for(ip, tcp, end, header);
 	if (cookie < 0)
 		return XDP_PASS;
-	describe_syn_ack(s, listener, (u32)cookie, &made);
+	describe_syn_ack(s, (u32)cookie, &made);
 	note_syn(s);
 	swap_macs_of(ctx, XDP, &s->out.eth);
 	if (made.header != header && xdp_adjust_tail(ctx, (int)made.header - (int)header))
@@ -113,31 +108,18 @@ INLINE int xdp_syn(struct xdp_md *ctx, struct scratch *s, struct config *config)
 	return xdp_send(ctx, s, &made, ctx->ingress_ifindex);
 }
 
-/* A request that stays with its flow's service; everything else is TC's to judge. */
-INLINE bool xdp_next_request(struct xdp_md *ctx, struct scratch *s, struct config *config, struct flow *flow)
-{
-	if (s->seq != flow->client.next_head || s->seq != flow->backend.acked)
-		return false;
-	if (flow->client.asked - flow->backend.turn >= ASKED || !decide(ctx, XDP, s, config) || !goes_there(s, flow))
-		return false;
-	add_request(s, flow, XDP);
-	count(HIT_NEXT - 1 + s->tier);
-	return true;
-}
-
 /* The ACK that ends a handshake. */
-INLINE int xdp_ack(struct xdp_md *ctx, struct scratch *s, struct config *config)
+INLINE int xdp_ack(struct xdp_md *ctx, struct scratch *s)
 {
-	struct listener *listener = listener_of(s, config);
 	void *end;
 	struct ethhdr *eth;
 	struct iphdr *ip;
 	struct tcphdr *tcp;
 
-	if (s->length || (s->flags & ~PSH) != ACK || !listener)
+	if (s->length || (s->flags & ~PSH) != ACK)
 		return XDP_PASS;
 	LINEAR(ctx, OPTIONS, eth, ip, tcp, end, XDP_PASS);
-	if (accept_ack(ctx, XDP, s, listener, ip, tcp, end) != MADE)
+	if (accept_ack(ctx, XDP, s, ip, tcp, end) != MADE)
 		return XDP_PASS;
 	count(ESTABLISHED);
 	flows.insert(&s->key, &s->flow);
@@ -154,7 +136,7 @@ INLINE int xdp_bind(struct xdp_md *ctx, struct scratch *s, struct config *config
 
 	if (s->seq != flow->client.next_head || s->ack != flow->server_seq || (s->flags & ~PSH) != ACK)
 		return XDP_PASS;
-	if (!decide(ctx, XDP, s, config) || s->method > 1)
+	if (!judge(ctx, XDP, s) || s->method > 1)
 		return XDP_PASS;
 	s->flow = *flow;
 	service = services.lookup(&s->service);
@@ -170,22 +152,19 @@ INLINE int xdp_bind(struct xdp_md *ctx, struct scratch *s, struct config *config
 	return xdp_send(ctx, s, &made, s->flow.backend_ifindex);
 }
 
-INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config *config)
+INLINE int xdp_from_client(struct xdp_md *ctx, struct scratch *s, struct config *config, struct flow *flow)
 {
-	struct flow *flow;
-
-	if ((s->flags & (SYN | ACK)) == SYN)
-		return xdp_syn(ctx, s, config);
-	flow = flows.lookup(&s->key);
+	if (is_syn(s))
+		return xdp_syn(ctx, s);
 	if (!flow)
-		return xdp_ack(ctx, s, config);
+		return xdp_ack(ctx, s);
 	if (flow->state == EST && s->length)
 		return xdp_bind(ctx, s, config, flow);
 	if (flow->state != BOUND || !is_near(s, flow) || is_odd(s) || touches_head(s, flow) ||
 	    is_beyond(s, flow) || ((s->flags & (FIN | RST)) && has_parked(flow)))
 		return XDP_PASS;
-	if (s->length && before(flow->client.next_head, s->seq + s->length) && !xdp_next_request(ctx, s, config, flow))
-		return XDP_PASS;
+	if (s->length && before(flow->client.next_head, s->seq + s->length) && !stays(ctx, XDP, s, flow))
+		return XDP_PASS; /* for TC to judge */
 	return xdp_to_backend(ctx, s, flow);
 }
 
@@ -231,18 +210,19 @@ int rauta_xdp(struct xdp_md *ctx)
 	struct scratch *s = the_scratch();
 	struct config *config = the_config();
 	struct ethhdr *eth = data;
-	struct tuple *client = 0;
+	struct tuple *client;
+	struct flow *flow;
 
 	if (!s || !config || data + OPTIONS > end || eth->h_proto != htons(ETH_P_IP))
 		return XDP_PASS;
 	if (!read_headers(s, data, (u32)(end - data), 0))
 		return XDP_PASS;
-	if (!listener_of(s, config)) {
-		client = nats.lookup(&s->key);
-		if (!client)
-			return XDP_PASS;
-	}
+	client = client_of(s, config);
+	flow = client || is_syn(s) ? 0 : flows.lookup(&s->key);
+	if (!client && !find_listener(s, config, flow))
+		return XDP_PASS;
+	s->judged = 0;
 	if (is_to_be_completed(s) || !is_sound(ctx, XDP, s))
 		return XDP_PASS; /* TC counts what is broken */
-	return at_xdp(client ? xdp_from_backend(ctx, s, client) : xdp_from_client(ctx, s, config));
+	return at_xdp(client ? xdp_from_backend(ctx, s, client) : xdp_from_client(ctx, s, config, flow));
 }

@@ -23,7 +23,7 @@ _TUPLE: Final = struct.Struct("=4s4s2s2s")  # struct tuple: from, to
 _REQUEST: Final = struct.Struct("=IIIBBH")  # struct request
 # struct flow: nat, listener, service, first_seq; state, ends, since; numbers; options; retries, rate; parked; the part
 # of the client with its requests; the part of the backend; Ethernet addresses.
-_FLOW: Final = struct.Struct(f"=12s3I 3Q 12I 2H4B 4s2I {_PARKED}I4x 2Q6I{16 * _ASKED}s 2Q8IH4B2x 24s")
+_FLOW: Final = struct.Struct(f"=12s3I 3Q 12I 2H4B 4s2I {_PARKED}I20x 2Q6I{16 * _ASKED}s 2Q8IH4B2x 24s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,34 +8,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from rauta.offload.capabilities import METHODS
-from rauta.offload.lookup import HOST_BYTES, PATH_BYTES
 from rauta.routing.settings import Address
 
 PATH_MAX: Final = 248
+PATH_SHORT: Final = 60  # as the longest that is looked up by a short key
 HOST_MAX: Final = 128
+HOST_SHORT: Final = 28
 MAX_SHARES: Final = 16
 MAX_BACKENDS: Final = 32
-
-_CLASS_PATH, _CLASS_QUERY, _CLASS_HOST = 1, 2, 4
-# As the path's, and what a path has other rules for.
-_QUERY: Final = PATH_BYTES | frozenset(b"?%/")
 
 INDEX: Final = struct.Struct("=I")
 
 
-def byte_classes() -> bytes:
-    """`config.class`: what each byte may be."""
-    return bytes(
-        (_CLASS_PATH if byte in PATH_BYTES else 0)
-        | (_CLASS_QUERY if byte in _QUERY else 0)
-        | (_CLASS_HOST if byte in HOST_BYTES else 0)
-        for byte in range(256)
-    )
-
-
-def config(parity: int, nat_first: int, nat_count: int) -> bytes:
+def config(parity: int, generation: int, nat_first: int, nat_count: int) -> bytes:
     """struct config."""
-    return struct.pack("=IHH256s", parity, nat_first, nat_count, byte_classes())
+    return struct.pack("=IIHH", parity, generation, nat_first, nat_count)
 
 
 def _packed(address: str) -> bytes:
@@ -47,14 +34,16 @@ def listener_key(address: Address, parity: int) -> bytes:
     return _packed(address.host) + struct.pack("!H", address.port) + struct.pack("=H", parity)
 
 
-def listener(number: int, other: int, identity: int, mss: int) -> bytes:
+def listener(number: int, other: int, identity: int, mss: int, *, hosts: bool, suffixes: bool) -> bytes:
     """struct listener."""
-    return struct.pack("=IIIHH", number, other, identity, mss, 0)
+    return struct.pack("=IIIHH", number, other, identity, mss, hosts | suffixes << 1)
 
 
-def host_key(listener_number: int, name: str) -> bytes:
-    """struct host_key."""
-    return struct.pack(f"=I{HOST_MAX}s", listener_number, name.encode())
+def host_key(listener_number: int, name: str) -> tuple[str, bytes]:
+    """The map, and struct short_host_key or host_key."""
+    short = len(name) <= HOST_SHORT
+    key = struct.pack(f"=I{HOST_SHORT if short else HOST_MAX}s", listener_number, name.encode())
+    return "short_hosts" if short else "hosts", key
 
 
 def suffix_key(listener_number: int, suffix: str) -> bytes:
@@ -68,9 +57,11 @@ def suffix_owner(one_label: int, deeper: int, suffix: str) -> bytes:
     return struct.pack("=III", one_label, deeper, len(suffix) + 1)
 
 
-def path_key(owner: int, path: str) -> bytes:
-    """struct path_key."""
-    return struct.pack(f"=I{PATH_MAX}s", owner, path.encode())
+def path_key(owner: int, path: str) -> tuple[str, bytes]:
+    """The map, and struct short_path_key or path_key."""
+    short = len(path) <= PATH_SHORT
+    key = struct.pack(f"=I{PATH_SHORT if short else PATH_MAX}s", owner, path.encode())
+    return "short_paths" if short else "paths", key
 
 
 def prefix_key(owner: int, prefix: str) -> bytes:
@@ -113,11 +104,13 @@ def parity_of(name: str, key: bytes) -> int:
 
 
 SIZES: Final = {  # key and value of each map
-    "configs": (4, len(config(0, 0, 0))),
+    "configs": (4, len(config(0, 0, 0, 0))),
     "listeners": (8, 16),
     "hosts": (4 + HOST_MAX, 4),
+    "short_hosts": (4 + HOST_SHORT, 4),
     "suffixes": (8 + HOST_MAX, 12),
     "paths": (4 + PATH_MAX, 16),
+    "short_paths": (4 + PATH_SHORT, 16),
     "prefixes": (8 + PATH_MAX, 16),
     "routes": (4, 16 + 8 * MAX_SHARES),
     "services": (4, 20 + 8 * MAX_BACKENDS),

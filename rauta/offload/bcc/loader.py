@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from rauta.offload.bcc import syscalls
-from rauta.offload.bcc.btf import function_ids
+from rauta.offload.bcc.btf import function_ids, member_bit
 from rauta.offload.bcc.source import fingerprint, program
 
 # Debian's python3-bpfcc is no package of PyPI; virtual environments do not see where it is.
@@ -38,8 +38,10 @@ MAPS: Final = (
     "configs",
     "listeners",
     "hosts",
+    "short_hosts",
     "suffixes",
     "paths",
+    "short_paths",
     "prefixes",
     "routes",
     "services",
@@ -53,9 +55,10 @@ MAPS: Final = (
     "stashes",
     "scratches",
     "turns",
+    "leads",
     "chunking",
 )
-KFUNCS: Final = {0x7F000001: "bpf_sk_assign_tcp_reqsk"}
+KFUNCS: Final = {0x7F000001: "bpf_sk_assign_tcp_reqsk", 0x7F000002: "bpf_cast_to_kern_ctx"}
 
 _TYPES: Final = """#pragma once
 #define CONFIG_BPF_SYSCALL 1
@@ -91,7 +94,9 @@ def call_kfuncs(code: bytes, ids: dict[int, int]) -> bytes:
     return bytes(patched)
 
 
-def _compile(text: str) -> Any:
+def compiled(sizes: dict[str, int], name: str = "tc.c") -> Any:
+    """The BPF object of bcc. Raises OSError, ValueError, or what bcc raises."""
+    text = f"#define SUMMED_AT {member_bit('sk_buff', 'ip_summed')}\n{program(sizes, name)}"
     sys.path += BCC_PATHS
     with tempfile.TemporaryDirectory(prefix="rauta-kernel-") as folder:
         kernel_source(Path(folder))
@@ -111,17 +116,17 @@ def load(folder: Path, sizes: dict[str, int]) -> None:
     """Raises OSError, or what bcc raises."""
     found = function_ids(KFUNCS.values())
     ids = {number: found[name] for number, name in KFUNCS.items()}
-    compiled = _compile(program(sizes))
+    made = compiled(sizes)
     names = (*PROGRAMS, "decided") if sizes.get("TESTING") else PROGRAMS
     programs = {
-        name: syscalls.load_program(call_kfuncs(compiled.dump_func(name.encode()), ids), name) for name in names
+        name: syscalls.load_program(call_kfuncs(made.dump_func(name.encode()), ids), name) for name in names
     }
-    table = syscalls.Map(compiled["programs"].map_fd)
+    table = syscalls.Map(made["programs"].map_fd)
     for number, name in enumerate(PROGRAMS[1:], start=1):
         table.set(struct.pack("=I", number), struct.pack("=I", programs[name]))
     for name in MAPS:
-        syscalls.pin(compiled[name].map_fd, folder / name)
-    syscalls.pin(compiled["programs"].map_fd, folder / "programs")
+        syscalls.pin(made[name].map_fd, folder / name)
+    syscalls.pin(made["programs"].map_fd, folder / "programs")
     for name in ("rauta_tc", "decided"):
         if name in programs:
             syscalls.pin(programs[name], folder / name)
@@ -142,11 +147,11 @@ def load_xdp(folder: Path, sizes: dict[str, int], others: TextIO) -> None:
     """The program at XDP, with the maps of those at TC, which are pinned when a line comes from `others`: half of the
     time is the compiler's. Raises OSError, or what bcc raises."""
     small = {**dict.fromkeys(sizes, 1), "CPUS": sizes["CPUS"], "SLOTS": sizes["SLOTS"]}  # its own maps are not used
-    compiled = _compile(program(small, "xdp.c"))
+    made = compiled(small, "xdp.c")
     if not others.readline():
         return  # nobody waits any more
-    maps = {compiled[name].map_fd: syscalls.pinned(folder / name) for name in MAPS}
-    code = use_maps(compiled.dump_func(b"rauta_xdp"), maps)
+    maps = {made[name].map_fd: syscalls.pinned(folder / name) for name in MAPS}
+    code = use_maps(made.dump_func(b"rauta_xdp"), maps)
     syscalls.pin(syscalls.load_program(code, "rauta_xdp", syscalls.XDP), folder / "rauta_xdp")
 
 

@@ -12,7 +12,7 @@ from rauta.offload.protocol import OffloadError
 
 # Half of the entries of each serve one generation. All maps take about 60 MB with two CPUs, those of flows 40.
 SIZES: Final = {
-    "FLOWS": 65_536,
+    "FLOWS": 64_000,
     "HOSTS": 4_096,
     "PATHS": 32_768,
     "ROUTES": 20_480,

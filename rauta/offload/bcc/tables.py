@@ -17,7 +17,7 @@ from rauta.offload.protocol import OffloadError
 from rauta.routing import maglev
 from rauta.routing.settings import Address
 
-_HASHES: Final = ("listeners", "hosts", "suffixes", "paths", "prefixes")
+_HASHES: Final = ("listeners", "hosts", "short_hosts", "suffixes", "paths", "short_paths", "prefixes")
 MSS: Final = 1460  # bytes of a segment's payload on Ethernet, less options (RFC 879)
 _GRACE: Final = 0.01  # seconds in which programs that have begun with the last generation end
 
@@ -31,7 +31,7 @@ class Tables:
         self._mss = mss  # what clients are offered
         self._live: dict[str, set[bytes]] = {name: set() for name in _HASHES}
         self._written: dict[str, set[bytes]] = {name: set() for name in _HASHES}
-        self._parity = 0
+        self._parity = self._generation = 0
         self._services: dict[str, tuple[PlannedService, int]] = {}  # of the live plan: and its number
         self._next_services: dict[str, tuple[PlannedService, int]] = {}
         self._usable: dict[str, frozenset[Address]] = {}
@@ -44,7 +44,8 @@ class Tables:
 
     def _adopt(self) -> None:
         """Go on with what a predecessor left: its live generation, and nothing of one that it only prepared."""
-        (self._parity,) = struct.unpack_from("=I", self._maps["configs"].get(layouts.INDEX.pack(0)) or bytes(4))
+        found = self._maps["configs"].get(layouts.INDEX.pack(0)) or bytes(8)
+        self._parity, self._generation = struct.unpack_from("=II", found)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -91,6 +92,7 @@ class Tables:
         """The plan that was written is live. Raises OSError; then it is not."""
         self.known.save()
         self._parity = 1 - self._parity
+        self._generation = self._generation % 0xFFFFFFFF + 1
         self._store_config()
         self._live, self._written = self._written, self._live
         self._services, self._next_services = self._next_services, {}
@@ -128,7 +130,7 @@ class Tables:
 
     def _store_config(self) -> None:
         ports = self._nat_ports
-        value = layouts.config(self._parity, ports.start, len(ports))
+        value = layouts.config(self._parity, self._generation, ports.start, len(ports))
         self._maps["configs"].set(layouts.INDEX.pack(0), value)
 
     def _set(self, name: str, key: bytes, value: bytes) -> None:
@@ -156,16 +158,18 @@ class Tables:
             return numbers[id(host)]
 
         for name, host in listener.hosts.items():
-            self._set("hosts", layouts.host_key(number, name), layouts.INDEX.pack(owner(host)))
+            self._set(*layouts.host_key(number, name), layouts.INDEX.pack(owner(host)))
         for suffix, pair in listener.suffixes.items():
             value = layouts.suffix_owner(owner(pair.one_label), owner(pair.deeper), suffix)
             self._set("suffixes", layouts.suffix_key(number, suffix), value)
-        return layouts.listener(number, owner(listener.other), self.known.listeners.of(listener.name), self._mss)
+        identity = self.known.listeners.of(listener.name)
+        hosts, suffixes = bool(listener.hosts), bool(listener.suffixes)
+        return layouts.listener(number, owner(listener.other), identity, self._mss, hosts=hosts, suffixes=suffixes)
 
     def _write_host(self, host: HostPlan, owner: int, routes: Mapping[str, int]) -> None:
         for path, verdicts in host.exact.items():
             row = layouts.row([0 if name is None else routes[name] for name in verdicts])
-            self._set("paths", layouts.path_key(owner, path), row)
+            self._set(*layouts.path_key(owner, path), row)
         for prefix, verdicts in host.prefix.items():
             row = layouts.row([0 if name is None else routes[name] for name in verdicts])
             self._set("prefixes", layouts.prefix_key(owner, prefix), row)
