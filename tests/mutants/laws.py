@@ -16,6 +16,8 @@ class Mutant(NamedTuple):
 
 
 TIERS: Final = "tests/net/test_tiers.py"
+BYTES: Final = "tests/offload/bcc/test_soundness.py::test_each_byte_is_taken_where_tier_3_takes_it"
+LENGTHS: Final = "tests/offload/bcc/test_soundness.py::test_names_of_any_length_are_found_by_all_their_bytes"
 SOUND: Final = "tests/offload/bcc/test_soundness.py::test_whatever_is_odd_alone_is_decided_as_tier_3_does"
 ATTACKS: Final = "tests/net/test_attacks.py"
 FAULTS: Final = "tests/net/test_single_faults.py::test_each_packet"
@@ -30,8 +32,57 @@ MUTANTS: Final = (
         "",
         SOUND,
     ),
-    Mutant("soundness: no dot segments", "bpf/head.h", "if (s->dots == 1 || s->dots == 2)", "if (s->dots == 1)", SOUND),
-    Mutant("soundness: one Host", "bpf/head.h", "if (s->hosts)\n\t\t\treturn false;", "", SOUND),
+    Mutant("soundness: no dot segments", "bpf/head.h", "& (after_dot | after_dots))", "& after_dot)", SOUND),
+    Mutant("soundness: one Host", "bpf/head.h", "return !s->hosts++ &&", "return s->hosts++ < 9 &&", SOUND),
+    Mutant(
+        "soundness: a path has the bytes that tier 3 takes as they are",
+        "bpf/head.h",
+        "differs(low & EACH(0xfd), '<')",
+        "differs(low, '<')",
+        f"{BYTES}[path]",
+    ),
+    Mutant(
+        "soundness: a host's name has the bytes that tier 3 takes",
+        "bpf/head.h",
+        "~(name_bytes(x) | dot | equals(x, '_'))",
+        "~(name_bytes(x) | dot | equals(x, '_') | equals(x, '@'))",
+        f"{BYTES}[host]",
+    ),
+    Mutant(
+        "soundness: no control character in a value",
+        "bpf/words.h",
+        "((low + EACH(1)) | ~(low + EACH(0x60)))",
+        "~(low + EACH(0x60))",
+        f"{BYTES}[value]",
+    ),
+    Mutant(
+        "soundness: behind a tab is looked at as well",
+        "bpf/words.h",
+        "s->lines = bits & (bits - 1);\n",
+        "s->lines = bits & (bits - 1) & ~(2ULL << (end & 63));\n",
+        SOUND,
+    ),
+    Mutant(
+        "keys: all of a long path is looked up",
+        "bpf/head.h",
+        "if (out == ZEROED_PATH)",
+        "if (out == ZEROED_PATH + 8)",
+        f"{LENGTHS}[path]",
+    ),
+    Mutant(
+        "keys: all of a long host's name is looked up",
+        "bpf/head.h",
+        "if (out == ZEROED_HOST)",
+        "if (out == ZEROED_HOST + 8)",
+        f"{LENGTHS}[host]",
+    ),
+    Mutant(
+        "reloads: what is remembered of a listener is of one plan",
+        "bpf/lookup.h",
+        "if (flow && flow->generation == generation) {",
+        "if (flow && flow->generation) {",
+        "tests/net/test_reloads.py",
+    ),
     Mutant(
         "completeness: plain requests are the kernel's",
         "bpf/head.h",
@@ -119,8 +170,8 @@ MUTANTS: Final = (
     Mutant(
         "checksums: a broken packet changes nothing",
         "bpf/packet.h",
-        "if (hook == TC && (is_to_be_completed(s) ||",
-        "if (hook == TC && (!is_to_be_completed(s) ||",
+        "if (hook == TC && (summed(ctx) == CHECKSUM_PARTIAL ||",
+        "if (hook == TC && (summed(ctx) != CHECKSUM_PARTIAL ||",
         f"{FAULTS}[tc-gets-rst]",
     ),
     Mutant(

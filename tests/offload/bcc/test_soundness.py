@@ -136,7 +136,7 @@ ODD_FIELDS = (
     b"Forwarded: for=1.2.3.4", b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-Proto: https", b"X-Real-IP: 1.2.3.4",
     b"X_Forwarded_For: 1.2.3.4", b"X_Real_IP: 1.2.3.4", b"Max-Forwards: 0", b"Host: second",
     b"X : a", b" folded", b"no colon", b": no name", b"X: \x00", b"X: \x7f", b"X: a\rb", b"X: a\nb", b"X(: 1",
-    b"N" * 70 + b": 1",
+    b"N" * 70 + b": 1", b"X: \t\x00", b"X: \t\x7fa", b"X:\t\t\x01",
 )  # fmt: skip
 VERSIONS = (b"HTTP/1.0", b"http/1.1", b"HTTP/1.1 ", b"HTTP/1.2", b"HTTP/2.0", b" HTTP/1.1")
 
@@ -256,6 +256,56 @@ def test_whatever_is_odd_alone_is_decided_as_tier_3_does(kernel: Kernel) -> None
     assert kernel.decide(request()) == ("all", 2)
     wrong = [odd for odd in ONE_ODD if kernel.decide(odd) not in (None, (tier_3(found, odd), 2))]
     assert not wrong
+
+
+WITH_A_BYTE = {
+    "path": lambda byte, before, after: request(target=b"/" + before + byte + after),
+    "query": lambda byte, before, after: request(target=b"/a?" + before + byte + after),
+    "host": lambda byte, before, after: request(host=b"x" + before + byte + after + b"x"),
+    "name": lambda byte, before, after: request(field=b"x" + before + byte + after + b": 1"),
+    "value": lambda byte, before, after: request(field=b"X: " + before + byte + after),
+}
+# What tier 3 takes there, somewhere in the middle of a word, and the kernel leaves to it.
+LEFT = {"path": b"", "query": b"\\", "host": b"", "name": b"!#$%&'*+.^_`|~", "value": b""}
+
+
+@pytest.mark.parametrize("where", WITH_A_BYTE)
+def test_each_byte_is_taken_where_tier_3_takes_it(kernel: Kernel, where: str) -> None:
+    """At each place of a word and behind it: eight bytes are looked at together."""
+    action = Forward(services=(WeightedService(name="s"),))
+    found = configuration(Route(name="all", matches=(Match(path=PathMatch.prefix("/")),), action=action))
+    kernel.take(found)
+    left = set()
+    for byte in range(256):
+        for place in range(9):
+            asked = WITH_A_BYTE[where](bytes([byte]), b"a" * place, b"b" * (9 - place))
+            expected, decided = tier_3(found, asked), kernel.decide(asked)
+            assert decided in (None, ("all", 2)) if expected else decided is None, (bytes([byte]), place)
+            if expected and not decided and place == 3:
+                left.add(byte)
+    assert left == set(LEFT[where])
+
+
+def _exact(name: str, path: str = "/a", host: str = "api.test") -> Route:
+    match = Match(hosts=(HostPattern(host),), path=PathMatch.exact(path))
+    return Route(name=name, matches=(match,), action=Forward(services=(WeightedService(name="s"),)))
+
+
+@pytest.mark.parametrize("what", ["path", "host"])
+def test_names_of_any_length_are_found_by_all_their_bytes(kernel: Kernel, what: str) -> None:
+    """The longest in between, so that what is behind a short one is not zero by itself."""
+    if what == "path":
+        texts = ["/" + "p" * size for size in range(1, 240)]
+    else:
+        texts = [".".join(["h" * min(size, 60), *(["i" * (size - 61)] if size > 61 else [])]) for size in range(1, 122)]
+    named = {text: f"r{number}" for number, text in enumerate(dict.fromkeys(texts))}
+    kernel.take(configuration(*(_exact(name, **{what: text}) for text, name in named.items())))
+    longest = max(named, key=len)
+    for text in named:
+        for asked in (longest, text, text + "x"):
+            target, host = (asked, "api.test") if what == "path" else ("/a", asked)
+            decided = kernel.decide(request(target=target.encode(), host=host.encode()))
+            assert decided == ((named[asked], 1) if asked in named else None), (len(asked), decided)
 
 
 REAL = {
