@@ -34,8 +34,9 @@ from throughput import running, start, wait_for
 sys.path.append(str(CHECKOUT / "tests"))
 from rauta.config import load
 from rauta.offload import Capabilities, plan
-from rauta.offload.bcc import btf, loader, programs, syscalls
+from rauta.offload.bcc import loader, programs, syscalls
 from rauta.offload.bcc.identities import Known
+from rauta.offload.bcc.images import Image
 from rauta.offload.bcc.places import folder_of
 from rauta.offload.bcc.tables import Tables
 from support import packets
@@ -125,12 +126,11 @@ class Runs:
 
 def second_copy(folder: Path) -> int:
     """rauta_tc again, with the maps that are pinned."""
-    ids = {number: btf.function_ids([name])[name] for number, name in loader.KFUNCS.items()}
-    compiled = loader.compiled(programs.sizes())
-    names = (*loader.MAPS, "programs")
-    known = {compiled[name].map_fd: syscalls.pinned(folder / name) for name in names}
-    code = loader.use_maps(loader.call_kfuncs(compiled.dump_func(b"rauta_tc"), ids), known)
-    return syscalls.load_program(code, "rauta_tc_2")
+    found = loader.image(programs.sizes(), "tc.c", loader.PROGRAMS)
+    maps = {name: syscalls.pinned(folder / name) for name in found.maps}
+    return loader.programs_of(Image(found.maps, {"rauta_tc": found.programs["rauta_tc"]}), maps, syscalls.SCHED_CLS)[
+        "rauta_tc"
+    ]
 
 
 def put(program: int, link: Path) -> None:

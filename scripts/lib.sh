@@ -13,6 +13,8 @@
 # Meant to be sourced by scripts that run with `set -eu -o pipefail`.
 
 RAUTA_ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+# Compiled kernel programs stay in the checkout.
+export CACHE_DIRECTORY="$RAUTA_ROOT/build/cache"
 _VENV="$RAUTA_ROOT/.venv"
 _READY="$_VENV/.rauta-ready"
 _apt_lists_are_new=""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +22,9 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
 os.environ["LC_ALL"] = "C.UTF-8"
 # Debian keeps servers (nginx) where ordinary users do not look.
 os.environ["PATH"] = os.pathsep.join([*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin"])
+# Kernel programs are compiled once for all tests that start a gateway, and nothing is left of them.
+os.environ["CACHE_DIRECTORY"] = tempfile.mkdtemp(prefix="rauta-tests-cache-")
+atexit.register(shutil.rmtree, os.environ["CACHE_DIRECTORY"], ignore_errors=True)
 
 
 def _children() -> dict[int, str]:

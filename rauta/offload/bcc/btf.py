@@ -1,5 +1,5 @@
-"""What programs have to know of the kernel they run in, from its BTF (/sys/kernel/btf/vmlinux): the ids of functions that
-they may call (kfuncs), and where members of its structures are."""
+"""What programs have to know of the kernel that they run in, from its BTF (/sys/kernel/btf/vmlinux): the ids of functions
+that they may call (kfuncs), and where members of its structures are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _found(names: tuple[str, ...], source: Path) -> dict[str, int]:
     data, types, strings = _read(source)
     wanted = {name.encode(): name for name in names}
     found: dict[str, int] = {}
-    for number, (at, name, info) in enumerate(_types(data, types), start=1):
+    for number, (_, name, info) in enumerate(_types(data, types), start=1):
         if _kind(info) == _FUNC and (text := _text(data, strings + name)) in wanted:
             found[wanted[text]] = number
             if len(found) == len(wanted):
@@ -38,8 +38,9 @@ def _found(names: tuple[str, ...], source: Path) -> dict[str, int]:
 
 
 def member_bit(structure: str, member: str, source: Path = VMLINUX) -> int:
-    """Where a member of a structure is, in bits; also one of what has no name in it. Raises OSError (no BTF) or ValueError
-    (not understood, or there is none)."""
+    """Where a member of a structure is, in bits; also one of what has no name in it.
+
+    Raises OSError (no BTF) or ValueError (not understood, or there is none)."""
     data, types, strings = _read(source)
     places = [0]
     within = 0
@@ -54,7 +55,7 @@ def member_bit(structure: str, member: str, source: Path = VMLINUX) -> int:
             return None
         for place in range(info & 0xFFFF):
             name, kind, offset = struct.unpack_from("=III", data, at + 12 + 12 * place)
-            bit = base + (offset & 0xFFFFFF if info >> 31 else offset)  # beside bit fields, their size is in it
+            bit: int = base + (offset & 0xFFFFFF if info >> 31 else offset)  # beside bit fields, their size is in it
             if _text(data, strings + name) == member.encode():
                 return bit
             if not name and (found := look(places[kind], bit)) is not None:

@@ -1,4 +1,4 @@
-"""Compiles, verifies and pins the programs, and ends: LLVM (120 MB) stays in no process that lives.
+"""Loads and pins the programs, compiled now or before, and ends.
 
     python -c 'from rauta.offload.bcc import loader; ...' tc|xdp FOLDER NAME=VALUE...
 
@@ -11,17 +11,15 @@ from __future__ import annotations
 import os
 import struct
 import sys
-import tempfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
-from rauta.offload.bcc import syscalls
+from rauta.offload.bcc import compiler, images, syscalls
 from rauta.offload.bcc.btf import function_ids, member_bit
-from rauta.offload.bcc.source import fingerprint, program
+from rauta.offload.bcc.images import Image
+from rauta.offload.bcc.source import digest, fingerprint, program
 
-# Debian's python3-bpfcc is no package of PyPI; virtual environments do not see where it is.
-BCC_PATHS: Final = ("/usr/lib/python3/dist-packages",)
-HEADERS: Final = Path("/usr/include/linux")  # of linux-libc-dev: the UAPI is enough
 PROGRAMS: Final = (
     "rauta_tc",
     "on_syn",
@@ -56,32 +54,10 @@ MAPS: Final = (
     "scratches",
     "turns",
     "leads",
+    "programs",
     "chunking",
 )
 KFUNCS: Final = {0x7F000001: "bpf_sk_assign_tcp_reqsk", 0x7F000002: "bpf_cast_to_kern_ctx"}
-
-_TYPES: Final = """#pragma once
-#define CONFIG_BPF_SYSCALL 1
-#define __LINUX_BPF_H__
-#include <linux/types.h>
-typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64;
-typedef __s8 s8; typedef __s16 s16; typedef __s32 s32; typedef __s64 s64;
-typedef _Bool bool;
-typedef __SIZE_TYPE__ size_t; typedef __UINTPTR_TYPE__ uintptr_t;
-#define true 1
-#define false 0
-"""
-
-
-def kernel_source(folder: Path) -> None:
-    """What bcc takes for the kernel's sources: three small files over the UAPI headers."""
-    include = folder / "include"
-    for name in ("linux", "uapi", "asm"):
-        (include / name).mkdir(parents=True)
-    (include / "linux" / "kconfig.h").write_text(_TYPES)
-    (include / "linux" / "log2.h").write_text("")
-    (include / "asm" / "page.h").write_text("#define PAGE_SIZE 4096\n")
-    (include / "uapi" / "linux").symlink_to(HEADERS)
 
 
 def call_kfuncs(code: bytes, ids: dict[int, int]) -> bytes:
@@ -94,17 +70,17 @@ def call_kfuncs(code: bytes, ids: dict[int, int]) -> bytes:
     return bytes(patched)
 
 
-def compiled(sizes: dict[str, int], name: str = "tc.c") -> Any:
-    """The BPF object of bcc. Raises OSError, ValueError, or what bcc raises."""
-    text = f"#define SUMMED_AT {member_bit('sk_buff', 'ip_summed')}\n{program(sizes, name)}"
-    sys.path += BCC_PATHS
-    with tempfile.TemporaryDirectory(prefix="rauta-kernel-") as folder:
-        kernel_source(Path(folder))
-        os.environ["BCC_KERNEL_SOURCE"] = folder
-        from bcc import BPF  # type: ignore[import-not-found]
+def image(sizes: dict[str, int], source: str, programs: Collection[str]) -> Image:
+    """Those programs of a source file, compiled now, or before for the same text.
 
-        machine = f"/usr/include/{os.uname().machine}-linux-gnu"
-        return BPF(text=text, cflags=["-w", "-g0", "-I/usr/include", f"-I{machine}"])
+    Raises OSError, ValueError, or what bcc raises."""
+    text = f"#define SUMMED_AT {member_bit('sk_buff', 'ip_summed')}\n{program(sizes, source)}"
+    name = f"{source.removesuffix('.c')}-{os.uname().machine}-{digest(text)}"
+    found = images.saved(name)
+    if found is None:
+        found = compiler.build(text, programs, MAPS)
+        images.save(name, found)
+    return found
 
 
 def mark(sizes: dict[str, int]) -> str:
@@ -112,47 +88,43 @@ def mark(sizes: dict[str, int]) -> str:
     return f"made-of-{fingerprint(sizes)}"
 
 
+def programs_of(found: Image, maps: dict[str, int], kind: int) -> dict[str, int]:
+    """Load all; `maps` are descriptors. Raises OSError."""
+    known = function_ids(KFUNCS.values())
+    ids = {number: known[name] for number, name in KFUNCS.items()}
+    places = {place: maps[name] for place, name in enumerate(found.maps)}
+    return {
+        name: syscalls.load_program(call_kfuncs(compiler.use_maps(code, places), ids), name, kind)
+        for name, code in found.programs.items()
+    }
+
+
 def load(folder: Path, sizes: dict[str, int]) -> None:
     """Raises OSError, or what bcc raises."""
-    found = function_ids(KFUNCS.values())
-    ids = {number: found[name] for number, name in KFUNCS.items()}
-    made = compiled(sizes)
     names = (*PROGRAMS, "decided") if sizes.get("TESTING") else PROGRAMS
-    programs = {
-        name: syscalls.load_program(call_kfuncs(made.dump_func(name.encode()), ids), name) for name in names
-    }
-    table = syscalls.Map(made["programs"].map_fd)
+    found = image(sizes, "tc.c", names)
+    maps = {name: syscalls.create_map(info, name) for name, info in found.maps.items()}
+    programs = programs_of(found, maps, syscalls.SCHED_CLS)
+    table = syscalls.Map(maps["programs"])
     for number, name in enumerate(PROGRAMS[1:], start=1):
         table.set(struct.pack("=I", number), struct.pack("=I", programs[name]))
-    for name in MAPS:
-        syscalls.pin(made[name].map_fd, folder / name)
-    syscalls.pin(made["programs"].map_fd, folder / "programs")
+    for name, descriptor in maps.items():
+        syscalls.pin(descriptor, folder / name)
     for name in ("rauta_tc", "decided"):
         if name in programs:
             syscalls.pin(programs[name], folder / name)
     syscalls.pin(table.fd, folder / mark(sizes))  # last: from now on all is there
 
 
-def use_maps(code: bytes, maps: dict[int, int]) -> bytes:
-    """Replace descriptors of maps (keys) by others."""
-    patched = bytearray(code)
-    for at in range(0, len(patched), 8):
-        operation, registers, offset, number = struct.unpack_from("=BBhI", patched, at)
-        if operation == 0x18 and registers >> 4 == 1:  # BPF_PSEUDO_MAP_FD
-            struct.pack_into("=BBhI", patched, at, operation, registers, offset, maps[number])
-    return bytes(patched)
-
-
 def load_xdp(folder: Path, sizes: dict[str, int], others: TextIO) -> None:
     """The program at XDP, with the maps of those at TC, which are pinned when a line comes from `others`: half of the
     time is the compiler's. Raises OSError, or what bcc raises."""
     small = {**dict.fromkeys(sizes, 1), "CPUS": sizes["CPUS"], "SLOTS": sizes["SLOTS"]}  # its own maps are not used
-    made = compiled(small, "xdp.c")
+    found = image(small, "xdp.c", ("rauta_xdp",))
     if not others.readline():
         return  # nobody waits any more
-    maps = {made[name].map_fd: syscalls.pinned(folder / name) for name in MAPS}
-    code = use_maps(made.dump_func(b"rauta_xdp"), maps)
-    syscalls.pin(syscalls.load_program(code, "rauta_xdp", syscalls.XDP), folder / "rauta_xdp")
+    maps = {name: syscalls.pinned(folder / name) for name in found.maps}
+    syscalls.pin(programs_of(found, maps, syscalls.XDP)["rauta_xdp"], folder / "rauta_xdp")
 
 
 def main(arguments: list[str]) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
-from rauta.offload.bcc import btf, loader, network, programs, syscalls
+from rauta.offload.bcc import btf, compiler, loader, network, programs, syscalls
 from rauta.offload.bcc.counting import FLOWS, map_use, read_events, read_requests
 from rauta.offload.bcc.events import EVENTS
 from rauta.offload.bcc.identities import Known, is_elsewhere
@@ -50,10 +50,10 @@ class BccOffload:
             return f"the kernel tells nothing of its types: {error}"
         if len(kfuncs) < len(loader.KFUNCS):
             return f"the kernel is {os.uname().release}, 6.9 is needed (bpf_sk_assign_tcp_reqsk)"
-        if not any((Path(folder) / "bcc").is_dir() for folder in loader.BCC_PATHS):
+        if not any((Path(folder) / "bcc").is_dir() for folder in compiler.BCC_PATHS):
             return "bcc is not installed: apt-get install python3-bpfcc"
-        if not loader.HEADERS.is_dir():
-            return f"{loader.HEADERS} is missing: apt-get install linux-libc-dev"
+        if not compiler.HEADERS.is_dir():
+            return f"{compiler.HEADERS} is missing: apt-get install linux-libc-dev"
         try:
             cookies = Path("/proc/sys/net/ipv4/tcp_syncookies").read_text().strip()
         except OSError as error:

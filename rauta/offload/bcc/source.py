@@ -23,7 +23,11 @@ def _folder() -> Path:
 
 def fingerprint(defines: Mapping[str, int]) -> str:
     """Tells programs and layouts apart: what was pinned under another one cannot be gone on with."""
-    text = program(defines) + program(defines, "xdp.c")
+    return digest(program(defines) + program(defines, "xdp.c"))
+
+
+def digest(text: str) -> str:
+    """Short, and another one for another text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

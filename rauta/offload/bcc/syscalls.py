@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+MAP_CREATE: Final = 0
 MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = 1, 2, 3, 4, 5, 6, 7
 PROG_TEST_RUN, INFO_BY_FD, MAP_LOOKUP_BATCH, LINK_CREATE = 10, 15, 24, 28
 SCHED_CLS: Final = 3
@@ -130,19 +131,33 @@ def pinned(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """What a map is: bytes of a key and a value, and how many it has room for."""
+    """What a map is: its type (enum bpf_map_type), bytes of a key and a value, how many it has room for, flags."""
 
+    kind: int
     key: int
     value: int
     entries: int
+    flags: int
+
+    def fields(self) -> tuple[int, ...]:
+        """What it is made of again."""
+        return self.kind, self.key, self.value, self.entries, self.flags
 
 
 def map_info(fd: int) -> MapInfo:
     """Ask the kernel."""
     info = ctypes.create_string_buffer(88)
     _bpf(INFO_BY_FD, struct.pack("=IIQ", fd, len(info), _address(info)))
-    _, _, key, value, entries = struct.unpack_from("=IIIII", info)
-    return MapInfo(key, value, entries)
+    kind, _, key, value, entries, flags = struct.unpack_from("=IIIIII", info)
+    return MapInfo(kind, key, value, entries, flags)
+
+
+def create_map(info: MapInfo, name: str) -> int:
+    """A new map; its descriptor."""
+    attr = struct.pack(
+        "=IIIIIII16s", info.kind, info.key, info.value, info.entries, info.flags, 0, 0, name.encode()[:15]
+    )
+    return _bpf(MAP_CREATE, attr)
 
 
 class Map:
