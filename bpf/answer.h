@@ -19,8 +19,6 @@ INLINE bool write_piece(struct __sk_buff *skb, struct scratch *s, struct stash *
 		return false;
 	made->sum = 0;
 	if (!s->partial) {
-		if (last) /* sums are of whole words */
-			*(u32 *)(stash->bytes + at + size) = 0;
 		s->sum = 0;
 		add_bytes(s, stash->bytes, STASH_BYTES, at, at + size);
 		made->sum = s->sum;

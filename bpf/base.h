@@ -63,14 +63,14 @@ struct reqsk_attrs {
 static long (*const sk_assign_tcp_reqsk)(void *, void *, struct reqsk_attrs *, u32) = (void *)0x7f000001;
 
 /* The kernel's own view of the packet (bpf_cast_to_kern_ctx, Linux 6.2): nothing else tells what is in its checksum. The
- * loader knows from BTF where the field is. */
+ * loader knows from BTF where its fields are. */
 static void *(*const kernel_skb)(void *) = (void *)0x7f000002;
 enum summed { CHECKSUM_NONE = 0, CHECKSUM_UNNECESSARY, CHECKSUM_COMPLETE, CHECKSUM_PARTIAL };
 INLINE enum summed summed(void *skb)
 {
 	u8 *kernel = kernel_skb(skb);
 
-	return *(volatile u8 *)(kernel + SUMMED_AT / 8) >> (SUMMED_AT % 8) & 3;
+	return *(volatile u8 *)(kernel + IP_SUMMED_AT / 8) >> (IP_SUMMED_AT % 8) & 3;
 }
 
 /* The value, but LLVM does not know it any more: it would drop a mask that it can prove to be redundant, and the

@@ -79,6 +79,7 @@ INLINE bool stash_request(void *ctx, enum hook hook, struct scratch *s)
 		stash->stamp = 0; /* whoever reads it on another CPU has to see that it is not theirs any more */
 	if (!stash || load_bytes(ctx, hook, s->offset, stash->bytes + at, size) < 0)
 		return false;
+	*(u32 *)(stash->bytes + at + size) = 0; /* sums are of whole words */
 	if (at)
 		write_proxy_header((void *)stash->bytes, &s->key);
 	stash->stamp = s->stamp;
@@ -197,6 +198,7 @@ INLINE int stash_more(struct __sk_buff *skb, struct scratch *s, struct flow *flo
 		return TC_ACT_SHOT;
 	if (bpf_skb_load_bytes(skb, s->offset, stash->bytes + at, size) < 0)
 		return TC_ACT_SHOT;
+	*(u32 *)(stash->bytes + at + size) = 0;
 	count_packet_of_client(s, flow);
 	flow->stashed += size;
 	flow->client.next = s->seq + size;

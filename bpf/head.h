@@ -187,7 +187,7 @@ INLINE bool read_host(struct scratch *s, u64 at)
 			s->end += out;
 			if (end & -end & after_dot)
 				out--; /* the root's; or there is no name at all */
-			if (!out || out > HOST_MAX_LEN)
+			if (!out || out >= HOST_MAX_LEN)
 				return false;
 			s->host.name[opaque(out) & 255] = 0;
 			s->host_length = out;
@@ -222,10 +222,10 @@ INLINE bool read_length(struct scratch *s, u64 at)
 		if (c == '\r')
 			break;
 		if (c >= '0' && c <= '9' && s->piece < 10) {
+			if (s->body >= (1 << 30) / 10 || (s->piece && !s->body))
+				return false; /* too long, and ten digits must not wrap; or a zero in front, which may mean octal */
 			s->body = s->body * 10 + (c - '0');
 			s->piece++;
-			if (s->body >= 1 << 30)
-				return false;
 		} else if (c != ' ' && c != '\t') {
 			return false;
 		} else if (s->piece) {

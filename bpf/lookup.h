@@ -23,7 +23,7 @@ INLINE void reverse_host(struct scratch *s)
 		if (at >= s->host_length)
 			return;
 		*(u64 *)(s->suffix.reversed + (opaque(at) & (HOST_MAX_LEN - 8))) =
-			__builtin_bswap64(*(u64 *)(s->host.name - 8 + (opaque(from + 8) & (HOST_MAX_LEN - 1))));
+			__builtin_bswap64(*(u64 *)(s->host.name - 8 + (opaque(from + 8) & (2 * HOST_MAX_LEN - 1))));
 		s->piece = at + 8;
 	}
 }
@@ -147,7 +147,8 @@ INLINE bool goes_there(struct scratch *s, struct flow *flow)
 	return service && service->id == flow->service && service->proxied == flow->proxied && still_serves(s, service, flow);
 }
 
-/* Whose packet it is, of one that comes from a backend; 0: it does not. */
+/* Whose packet it is, of one that comes from a backend, as far as its port tells; 0: it does not, or the port is of other
+ * times. */
 INLINE struct tuple *client_of(struct scratch *s, struct config *config)
 {
 	return (u16)(ntohs(s->key.dport) - config->nat_first) < config->nat_count ? nats.lookup(&s->key) : 0;
@@ -157,11 +158,11 @@ INLINE struct tuple *client_of(struct scratch *s, struct config *config)
  * is the same. */
 INLINE bool find_listener(struct scratch *s, struct config *config, struct flow *flow)
 {
-	u32 generation = config->generation;
-	struct listener_key key = { .address = s->key.daddr, .port = s->key.dport, .parity = config->parity };
+	u32 generation = *(volatile u32 *)&config->generation;
+	struct listener_key key = { .address = s->key.daddr, .port = s->key.dport, .parity = generation & 1 };
 	struct listener *found;
 
-	if (flow && flow->generation == generation) {
+	if (flow && flow->generation == generation && flow->seen.id == flow->listener) {
 		s->listener = flow->seen;
 		return true;
 	}
@@ -170,7 +171,8 @@ INLINE bool find_listener(struct scratch *s, struct config *config, struct flow 
 		return false;
 	s->listener = *found;
 	if (flow) {
-		flow->seen = *found;
+		flow->seen = s->listener;
+		asm volatile("" ::: "memory");
 		flow->generation = generation;
 	}
 	return true;

@@ -3,7 +3,7 @@
  * What the maps hold. Addresses and ports are in network byte order, sequence numbers and time stamps in the host's.
  *
  * What the plan says (listeners to backends) is there for two generations side by side: keys and positions carry the
- * generation's parity, and `config.parity` says which one holds. One store switches.
+ * parity of the generation's number, and `config.generation` says which one holds. One store switches.
  */
 #ifndef RAUTA_MAPS_H
 #define RAUTA_MAPS_H
@@ -22,8 +22,7 @@
 /* --- the plan ----------------------------------------------------------------------------------------------------- */
 
 struct config {
-	u32 parity;
-	u32 generation; /* goes on with each change; never 0 */
+	u32 generation; /* goes on with each change; never 0 once there is a plan */
 	u16 nat_first, nat_count; /* ports towards backends: [first, first + count) */
 };
 
@@ -324,7 +323,8 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
 struct lead { /* where routes have led to of late: see route_to */
 	u64 when; /* ns */
-	u32 daddr, saddr, ifindex, pad;
+	u32 daddr, saddr, ifindex;
+	u32 came_by; /* rules may tell interfaces apart */
 };
 #define LEADS 64
 #define LEAD_FOR (10 * MS)

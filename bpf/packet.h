@@ -101,6 +101,16 @@ INLINE bool is_to_be_completed(struct scratch *s)
 	return s->check == fold16(pseudo_sum(s));
 }
 
+/* Whether what the device is to complete is the segment's checksum. A guest on this host may ask for any two bytes to be
+ * written, behind our back: those of a path, say. */
+INLINE bool sums_tcp(struct __sk_buff *skb)
+{
+	u8 *kernel = kernel_skb(skb);
+	u64 start = *(volatile u64 *)(kernel + DATA_AT / 8) - *(volatile u64 *)(kernel + HEAD_AT / 8) + L4;
+
+	return *(volatile u16 *)(kernel + CSUM_START_AT / 8) == start && *(volatile u16 *)(kernel + CSUM_OFFSET_AT / 8) == 16;
+}
+
 /* Whether the packet is what was sent. Neither is a broken one to change what is known of a flow, nor may it get a
  * checksum of ours that makes it look whole. Nothing is to be done for packets that a device has verified, that are
  * still to get their checksum, or that GRO has put together (which is the same). */
@@ -108,7 +118,9 @@ INLINE bool is_sound(void *ctx, enum hook hook, struct scratch *s)
 {
 	u64 header = opaque(s->header);
 
-	if (hook == TC && (summed(ctx) == CHECKSUM_PARTIAL || summed(ctx) == CHECKSUM_UNNECESSARY))
+	if (hook == TC && summed(ctx) == CHECKSUM_PARTIAL)
+		return sums_tcp(ctx);
+	if (hook == TC && summed(ctx) == CHECKSUM_UNNECESSARY)
 		return true;
 	if (header < 20 || header > 60)
 		return false;
@@ -154,7 +166,7 @@ INLINE bool read_headers(struct scratch *s, void *data, u32 size, u32 is_super)
 /* Whether it opens a connection. */
 INLINE bool is_syn(struct scratch *s)
 {
-	return (s->flags & (SYN | ACK)) == SYN;
+	return (s->flags & (SYN | ACK | RST | FIN)) == SYN;
 }
 
 struct segment { /* what `write_headers` needs to know of a packet that is made */
@@ -267,7 +279,7 @@ INLINE u32 route_to(void *ctx, u32 daddr, u32 *saddr, struct hop *hop)
 	struct bpf_fib_lookup fib = {};
 	u64 now = coarse_ns();
 
-	if (lead && !hop && lead->daddr == daddr && now - lead->when < LEAD_FOR) {
+	if (lead && !hop && lead->daddr == daddr && lead->came_by == came_by(ctx, TC) && now - lead->when < LEAD_FOR) {
 		*saddr = lead->saddr;
 		return lead->ifindex;
 	}
@@ -288,6 +300,7 @@ INLINE u32 route_to(void *ctx, u32 daddr, u32 *saddr, struct hop *hop)
 		lead->daddr = daddr;
 		lead->saddr = fib.ipv4_src;
 		lead->ifindex = fib.ifindex;
+		lead->came_by = came_by(ctx, TC);
 	}
 	return fib.ifindex;
 }

@@ -39,7 +39,10 @@ INLINE bool read_response_line(struct scratch *s, u64 at)
 		if ((rest & FIRST(7)) == WORD('l', 'e', 'n', 'g', 't', 'h', ':', 0))
 			return !s->lengths++ && read_length(s, at + 15);
 	} else if (w == WORD('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')) {
-		if (rest != (WORD('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') | EACH(0x20)) || s->hosts++)
+		if (rest != (WORD('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') | EACH(0x20)) ||
+		    ((word_at(s, at + 16) | EACH(0x20)) & FIRST(2)) != WORD('g', ':' | 0x20, 0, 0, 0, 0, 0, 0))
+			return false;
+		if (s->hosts++ || s->head[7] != '1')
 			return false;
 		at += byte_at(s, at + 18) == ' ' ? 19 : 18;
 		return ((word_at(s, at) | EACH(0x20)) & FIRST(7)) == WORD('c', 'h', 'u', 'n', 'k', 'e', 'd', 0) &&
@@ -55,12 +58,14 @@ INLINE bool read_response_lines(struct scratch *s, u64 loaded)
 	for (u32 n = FROM_ZERO(s); n < 100 && may_go_on; n++) {
 		LOOP_STATE_IN_MAP;
 		u32 start = s->cursor;
-		u8 first = byte_at(s, start) | 0x20;
+		u8 first = byte_at(s, start) | 0x20; /* TAB becomes ')' */
 
 		if (!next_line(s, loaded))
 			return false;
 		if (s->cursor == start + 2)
 			return true;
+		if (first == ' ' || first == ('\t' | 0x20))
+			return false; /* folded */
 		if ((first == 'c' || first == 't') && !read_response_line(s, start))
 			return false;
 	}
@@ -81,6 +86,8 @@ INLINE bool read_response_head(void *ctx, enum hook hook, struct scratch *s, u64
 	s->cursor = 12;
 	start_lines(s);
 	if (!next_line(s, loaded) || !read_response_lines(s, loaded))
+		return false;
+	if (s->head[8] != ' ' || (~between(word_at(s, 9), '0', '9') & HIGH & FIRST(3)))
 		return false;
 	s->row = (s->head[9] - '0') * 100 + (s->head[10] - '0') * 10 + (s->head[11] - '0');
 	return s->row >= 100 && s->row < 1000;
@@ -112,15 +119,18 @@ INLINE void frame_response(void *ctx, enum hook hook, struct scratch *s, struct 
 		return;
 	}
 	flow->backend.response += s->cursor;
-	if (s->row < 200)
-		return; /* another head follows */
+	if (s->row < 200) { /* another head follows; it may be in what has been passed on */
+		if (flow->backend.skipped)
+			flow->backend.framing = UNKNOWN;
+		return;
+	}
 	flow->backend.code = s->row;
 	count_until(s, flow, 1, request);
 	if (s->row == 204 || s->row == 304 || request->method == 1) {
 		flow->backend.framing = KNOWN;
 	} else if (s->hosts) {
 		/* With both, the length counts for nothing (RFC 9112 6.3), or somebody is lying. Not certain. */
-		flow->backend.framing = s->lengths || flow->backend.skipped ? UNKNOWN : CHUNKED;
+		flow->backend.framing = s->lengths ? UNKNOWN : CHUNKED;
 		flow->backend.phase = SIZE_FIRST;
 		flow->backend.chunk = 0;
 		note_chunks(flow);
@@ -130,6 +140,10 @@ INLINE void frame_response(void *ctx, enum hook hook, struct scratch *s, struct 
 	} else {
 		flow->backend.framing = UNKNOWN;
 	}
+	/* What has overtaken the head is passed on: chunks in it, or the next response's head, are lost to us. */
+	if (flow->backend.skipped && (s->hosts || before(flow->backend.response, flow->backend.next)))
+		flow->backend.framing = UNKNOWN;
+	flow->backend.skipped = 0;
 }
 
 /* --- chunks ------------------------------------------------------------------------------------------------------- */
@@ -172,6 +186,8 @@ INLINE void walk_byte(struct flow *flow, u8 c)
 		return;
 	case TRAILER:
 		flow->backend.phase = c == '\r' ? END_LF : TRAILER_LINE;
+		if (c == '\n')
+			flow->backend.framing = UNKNOWN;
 		return;
 	case DATA_CR:
 		flow->backend.phase = DATA_LF;
@@ -248,7 +264,6 @@ INLINE void next_request(struct scratch *s, struct flow *flow)
 		count_until(s, flow, 0, next);
 	flow->backend.turn = asked;
 	flow->backend.framing = WAITING;
-	flow->backend.skipped = 0;
 }
 
 /* Payload of the backend that starts at `start`. False: it is to come again, later. */

@@ -183,8 +183,11 @@ int rauta_tc(struct __sk_buff *skb)
 	}
 	client = client_of(s, config);
 	flow = client || is_syn(s) ? 0 : flows.lookup(&s->key);
-	if (!client && !find_listener(s, config, flow))
-		return TC_ACT_OK;
+	if (!client && !find_listener(s, config, flow)) {
+		client = nats.lookup(&s->key); /* of a predecessor, which had other ports */
+		if (!client)
+			return TC_ACT_OK;
+	}
 	s->judged = 0;
 	if (!is_sound(skb, TC, s)) {
 		count(DROP_CHECKSUM);
@@ -265,13 +268,15 @@ INLINE int not_yet(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 }
 
 /* A segment that cannot be judged as it is. One that ends one request and starts another comes again with the same
- * bounds. */
+ * bounds; and a head of which the backend has taken a part will never be whole. */
 INLINE int spans(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
 {
-	u32 head = flow->client.next_head;
+	u32 next = flow->client.next_head, acked = flow->backend.acked;
+	bool over = before(s->seq, next) && before(next, s->seq + s->length);
+	bool apart = before(flow->client.head, acked) && before(acked, flow->client.head_end);
 
 	count(DROP_SPANS);
-	return before(s->seq, head) && before(head, s->seq + s->length) ? wait(skb, s, flow) : TC_ACT_SHOT;
+	return over || apart ? wait(skb, s, flow) : TC_ACT_SHOT;
 }
 
 /* The next request of a flow that is bound, and stays where it is. */
@@ -279,7 +284,7 @@ INLINE int same_service(struct __sk_buff *skb, struct scratch *s, struct flow *f
 {
 	if (flow->client.asked - flow->backend.turn >= ASKED) {
 		count(DROP_QUEUE);
-		return TC_ACT_SHOT;
+		return flow->backend.framing == UNKNOWN ? wait(skb, s, flow) : TC_ACT_SHOT;
 	}
 	add_request(s, flow, TC);
 	count(HIT_NEXT - 1 + s->tier);

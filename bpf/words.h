@@ -150,13 +150,13 @@ INLINE u64 number_of(u64 digits)
 		     32);
 }
 
-/* A number of one to eight digits at `at`, with CR behind it; negative: there is none. */
+/* A number of one to eight digits at `at`, with CR behind it and no zero in front; negative: there is none. */
 INLINE s64 short_number(struct scratch *s, u64 at)
 {
 	u64 x = word_at(s, at), others = ~between(x, '0', '9') & HIGH;
 	u32 size = others ? first_marked(others) : 8;
 
-	if (!size || byte_at(s, at + size) != '\r')
+	if (!size || byte_at(s, at + size) != '\r' || (size > 1 && (u8)x == '0'))
 		return -1;
 	return number_of(((x ^ EACH('0')) & bytes_before(others)) << (64 - 8 * size));
 }

@@ -219,8 +219,11 @@ int rauta_xdp(struct xdp_md *ctx)
 		return XDP_PASS;
 	client = client_of(s, config);
 	flow = client || is_syn(s) ? 0 : flows.lookup(&s->key);
-	if (!client && !find_listener(s, config, flow))
-		return XDP_PASS;
+	if (!client && !find_listener(s, config, flow)) {
+		client = nats.lookup(&s->key); /* of a predecessor, which had other ports */
+		if (!client)
+			return XDP_PASS;
+	}
 	s->judged = 0;
 	if (is_to_be_completed(s) || !is_sound(ctx, XDP, s))
 		return XDP_PASS; /* TC counts what is broken */

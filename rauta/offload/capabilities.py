@@ -23,8 +23,10 @@ class Capabilities:
     methods: frozenset[str] = frozenset(METHODS)
     ipv6: bool = False
     wildcard_hosts: bool = True
-    host_length: int = 128  # keys of a trie hold 256 bytes (LPM_DATA_SIZE_MAX); real names are below 80
-    path_length: int = 248  # 256 bytes of key less 4 for the host's id and 1 for the slash that ends an element
+    host_length: int = 127  # a key holds one more, the dot of a wildcard; real names are below 80
+    path_length: int = (
+        247  # a key of a trie holds 256 bytes (LPM_DATA_SIZE_MAX), with sizes, ids and a slash at the end
+    )
     listeners: int = 64
     hosts: int = 16_384  # 4 MB of keys and nodes
     exact: int = 65_536

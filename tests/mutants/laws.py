@@ -63,6 +63,20 @@ MUTANTS: Final = (
         SOUND,
     ),
     Mutant(
+        "soundness: a length of ten digits is not taken for a shorter one",
+        "bpf/head.h",
+        "if (s->body >= (1 << 30) / 10 ||",
+        "if (s->body >= 1 << 30 ||",
+        "tests/offload/bcc/test_soundness.py::test_a_length_is_what_it_says",
+    ),
+    Mutant(
+        "keys: a wildcard owns all names below it",
+        "bpf/lookup.h",
+        "(opaque(from + 8) & (2 * HOST_MAX_LEN - 1))",
+        "(opaque(from + 8) & (HOST_MAX_LEN / 2 - 1))",
+        "tests/offload/bcc/test_soundness.py::test_wildcards_have_names_of_any_length",
+    ),
+    Mutant(
         "keys: all of a long path is looked up",
         "bpf/head.h",
         "if (out == ZEROED_PATH)",
@@ -79,8 +93,8 @@ MUTANTS: Final = (
     Mutant(
         "reloads: what is remembered of a listener is of one plan",
         "bpf/lookup.h",
-        "if (flow && flow->generation == generation) {",
-        "if (flow && flow->generation) {",
+        "if (flow && flow->generation == generation &&",
+        "if (flow && flow->generation &&",
         "tests/net/test_reloads.py",
     ),
     Mutant(
@@ -170,8 +184,8 @@ MUTANTS: Final = (
     Mutant(
         "checksums: a broken packet changes nothing",
         "bpf/packet.h",
-        "if (hook == TC && (summed(ctx) == CHECKSUM_PARTIAL ||",
-        "if (hook == TC && (summed(ctx) != CHECKSUM_PARTIAL ||",
+        "if (hook == TC && summed(ctx) == CHECKSUM_UNNECESSARY)",
+        "if (hook == TC && summed(ctx) != CHECKSUM_PARTIAL)",
         f"{FAULTS}[tc-gets-rst]",
     ),
     Mutant(

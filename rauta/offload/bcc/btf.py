@@ -1,5 +1,5 @@
-"""What programs have to know of the kernel that they run in, from its BTF (/sys/kernel/btf/vmlinux): the ids of functions
-that they may call (kfuncs), and where members of its structures are."""
+"""What programs have to know of the kernel that they run in, from its BTF (/sys/kernel/btf/vmlinux): the ids of
+functions that they may call (kfuncs), and where members of its structures are."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _found(names: tuple[str, ...], source: Path) -> dict[str, int]:
     return found
 
 
-def member_bit(structure: str, member: str, source: Path = VMLINUX) -> int:
-    """Where a member of a structure is, in bits; also one of what has no name in it.
+def member_bits(structure: str, members: Collection[str], source: Path = VMLINUX) -> dict[str, int]:
+    """Where members of a structure are, in bits; also those of what has no name in it.
 
     Raises OSError (no BTF) or ValueError (not understood, or there is none)."""
     data, types, strings = _read(source)
@@ -49,23 +49,26 @@ def member_bit(structure: str, member: str, source: Path = VMLINUX) -> int:
         if _kind(info) == _STRUCT and _text(data, strings + name) == structure.encode():
             within = at
 
-    def look(at: int, base: int) -> int | None:
+    found: dict[str, int] = {}
+
+    def look(at: int, base: int) -> None:
         (info,) = struct.unpack_from("=I", data, at + 4)
         if _kind(info) not in (_STRUCT, _UNION):
-            return None
+            return
         for place in range(info & 0xFFFF):
             name, kind, offset = struct.unpack_from("=III", data, at + 12 + 12 * place)
-            bit: int = base + (offset & 0xFFFFFF if info >> 31 else offset)  # beside bit fields, their size is in it
-            if _text(data, strings + name) == member.encode():
-                return bit
-            if not name and (found := look(places[kind], bit)) is not None:
-                return found
-        return None
+            bit = base + (offset & 0xFFFFFF if info >> 31 else offset)  # beside bit fields, their size is in it
+            if name:
+                found[_text(data, strings + name).decode()] = bit
+            else:
+                look(places[kind], bit)
 
-    found = look(within, 0) if within else None
-    if found is None:
-        raise ValueError(f"{source} has no {member} in {structure}")
-    return found
+    if within:
+        look(within, 0)
+    missing = [member for member in members if member not in found]
+    if missing:
+        raise ValueError(f"{source} has no {', '.join(missing)} in {structure}")
+    return {member: found[member] for member in members}
 
 
 def _read(source: Path) -> tuple[bytes, tuple[int, int], int]:

@@ -28,6 +28,8 @@ typedef __SIZE_TYPE__ size_t; typedef __UINTPTR_TYPE__ uintptr_t;
 #define true 1
 #define false 0
 """
+_FLAGS: Final = ("-w", "-g0", "-I/usr/include")
+_FORMAT: Final = "1"  # of images: another number for another meaning
 _MAP_FD: Final = 1  # BPF_PSEUDO_MAP_FD
 _LOAD: Final = 0x18  # of 64 bits, in two instructions
 
@@ -43,6 +45,12 @@ def _kernel_source(folder: Path) -> None:
     (include / "uapi" / "linux").symlink_to(HEADERS)
 
 
+def identity() -> str:
+    """What images depend on besides their text: this module's ways, and which bcc is installed."""
+    libraries = sorted(Path("/usr/lib").glob("*/libbcc.so.0"))
+    return "\n".join([_FORMAT, _TYPES, *_FLAGS, os.uname().machine, *(str(library.resolve()) for library in libraries)])
+
+
 def _built(text: str) -> Any:
     sys.path += BCC_PATHS
     with tempfile.TemporaryDirectory(prefix="rauta-kernel-") as folder:
@@ -50,8 +58,7 @@ def _built(text: str) -> Any:
         os.environ["BCC_KERNEL_SOURCE"] = folder
         from bcc import BPF  # type: ignore[import-not-found]
 
-        machine = f"/usr/include/{os.uname().machine}-linux-gnu"
-        return BPF(text=text, cflags=["-w", "-g0", "-I/usr/include", f"-I{machine}"])
+        return BPF(text=text, cflags=[*_FLAGS, f"-I/usr/include/{os.uname().machine}-linux-gnu"])
 
 
 def build(text: str, programs: Collection[str], maps: Collection[str]) -> Image:

@@ -20,9 +20,9 @@ MAX_BACKENDS: Final = 32
 INDEX: Final = struct.Struct("=I")
 
 
-def config(parity: int, generation: int, nat_first: int, nat_count: int) -> bytes:
+def config(generation: int, nat_first: int, nat_count: int) -> bytes:
     """struct config."""
-    return struct.pack("=IIHH", parity, generation, nat_first, nat_count)
+    return struct.pack("=IHH", generation, nat_first, nat_count)
 
 
 def _packed(address: str) -> bytes:
@@ -104,7 +104,7 @@ def parity_of(name: str, key: bytes) -> int:
 
 
 SIZES: Final = {  # key and value of each map
-    "configs": (4, len(config(0, 0, 0, 0))),
+    "configs": (4, len(config(0, 0, 0))),
     "listeners": (8, 16),
     "hosts": (4 + HOST_MAX, 4),
     "short_hosts": (4 + HOST_SHORT, 4),

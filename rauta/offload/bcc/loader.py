@@ -8,15 +8,14 @@ standard error and code 1.
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, TextIO
 
 from rauta.offload.bcc import compiler, images, syscalls
-from rauta.offload.bcc.btf import function_ids, member_bit
+from rauta.offload.bcc.btf import function_ids, member_bits
 from rauta.offload.bcc.images import Image
 from rauta.offload.bcc.source import digest, fingerprint, program
 
@@ -70,17 +69,42 @@ def call_kfuncs(code: bytes, ids: dict[int, int]) -> bytes:
     return bytes(patched)
 
 
+_OF_PACKETS: Final = ("ip_summed", "csum_start", "csum_offset", "head", "data")  # members of sk_buff that programs read
+
+
+def _named(sizes: dict[str, int], source: str, programs: Collection[str]) -> tuple[str, str]:
+    """The text to compile, and the name of its image: another one whenever anything that the image depends on is."""
+    places = member_bits("sk_buff", _OF_PACKETS)
+    defines = "".join(f"#define {name.upper()}_AT {bit}\n" for name, bit in places.items())
+    text = defines + program(sizes, source)
+    made_of = "\n".join((text, compiler.identity(), *programs, *MAPS))
+    return text, f"{source.removesuffix('.c')}-{digest(made_of)}"
+
+
 def image(sizes: dict[str, int], source: str, programs: Collection[str]) -> Image:
     """Those programs of a source file, compiled now, or before for the same text.
 
     Raises OSError, ValueError, or what bcc raises."""
-    text = f"#define SUMMED_AT {member_bit('sk_buff', 'ip_summed')}\n{program(sizes, source)}"
-    name = f"{source.removesuffix('.c')}-{os.uname().machine}-{digest(text)}"
+    text, name = _named(sizes, source, programs)
     found = images.saved(name)
     if found is None:
         found = compiler.build(text, programs, MAPS)
         images.save(name, found)
     return found
+
+
+def _loaded(
+    sizes: dict[str, int], source: str, programs: Collection[str], maps: Callable[[Image], dict[str, int]], kind: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Descriptors of the maps and programs. What was kept and is refused is compiled anew, once."""
+    found = image(sizes, source, programs)
+    known = maps(found)
+    try:
+        return known, programs_of(found, known, kind)
+    except OSError:
+        _, name = _named(sizes, source, programs)
+        images.drop(name)
+        return known, programs_of(image(sizes, source, programs), known, kind)
 
 
 def mark(sizes: dict[str, int]) -> str:
@@ -102,9 +126,11 @@ def programs_of(found: Image, maps: dict[str, int], kind: int) -> dict[str, int]
 def load(folder: Path, sizes: dict[str, int]) -> None:
     """Raises OSError, or what bcc raises."""
     names = (*PROGRAMS, "decided") if sizes.get("TESTING") else PROGRAMS
-    found = image(sizes, "tc.c", names)
-    maps = {name: syscalls.create_map(info, name) for name, info in found.maps.items()}
-    programs = programs_of(found, maps, syscalls.SCHED_CLS)
+
+    def made(found: Image) -> dict[str, int]:
+        return {name: syscalls.create_map(info, name) for name, info in found.maps.items()}
+
+    maps, programs = _loaded(sizes, "tc.c", names, made, syscalls.SCHED_CLS)
     table = syscalls.Map(maps["programs"])
     for number, name in enumerate(PROGRAMS[1:], start=1):
         table.set(struct.pack("=I", number), struct.pack("=I", programs[name]))
@@ -120,11 +146,16 @@ def load_xdp(folder: Path, sizes: dict[str, int], others: TextIO) -> None:
     """The program at XDP, with the maps of those at TC, which are pinned when a line comes from `others`: half of the
     time is the compiler's. Raises OSError, or what bcc raises."""
     small = {**dict.fromkeys(sizes, 1), "CPUS": sizes["CPUS"], "SLOTS": sizes["SLOTS"]}  # its own maps are not used
-    found = image(small, "xdp.c", ("rauta_xdp",))
+    names = ("rauta_xdp",)
+    image(small, "xdp.c", names)
     if not others.readline():
         return  # nobody waits any more
-    maps = {name: syscalls.pinned(folder / name) for name in found.maps}
-    syscalls.pin(programs_of(found, maps, syscalls.XDP)["rauta_xdp"], folder / "rauta_xdp")
+
+    def pinned(found: Image) -> dict[str, int]:
+        return {name: syscalls.pinned(folder / name) for name in found.maps}
+
+    _, programs = _loaded(small, "xdp.c", names, pinned, syscalls.XDP)
+    syscalls.pin(programs["rauta_xdp"], folder / "rauta_xdp")
 
 
 def main(arguments: list[str]) -> int:

@@ -31,7 +31,7 @@ class Tables:
         self._mss = mss  # what clients are offered
         self._live: dict[str, set[bytes]] = {name: set() for name in _HASHES}
         self._written: dict[str, set[bytes]] = {name: set() for name in _HASHES}
-        self._parity = self._generation = 0
+        self._generation = 0
         self._services: dict[str, tuple[PlannedService, int]] = {}  # of the live plan: and its number
         self._next_services: dict[str, tuple[PlannedService, int]] = {}
         self._usable: dict[str, frozenset[Address]] = {}
@@ -44,8 +44,7 @@ class Tables:
 
     def _adopt(self) -> None:
         """Go on with what a predecessor left: its live generation, and nothing of one that it only prepared."""
-        found = self._maps["configs"].get(layouts.INDEX.pack(0)) or bytes(8)
-        self._parity, self._generation = struct.unpack_from("=II", found)
+        (self._generation,) = struct.unpack_from("=I", self._maps["configs"].get(layouts.INDEX.pack(0)) or bytes(4))
         self._sweep()
 
     def _sweep(self) -> None:
@@ -91,8 +90,7 @@ class Tables:
     def switch(self) -> None:
         """The plan that was written is live. Raises OSError; then it is not."""
         self.known.save()
-        self._parity = 1 - self._parity
-        self._generation = self._generation % 0xFFFFFFFF + 1
+        self._generation = (self._generation + 1) % 2**32 or 2  # never 0, and its parity changes each time
         self._store_config()
         self._live, self._written = self._written, self._live
         self._services, self._next_services = self._next_services, {}
@@ -125,12 +123,16 @@ class Tables:
 
     # --- pieces ---
 
+    @property
+    def _parity(self) -> int:
+        return self._generation & 1
+
     def _half(self, name: str, parity: int) -> int:
         return parity * (self._maps[name].info.entries // 2)
 
     def _store_config(self) -> None:
         ports = self._nat_ports
-        value = layouts.config(self._parity, self._generation, ports.start, len(ports))
+        value = layouts.config(self._generation, ports.start, len(ports))
         self._maps["configs"].set(layouts.INDEX.pack(0), value)
 
     def _set(self, name: str, key: bytes, value: bytes) -> None:

@@ -86,11 +86,34 @@ def test_a_text_that_was_compiled_before_is_not_compiled_again(where: Path, monk
         return IMAGE
 
     monkeypatch.setattr("rauta.offload.bcc.loader.compiler.build", build)
-    monkeypatch.setattr("rauta.offload.bcc.loader.member_bit", lambda *_: 1029)
+    monkeypatch.setattr("rauta.offload.bcc.loader.member_bits", lambda *_: {"ip_summed": 1029})
     sizes = {"FLOWS": 1}
     assert [loader.image(sizes, "tc.c", ()) for _ in range(2)] == [IMAGE, IMAGE]
     assert len(asked) == 1
     loader.image({"FLOWS": 2}, "tc.c", ())
-    monkeypatch.setattr("rauta.offload.bcc.loader.member_bit", lambda *_: 1030)
+    monkeypatch.setattr("rauta.offload.bcc.loader.member_bits", lambda *_: {"ip_summed": 1030})
     loader.image(sizes, "tc.c", ())
     assert len(set(asked)) == 3
+    loader.image(sizes, "tc.c", ("one",))
+    monkeypatch.setattr("rauta.offload.bcc.loader.compiler.identity", lambda: "another bcc")
+    loader.image(sizes, "tc.c", ("one",))
+    assert len(asked) == 5
+
+
+def test_what_is_kept_and_refused_is_compiled_anew(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Image] = []
+
+    def programs_of(found: Image, *_: object) -> dict[str, int]:
+        loaded.append(found)
+        if found != IMAGE:
+            raise OSError(22, "refused")
+        return {}
+
+    monkeypatch.setattr("rauta.offload.bcc.loader.compiler.build", lambda *_: IMAGE)
+    monkeypatch.setattr("rauta.offload.bcc.loader.member_bits", lambda *_: {})
+    monkeypatch.setattr("rauta.offload.bcc.loader.programs_of", programs_of)
+    sizes = {"FLOWS": 1}
+    images.save(loader._named(sizes, "tc.c", ())[1], Image(IMAGE.maps, {"one": b"\x00" * 8}))
+    loader._loaded(sizes, "tc.c", (), lambda _: {}, 3)
+    assert loaded[1:] == [IMAGE]
+    assert loader.image(sizes, "tc.c", ()) == IMAGE

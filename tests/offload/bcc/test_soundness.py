@@ -295,9 +295,9 @@ def _exact(name: str, path: str = "/a", host: str = "api.test") -> Route:
 def test_names_of_any_length_are_found_by_all_their_bytes(kernel: Kernel, what: str) -> None:
     """The longest in between, so that what is behind a short one is not zero by itself."""
     if what == "path":
-        texts = ["/" + "p" * size for size in range(1, 240)]
+        texts = ["/" + "p" * size for size in range(1, 247)]
     else:
-        texts = [".".join(["h" * min(size, 60), *(["i" * (size - 61)] if size > 61 else [])]) for size in range(1, 122)]
+        texts = [".".join(["h" * min(size, 60), *(["i" * (size - 61)] if size > 61 else [])]) for size in range(1, 124)]
     named = {text: f"r{number}" for number, text in enumerate(dict.fromkeys(texts))}
     kernel.take(configuration(*(_exact(name, **{what: text}) for text, name in named.items())))
     longest = max(named, key=len)
@@ -306,6 +306,38 @@ def test_names_of_any_length_are_found_by_all_their_bytes(kernel: Kernel, what: 
             target, host = (asked, "api.test") if what == "path" else ("/a", asked)
             decided = kernel.decide(request(target=target.encode(), host=host.encode()))
             assert decided == ((named[asked], 1) if asked in named else None), (len(asked), decided)
+
+
+@pytest.mark.parametrize("kind", [HostKind.WILDCARD, HostKind.ONE_LABEL])
+def test_wildcards_have_names_of_any_length(kernel: Kernel, kind: HostKind) -> None:
+    """What is not found below the wildcard would be the other route's."""
+    action = Forward(services=(WeightedService(name="s"),))
+    path = PathMatch.exact("/a")
+    below = Match(hosts=(HostPattern("example.com", kind),), path=path)
+    kernel.take(
+        configuration(
+            Route(name="below", matches=(below,), action=action),
+            Route(name="other", matches=(Match(path=path),), action=action),
+        )
+    )
+    for size in range(1, 118):
+        label = "a" * size if size < 60 else f"{'a' * 40}{'.' if kind is HostKind.WILDCARD else '-'}{'b' * (size - 41)}"
+        decided = kernel.decide(request(host=f"{label}.example.com".encode()))
+        assert decided == (("below", 1) if size + len(".example.com") <= 127 else None), size
+
+
+LENGTHS = ("0", "5", "00", "05", "4294967296", "4294967301", "5368709119", "8589934597", "9999999999", "99999999999")
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_length_is_what_it_says(kernel: Kernel, length: str) -> None:
+    action = Forward(services=(WeightedService(name="s"),))
+    kernel.take(configuration(Route(name="all", matches=(Match(path=PathMatch.prefix("/")),), action=action)))
+    for spaces in (" ", "", "  "):
+        head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length:%s%s\r\n\r\n" % (spaces.encode(), length.encode())
+        for body in (b"", b"hello"):
+            decided = kernel.decide(head + body)
+            assert (decided is not None) == (length in ("0", "5") and len(body) <= int(length)), (spaces, body)
 
 
 REAL = {
