@@ -16,7 +16,7 @@ now would make the kernel answer with a reset, which can destroy the response be
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
@@ -29,7 +29,7 @@ from rauta.proxy.wheel import NEVER
 from rauta.routing.errors import RequestError
 
 if TYPE_CHECKING:
-    from rauta.proxy.dispatch import Dispatcher
+    from rauta.proxy.dispatch import Dispatcher, FromClient
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.handshake import Handshake
 
@@ -48,6 +48,9 @@ LINGER_LIMIT: Final = 4 * 1024 * 1024
 # the others have theirs. Reads bring up to 256 KiB, which would be thousands.
 HEADS_PER_TURN: Final = 16
 
+# RFC 9113 3.4: what a client that speaks HTTP/2 sends first. It begins as a request of HTTP/1.1 that nobody would send.
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_PREFACE_HEAD: Final = PREFACE[:18]
 _CR: Final = 13
 _NOT_BEGUN: Final = (b"", b"\r", b"\r\n")  # what may stand before a request
 _CLOSE: Final = "Connection: close\r\n"
@@ -69,6 +72,7 @@ class ServerConnection(Downstream):
         "_dispatcher",
         "_exchange",
         "_expects",
+        "_fresh",
         "_gate",
         "_handshake",
         "_grace",
@@ -90,7 +94,7 @@ class ServerConnection(Downstream):
     def __init__(
         self,
         dispatcher: Dispatcher,
-        connections: set[ServerConnection],
+        connections: set[FromClient],
         scheme: str,
         handshake: Handshake | None = None,
     ) -> None:
@@ -109,6 +113,7 @@ class ServerConnection(Downstream):
         self._thrown_away = 0
         self._write_blocked = False
         self._grace: float | None = None  # draining: how long an idle connection is still kept
+        self._fresh = True  # no request has come yet
         self._keep_alive = True
         self._http10 = False
         self._expects = False
@@ -119,6 +124,10 @@ class ServerConnection(Downstream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
+        if self._handshake is not None and _agreed_on(transport) == "h2":
+            self._handshake = None
+            self._hand_over(b"")
+            return
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
             self.client = (peer[0], peer[1])
@@ -316,7 +325,8 @@ class ServerConnection(Downstream):
         buffer = self._buffer
         known = len(buffer)
         buffer += data
-        if buffer.find(HEAD_END, max(0, known - 3)) < 0:
+        preface = self._fresh and buffer.startswith(_PREFACE_HEAD)
+        if buffer.find(HEAD_END, max(0, known - 3)) < 0 and not preface:
             self._check_unfinished(known)
             return
         data = bytes(buffer)
@@ -403,6 +413,14 @@ class ServerConnection(Downstream):
             if data.startswith(b"\r\n", at):
                 raise MalformedError("bad_request_line", "more than one empty line before the request line")
         dispatcher = self._dispatcher
+        if self._fresh and data.startswith(_PREFACE_HEAD):
+            if not data.startswith(PREFACE[: len(data)]):
+                raise MalformedError("bad_version", "an HTTP/2 preface that is none")
+            if len(data) < len(PREFACE):
+                self._buffer += data
+                return -1
+            self._hand_over(data)
+            return -1
         end = data.find(HEAD_END, at)
         if end < 0:
             # With the empty line: what follows is judged, and timed, as if it had come at once.
@@ -416,7 +434,22 @@ class ServerConnection(Downstream):
         self._begin(head)
         return end + 4
 
+    def _hand_over(self, data: bytes) -> None:
+        """The client speaks HTTP/2, by ALPN or because it knows that we do (RFC 9113 3.2 and 3.3)."""
+        from rauta.proxy.http2.server import ServerConnection as Http2Connection  # only where it is spoken
+
+        self._phase = CLOSED
+        self._dispatcher.wheel.forget(self)
+        self._connections.discard(self)
+        successor = Http2Connection(self._dispatcher, self.scheme)
+        self._transport.set_protocol(cast(asyncio.Protocol, successor))  # one by its methods
+        successor.connection_made(self._transport)
+        if data:
+            successor.data_received(data)
+
     def _check_unfinished(self, known: int) -> None:
+        if self._fresh and PREFACE.startswith(self._buffer):
+            return
         try:
             if len(self._buffer) > self._dispatcher.listener.limits.head:
                 raise self._too_large(self._buffer)
@@ -431,6 +464,7 @@ class ServerConnection(Downstream):
         return MalformedError("head_too_large", f"request head over {limit} bytes")
 
     def _begin(self, head: RequestHead) -> None:
+        self._fresh = False
         self.deadline = NEVER  # from here on the exchange has the time-outs
         self._keep_alive = head.keep_alive
         self._http10 = head.version == "1.0"
@@ -563,6 +597,12 @@ class ServerConnection(Downstream):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+
+
+def _agreed_on(transport: asyncio.BaseTransport) -> str | None:
+    """The protocol by ALPN (RFC 7301)."""
+    found = transport.get_extra_info("ssl_object")
+    return None if found is None else found.selected_alpn_protocol()
 
 
 def _reset_on_close(transport: asyncio.Transport) -> None:
