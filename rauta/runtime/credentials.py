@@ -69,9 +69,8 @@ def _read(listener: Listener, position: int, certificate: Certificate, place: Pl
         raise StartError(f"{where}listener {listener.name!r}: {error.message}") from None
     try:
         facts = facts_of(chain)
-    except ValueError as error:
+    except ValueError:  # its text is cryptography's, about ASN.1
         where = "" if place is None else place(listener, "tls", "certificates", position, "cert")
-        raise StartError(
-            f"{where}listener {listener.name!r}: certificate {certificate.cert} cannot be read: {error}"
-        ) from None
+        text = f"{where}listener {listener.name!r}: {certificate.cert} is no PEM certificate, or a broken one"
+        raise StartError(text) from None
     return Pair(chain, key, facts)

@@ -16,12 +16,13 @@ now would make the kernel answer with a reset, which can destroy the response be
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
+from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, hand_over, reset_on_close
 from rauta.proxy.http1.serialise import response_bytes
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
@@ -48,9 +49,6 @@ LINGER_LIMIT: Final = 4 * 1024 * 1024
 # the others have theirs. Reads bring up to 256 KiB, which would be thousands.
 HEADS_PER_TURN: Final = 16
 
-# RFC 9113 3.4: what a client that speaks HTTP/2 sends first. It begins as a request of HTTP/1.1 that nobody would send.
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_PREFACE_HEAD: Final = PREFACE[:18]
 _CR: Final = 13
 _NOT_BEGUN: Final = (b"", b"\r", b"\r\n")  # what may stand before a request
 _CLOSE: Final = "Connection: close\r\n"
@@ -124,7 +122,7 @@ class ServerConnection(Downstream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
-        if self._handshake is not None and _agreed_on(transport) == "h2":
+        if self._handshake is not None and agreed_on(transport) == "h2":
             self._handshake = None
             self._hand_over(b"")
             return
@@ -294,7 +292,7 @@ class ServerConnection(Downstream):
         self._phase = CLOSED
         if self._until_close and not self._transport.is_closing():
             # The end of the stream would look like the end of the body; only a reset tells that it is not.
-            _reset_on_close(self._transport)
+            reset_on_close(self._transport)
             self._transport.abort()
         elif self._transport.get_write_buffer_size() > HIGH_WATER:
             self._transport.abort()  # it takes nothing: that may be why the response is cut
@@ -325,7 +323,7 @@ class ServerConnection(Downstream):
         buffer = self._buffer
         known = len(buffer)
         buffer += data
-        preface = self._fresh and buffer.startswith(_PREFACE_HEAD)
+        preface = self._fresh and buffer.startswith(PREFACE_HEAD)
         if buffer.find(HEAD_END, max(0, known - 3)) < 0 and not preface:
             self._check_unfinished(known)
             return
@@ -413,7 +411,7 @@ class ServerConnection(Downstream):
             if data.startswith(b"\r\n", at):
                 raise MalformedError("bad_request_line", "more than one empty line before the request line")
         dispatcher = self._dispatcher
-        if self._fresh and data.startswith(_PREFACE_HEAD):
+        if self._fresh and data.startswith(PREFACE_HEAD):
             if not data.startswith(PREFACE[: len(data)]):
                 raise MalformedError("bad_version", "an HTTP/2 preface that is none")
             if len(data) < len(PREFACE):
@@ -435,17 +433,10 @@ class ServerConnection(Downstream):
         return end + 4
 
     def _hand_over(self, data: bytes) -> None:
-        """The client speaks HTTP/2, by ALPN or because it knows that we do (RFC 9113 3.2 and 3.3)."""
-        from rauta.proxy.http2.server import ServerConnection as Http2Connection  # only where it is spoken
-
         self._phase = CLOSED
         self._dispatcher.wheel.forget(self)
         self._connections.discard(self)
-        successor = Http2Connection(self._dispatcher, self.scheme)
-        self._transport.set_protocol(cast(asyncio.Protocol, successor))  # one by its methods
-        successor.connection_made(self._transport)
-        if data:
-            successor.data_received(data)
+        hand_over(self._transport, self._dispatcher, self.scheme, data)
 
     def _check_unfinished(self, known: int) -> None:
         if self._fresh and PREFACE.startswith(self._buffer):
@@ -597,19 +588,3 @@ class ServerConnection(Downstream):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
-
-
-def _agreed_on(transport: asyncio.BaseTransport) -> str | None:
-    """The protocol by ALPN (RFC 7301)."""
-    found = transport.get_extra_info("ssl_object")
-    return None if found is None else found.selected_alpn_protocol()
-
-
-def _reset_on_close(transport: asyncio.Transport) -> None:
-    """Let the kernel send a reset when the socket is closed, and drop what waits."""
-    import socket
-    import struct
-
-    raw = transport.get_extra_info("socket")
-    if raw is not None:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -35,6 +35,7 @@ CANCEL: Final = int(ErrorCodes.CANCEL)
 REFUSED_STREAM: Final = int(ErrorCodes.REFUSED_STREAM)
 ENHANCE_YOUR_CALM: Final = int(ErrorCodes.ENHANCE_YOUR_CALM)
 
+FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
 STREAMS: Final = 100  # at the same time, of one client (RFC 9113 6.5.2 asks for no fewer)
 STREAM_WINDOW: Final = 65_535  # bytes that a stream may send before its backend has taken any
 CONNECTION_WINDOW: Final = 1 << 20  # the same of all streams together, beyond what slow ones hold: see `credit`
@@ -123,6 +124,7 @@ class ServerFrames:
             },
         )
         self._h2.decoder.max_header_list_size = head_limit
+        self._h2.max_inbound_frame_size = FRAME  # else h2 takes 16 MiB until its settings are acknowledged
         self._h2.initiate_connection()
         self._goaway = b""
         self._last = 0
@@ -137,6 +139,11 @@ class ServerFrames:
             raise BrokenError(f"{type(error).__name__}: {error}") from None
         except Exception as error:  # noqa: BLE001 - a defect of the library must not take other connections down
             raise BrokenError(f"{type(error).__name__}: {error}") from None
+        # h2 looks at a frame's length when all of it has come: 16 MiB, for a length that means "GET".
+        begun = self._h2.incoming_buffer._data[:3]  # noqa: SLF001 - nothing else tells
+        if len(begun) == 3 and int.from_bytes(begun, "big") > FRAME:
+            self.goaway(int(ErrorCodes.FRAME_SIZE_ERROR))
+            raise BrokenError(f"a frame of {int.from_bytes(begun, 'big')} bytes")
         found: list[Event] = []
         trailers: dict[int, list[Raw]] = {}
         for event in events:

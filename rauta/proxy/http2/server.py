@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.exchange import Exchange
 
-# Frames that may come for nothing in ten seconds, beyond one for each request. Browsers ping every few seconds.
+# Frames that may come for nothing in ten seconds, beyond one for each response. Browsers ping every few seconds.
 FREE_FRAMES: Final = 200
 _FREE_FOR: Final = 10.0
 # Answers to such frames that the client does not read.
@@ -183,6 +183,7 @@ class Stream(Downstream):
             exchange.client_gone(reason)
 
     def _over(self) -> bool:
+        self._connection.answered()
         self._connection.forget(self)
         return False
 
@@ -313,6 +314,11 @@ class ServerConnection(Expiring):
         self.forget(stream)
         self.write()
 
+    def answered(self) -> None:
+        """A response is complete: so much more may come for nothing. Not with the request: one that is reset at once
+        costs most of all (CVE-2023-44487)."""
+        self._calm = min(FREE_FRAMES, self._calm + 1)
+
     def forget(self, stream: Stream) -> None:
         """It is over."""
         self._streams.pop(stream.number, None)
@@ -372,7 +378,6 @@ class ServerConnection(Expiring):
         if self._draining:
             self.frames.reset(event.stream, adapter.REFUSED_STREAM)
             return
-        self._calm = min(FREE_FRAMES, self._calm + 1)
         stream = self._streams[event.stream] = Stream(self, event.stream)
         self.deadline = NEVER
         try:
