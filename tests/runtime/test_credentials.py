@@ -17,9 +17,9 @@ import pytest
 from rauta.config import load
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
+from rauta.runtime.certificates import facts_of
 from rauta.runtime.control import AgentSetup, Change, Setup, encode_agent_setup, encode_setup, pack
 from rauta.runtime.credentials import Pair as Pem
-from rauta.runtime.certificates import facts_of
 from rauta.runtime.credentials import environment_without, read_credentials
 from rauta.runtime.errors import StartError
 from rauta.runtime.log import EventLog

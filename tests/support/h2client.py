@@ -55,7 +55,9 @@ class Client:
 
     def flush(self) -> None:
         """Send what the library has made."""
-        self.writer.write(self.h2.data_to_send())
+        data = self.h2.data_to_send()
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
     def raw(self, data: bytes) -> None:
         """Send bytes as they are."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from rauta.proxy.http1.fields import may_trail
 from rauta.proxy.http1.grammar import MalformedError, parse_request
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 
@@ -112,12 +113,13 @@ def glimpsed(fields: Iterable[Raw]) -> Glimpse:
 
 
 def trailer_fields(fields: Iterable[Raw]) -> list[Field]:
-    """The trailers of a message. Raises MalformedError."""
+    """The trailers of a message, without those that are not passed on. Raises MalformedError."""
     found: list[Field] = []
     for name, value in fields:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise _malformed("invalid character in a trailer field")
-        found.append((name.decode("ascii"), value.decode("latin-1")))
+        if may_trail(name.decode("ascii")):
+            found.append((name.decode("ascii"), value.decode("latin-1")))
     return found
 
 

@@ -51,6 +51,7 @@ class Stream(Downstream):
         "_paused",
         "_size",
         "_trailers",
+        "asked",
         "exchange",
         "number",
     )
@@ -60,6 +61,7 @@ class Stream(Downstream):
         self.client = connection.client
         self.number = number
         self.exchange: Exchange | None = None
+        self.asked = False  # the request is complete
         self._connection = connection
         self._head: list[Raw] | None = None  # not sent yet: perhaps the end comes with it
         self._out: deque[bytes] = deque()  # body that waits for room
@@ -91,7 +93,7 @@ class Stream(Downstream):
         self._ended = True
         self._trailers = trailers
         self.exchange = None
-        self.deadline = NEVER
+        self.arm(self._connection.dispatcher.listener.timeouts.idle)  # for the client to take it
         self._connection.wake(self)
 
     def cut(self) -> None:
@@ -125,6 +127,8 @@ class Stream(Downstream):
     def expired(self) -> None:
         if self.exchange is not None:
             self.exchange.expired()
+        else:
+            self._connection.drop(self, adapter.CANCEL)
 
     # --- from the connection ---
 
@@ -184,6 +188,10 @@ class Stream(Downstream):
 
     def _over(self) -> bool:
         self._connection.answered()
+        if not self.asked:
+            # RFC 9113 8.1: "When this is true, a server MAY request that the client abort transmission of a request
+            # without error by sending a RST_STREAM with an error code of NO_ERROR after sending a complete response".
+            self._connection.frames.reset(self.number, adapter.NO_ERROR)
         self._connection.forget(self)
         return False
 
@@ -379,6 +387,7 @@ class ServerConnection(Expiring):
             self.frames.reset(event.stream, adapter.REFUSED_STREAM)
             return
         stream = self._streams[event.stream] = Stream(self, event.stream)
+        stream.asked = event.ended
         self.deadline = NEVER
         try:
             head = request_head(
@@ -412,7 +421,10 @@ class ServerConnection(Expiring):
 
     def _request_ended(self, event: End) -> None:
         stream = self._streams.get(event.stream)
-        if stream is None or stream.exchange is None or stream.exchange.complete:
+        if stream is None:
+            return
+        stream.asked = True
+        if stream.exchange is None or stream.exchange.complete:
             return
         try:
             trailers = trailer_fields(event.trailers)

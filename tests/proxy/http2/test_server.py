@@ -15,7 +15,7 @@ from rauta.routing.model import Match, PathMatch, Respond, Route
 from rauta.routing.settings import LogFormat
 from support import h2client
 from support.h2client import DATA, ERRORS, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame
-from support.http import Peer, backend, forward, gateway, service
+from support.http import Peer, backend, forward, gateway, impatient, service
 from support.tls import make_pair
 
 
@@ -129,7 +129,7 @@ async def test_trailers_of_requests() -> None:
     async with backend(script) as server, gateway(server.port) as rauta, h2client.client(rauta.port) as peer:
         stream = peer.request(method="POST", end=False)
         peer.h2.send_data(stream, b"hi")
-        peer.h2.send_headers(stream, [("x-sum", "7")], end_stream=True)
+        peer.h2.send_headers(stream, [("x-sum", "7"), ("content-length", "9"), ("host", "b")], end_stream=True)
         peer.flush()
         assert (await peer.answer(stream)).status == 204
     assert seen == [b"2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n"]
@@ -233,6 +233,33 @@ async def test_a_reset_stream_ends_its_request_at_the_backend() -> None:
             peer.flush()
             await asyncio.wait_for(gone.wait(), 5)
         assert "reason=client_gone" in rauta.log_lines()[0]
+
+
+async def test_an_answer_that_needs_no_body_stops_the_client() -> None:
+    async with gateway() as rauta, h2client.client(rauta.port) as peer:
+        stream = peer.request(method="POST", end=False)
+        answer = await peer.answer(stream)
+        while answer.reset is None:
+            await peer.more()
+        assert (answer.status, answer.reset) == (404, ERRORS["NO_ERROR"])
+        assert (await peer.answer(peer.request())).status == 404
+
+
+async def test_a_response_that_nobody_takes_ends() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + bytes(70_000))
+
+    listener = impatient(idle=0.3)
+    async with (
+        backend(script) as server,
+        gateway(server.port, listener=listener) as rauta,
+        h2client.client(rauta.port) as peer,
+    ):
+        peer.greedy = False
+        answer = await peer.answer(peer.request())
+        assert (len(answer.body), answer.reset) == (STREAM_WINDOW, ERRORS["CANCEL"])
+        assert await peer.end() == ERRORS["NO_ERROR"]  # and then it is idle
 
 
 async def test_a_response_that_breaks_off_is_a_reset_stream() -> None:
@@ -401,6 +428,8 @@ async def test_floods_end_the_connection(kind: str) -> None:
         async with h2client.client(rauta.port) as peer:
             stream = peer.request(method="POST", end=False)
             for _ in range(2 * FREE_FRAMES + 10):
+                if peer.writer.is_closing():
+                    break
                 if kind == "ping":
                     peer.writer.write(frame(PING, 0, 0, bytes(8)))
                 elif kind == "settings":
