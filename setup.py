@@ -19,7 +19,7 @@ COMPILED = {
         "clock counters dispatch exchange filters flow forwarded generation messages metrics plan pool redirects "
         "shared wheel"
     ),
-    "rauta/proxy/http1": "chunked client fields grammar serialise server",
+    "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",
 }
 

@@ -60,7 +60,7 @@ _tls = Object(
         Field(
             key="certificates",
             type=ListOf(_certificate, empty="TLS needs a certificate"),
-            doc="The certificates; exactly one for now.",
+            doc="The certificates. A client gets the first that covers the name it asks for (SNI), else the first.",
             example="[{cert: tls.crt, key: {file: tls.key}}]",
         ),
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl as tls
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
@@ -16,11 +15,15 @@ from rauta.proxy.handshake import PLAIN_HTTP, Handshake, observe
 from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.pool import Pools
 from rauta.proxy.shared import Shared
+from rauta.proxy.tls import ServerContexts
 from rauta.proxy.wheel import TICKS_PER_SECOND
 from rauta.routing.settings import Address, Listener
 from rauta.routing.table import Table
 
 if TYPE_CHECKING:
+    import ssl as tls
+
+    from rauta.proxy.dispatch import FromClient
     from rauta.proxy.metrics import WorkerMetrics
 
 # Connections that wait to be accepted. The kernel bounds it by net.core.somaxconn (4096 by default).
@@ -32,12 +35,12 @@ DRAIN_GRACE: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A listener with its bound sockets and, for TLS, its context. In a swap, no sockets mean those that its address
+    """A listener with its bound sockets and, for TLS, its contexts. In a swap, no sockets mean those that its address
     has already."""
 
     listener: Listener
     sockets: Sequence[socket.socket] = ()
-    context: tls.SSLContext | None = None
+    contexts: ServerContexts | None = None
 
 
 @dataclass(slots=True)
@@ -88,9 +91,9 @@ class DataPlane:
 
     # --- serving ---
 
-    async def serve(self, listener: Listener, sock: socket.socket, *, ssl: tls.SSLContext | None = None) -> None:
+    async def serve(self, listener: Listener, sock: socket.socket, *, contexts: ServerContexts | None = None) -> None:
         """Accept clients on one more bound socket of a listener. It is closed by `drain`. Raises OSError."""
-        await self._open(Endpoint(listener=listener, sockets=(sock,), context=ssl), self._generation)
+        await self._open(Endpoint(listener=listener, sockets=(sock,), contexts=contexts), self._generation)
 
     async def swap(self, table: Table, endpoints: Iterable[Endpoint]) -> None:
         """Serve these listeners by another table.
@@ -113,7 +116,7 @@ class DataPlane:
                 self._shut(address)
             raise
         for address, endpoint in wanted.items():
-            self._entrances[address].dispatcher.swap(endpoint.listener, generation, endpoint.context)
+            self._entrances[address].dispatcher.swap(endpoint.listener, generation, endpoint.contexts)
         for address in [address for address in self._entrances if address not in wanted]:
             self._shut(address)
         old, self._generation = self._generation, generation
@@ -187,16 +190,16 @@ class DataPlane:
     async def _open(self, endpoint: Endpoint, generation: Generation) -> None:
         entrance = self._entrances.get(endpoint.listener.address)
         if entrance is None:
-            dispatcher = Dispatcher(endpoint.listener, generation, self._shared, endpoint.context)
+            dispatcher = Dispatcher(endpoint.listener, generation, self._shared, endpoint.contexts)
             entrance = self._entrances[endpoint.listener.address] = _Entrance(dispatcher, [])
-            if endpoint.context is not None:
-                _let_swap(endpoint.context, dispatcher)
+            if endpoint.contexts is not None:
+                _let_swap(endpoint.contexts, dispatcher)
         for sock in endpoint.sockets:
             entrance.servers.append(await self._server(entrance.dispatcher, sock))
         self._shared.wheel.start()
 
     async def _server(self, dispatcher: Dispatcher, sock: socket.socket) -> asyncio.Server:
-        context = dispatcher.context
+        context = None if dispatcher.contexts is None else dispatcher.contexts.default
         scheme = "http" if context is None else "https"
         timeout = None if context is None else dispatcher.listener.timeouts.head
 
@@ -211,7 +214,9 @@ class DataPlane:
                 handshake = Handshake()
                 dispatcher.handshakes.add(handshake)
             connection = ServerConnection(dispatcher, dispatcher.connections, scheme, handshake)
-            return cast(asyncio.Protocol, connection)  # one by its methods
+            return cast(
+                asyncio.Protocol, connection
+            )  # one by its methods; it hands over to HTTP/2 where that is spoken
 
         if sock.family == socket.AF_UNIX:
             return await self._shared.loop.create_unix_server(
@@ -230,7 +235,7 @@ class DataPlane:
         self._leaving.append(entrance.dispatcher)
 
     @property
-    def connections(self) -> list[ServerConnection]:
+    def connections(self) -> list[FromClient]:
         """Those from clients, of all listeners."""
         return [connection for dispatcher in self.dispatchers for connection in dispatcher.connections]
 
@@ -269,17 +274,18 @@ class _Refusal(asyncio.Protocol):
         cast("asyncio.WriteTransport", transport).abort()  # uvloop's are no instances of it
 
 
-def _let_swap(context: tls.SSLContext, dispatcher: Dispatcher) -> None:
-    """Let a listener's context hand each handshake over to the one that the dispatcher has then: the loop's server
-    keeps the context that it was made with."""
+def _let_swap(contexts: ServerContexts, dispatcher: Dispatcher) -> None:
+    """Let a listener's first context hand each handshake over to the one for its name that the dispatcher has then: the
+    loop's server keeps the context that it was made with."""
 
-    def choose(connection: tls.SSLObject, _name: str | None, initial: tls.SSLContext) -> None:
-        current = dispatcher.context
-        if current is not None and current is not initial:
-            connection.context = current
+    def choose(connection: tls.SSLObject, name: str | None, initial: tls.SSLContext) -> None:
+        if dispatcher.contexts is not None:
+            wanted = dispatcher.contexts.of(name)
+            if wanted is not initial:
+                connection.context = wanted
 
-    context.sni_callback = choose
-    observe(context, lambda why: _handshake_failed(dispatcher, why))
+    contexts.default.sni_callback = choose
+    observe(contexts.default, lambda why: _handshake_failed(dispatcher, why))
 
 
 def _handshake_failed(dispatcher: Dispatcher, why: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
 from rauta.proxy.accesslog import AccessLogWriter, Entry, logged_target
@@ -25,8 +24,8 @@ from rauta.routing.request import RequestView
 from rauta.routing.settings import EncodedSlash, Listener
 
 if TYPE_CHECKING:
-    from rauta.proxy.http1.server import ServerConnection
     from rauta.proxy.metrics import WorkerMetrics
+    from rauta.proxy.tls import ServerContexts
 
 # What is served at all; RFC 9110 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".
 ALLOW: Final = ("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
@@ -35,6 +34,16 @@ ALLOW: Final = ("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
 _MAX_FORWARDS: Final = 999
 
 _UNSEEN: Final = Glimpse()
+
+
+class FromClient(Protocol):
+    """A connection from a client, whatever it speaks."""
+
+    def drain(self, grace: float) -> None:
+        """End it when what is in flight has ended; one that is idle after `grace` seconds."""
+
+    def kill(self) -> None:
+        """End it now."""
 
 
 class Dispatcher:
@@ -49,7 +58,7 @@ class Dispatcher:
         "_trusted",
         "clock",
         "connections",
-        "context",
+        "contexts",
         "generation",
         "handshakes",
         "listener",
@@ -67,16 +76,16 @@ class Dispatcher:
     metrics: WorkerMetrics | None
 
     def __init__(
-        self, listener: Listener, generation: Generation, shared: Shared, context: ssl.SSLContext | None = None
+        self, listener: Listener, generation: Generation, shared: Shared, contexts: ServerContexts | None = None
     ) -> None:
         self.clock = shared.clock
         self.wheel = shared.wheel
         self.loop = shared.loop
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[FromClient] = set()
         self.handshakes: WeakSet[Handshake] = WeakSet()  # of connections that are not among them yet
         self._pools = shared.pools
         self.watch(shared)
-        self.swap(listener, generation, context)
+        self.swap(listener, generation, contexts)
 
     def watch(self, shared: Shared) -> None:
         """Log and count as `shared` has it now."""
@@ -84,11 +93,11 @@ class Dispatcher:
         self.metrics = shared.metrics
         self.timed = self.log is not None or self.metrics is not None
 
-    def swap(self, listener: Listener, generation: Generation, context: ssl.SSLContext | None) -> None:
+    def swap(self, listener: Listener, generation: Generation, contexts: ServerContexts | None) -> None:
         """From the next request on, also of a connection that is open, decide by these; TLS from the next handshake."""
         self.listener = listener
         self.generation = generation
-        self.context = context
+        self.contexts = contexts
         self.reject_encoded_slash = listener.encoded_slash is EncodedSlash.REJECT
         self._trusted = TrustedProxies(listener.trusted_proxies) if listener.trusted_proxies else None
         # By the identity of the table's answer: it gives the same one each time, the plan keeps it alive, and hashing a

@@ -44,6 +44,8 @@ REASONS: Final = _table(
     ("head_too_large", 431, "the request head is too large or has too many fields"),
     ("unsupported_coding", 501, "the only transfer coding that is understood is chunked"),
     ("bad_version", 505, "only HTTP/1.1 and HTTP/1.0 are spoken here"),
+    ("bad_frame", 400, "the HTTP/2 connection is broken"),
+    ("flood", 400, "too many HTTP/2 frames that ask for nothing"),
     # The request was understood, and routing has no backend for it.
     ("misdirected", 421, "this request is not for this connection"),
     ("unknown_host", 404, "no route has this host"),

@@ -136,15 +136,14 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """TLS termination on a listener."""
+    """TLS termination on a listener. A client that asks for a name (SNI) gets the first certificate that covers it; the
+    first of all serves the others."""
 
     certificates: tuple[Certificate, ...]
 
     def __post_init__(self) -> None:
-        if len(self.certificates) != 1:
-            raise ModelError.at(
-                "certificates", f"a listener has exactly one certificate for now, not {len(self.certificates)}"
-            )
+        if not self.certificates:
+            raise ModelError.at("certificates", "TLS needs a certificate")
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

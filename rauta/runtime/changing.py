@@ -25,8 +25,7 @@ from rauta.runtime.passing import receive_descriptors
 from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
-    import ssl
-
+    from rauta.proxy.tls import ServerContexts
     from rauta.routing.settings import Listener
     from rauta.runtime.credentials import Credentials
 
@@ -45,13 +44,13 @@ class Generation:
     logs: bool  # whether there is an access log at all
 
 
-def context_of(listener: Listener, credentials: Credentials) -> ssl.SSLContext | None:
-    """The TLS context of a listener; None for plain HTTP. Raises StartError."""
+def contexts_of(listener: Listener, credentials: Credentials) -> ServerContexts | None:
+    """The TLS contexts of a listener; None for plain HTTP. Raises StartError."""
     if listener.tls is None:
         return None
-    from rauta.runtime.tls import server_context  # OpenSSL's tables: only where TLS is served
+    from rauta.runtime.tls import server_contexts  # OpenSSL's tables: only where TLS is served
 
-    return server_context(listener.tls, credentials[listener.name], listener=listener.name)
+    return server_contexts(listener.tls, credentials[listener.name], listener=listener.name)
 
 
 class Changes:
@@ -151,7 +150,7 @@ class Changes:
                 Endpoint(
                     listener=listener,
                     sockets=_given(opened, listener.address),
-                    context=context_of(listener, change.credentials),
+                    contexts=contexts_of(listener, change.credentials),
                 )
                 for listener in configuration.listeners
             )

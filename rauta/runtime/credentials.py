@@ -12,6 +12,7 @@ from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
     from rauta.routing.settings import Certificate, Listener
+    from rauta.runtime.certificates import Facts
 
 Place = Callable[..., str]
 """The start of a message about a listener's setting, `file:line: ` or nothing: called with the listener, and the keys
@@ -20,10 +21,11 @@ and list positions that lead to it."""
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate chain and its key, PEM; nothing of them is checked yet."""
+    """A certificate chain and its key, PEM, and what the certificate says; nothing else of them is checked yet."""
 
     chain: bytes = field(repr=False)
     key: bytes = field(repr=False)
+    facts: Facts
 
 
 Credentials = Mapping[str, tuple[Pair, ...]]
@@ -56,6 +58,7 @@ def environment_without(listeners: Iterable[Listener]) -> dict[str, str]:
 
 def _read(listener: Listener, position: int, certificate: Certificate, place: Place | None) -> Pair:
     from rauta.config import secrets  # only where TLS is served
+    from rauta.runtime.certificates import facts_of
 
     try:
         chain = secrets.read_file(certificate.cert, ("cert",))
@@ -64,4 +67,10 @@ def _read(listener: Listener, position: int, certificate: Certificate, place: Pl
         keys = ("tls", "certificates", position, *error.where)
         where = "" if place is None else place(listener, *keys)
         raise StartError(f"{where}listener {listener.name!r}: {error.message}") from None
-    return Pair(chain, key)
+    try:
+        facts = facts_of(chain)
+    except ValueError:  # its text is cryptography's, about ASN.1
+        where = "" if place is None else place(listener, "tls", "certificates", position, "cert")
+        text = f"{where}listener {listener.name!r}: {certificate.cert} is no PEM certificate, or a broken one"
+        raise StartError(text) from None
+    return Pair(chain, key, facts)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from rauta.proxy.tls import ServerContexts
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
@@ -19,21 +20,35 @@ class _EncryptedKeyError(Exception):
     """The key asks for a pass phrase."""
 
 
-def server_context(settings: TlsSettings, pairs: Sequence[Pair], *, listener: str) -> ssl.SSLContext:
-    """The context of a listener that terminates TLS: 1.2 or later, HTTP/1.1 by ALPN. `pairs` are what its certificates
-    and keys hold.
+def server_contexts(settings: TlsSettings, pairs: Sequence[Pair], *, listener: str) -> ServerContexts:
+    """The contexts of a listener that terminates TLS: 1.2 or later, HTTP/2 and HTTP/1.1 by ALPN. `pairs` are what its
+    certificates and keys hold. Certificates for the same names with keys of different kinds share a context: OpenSSL
+    picks the one that the client can verify.
 
     Raises StartError that names the file or variable and what is wrong with it.
     """
+    found: list[tuple[tuple[str, ...], ssl.SSLContext]] = []
+    kinds: list[set[str]] = []
+    for certificate, pair in zip(settings.certificates, pairs, strict=True):
+        same = [place for place, (names, _) in enumerate(found) if set(names) == set(pair.facts.names)]
+        place = next((place for place in same if pair.facts.key not in kinds[place]), None)
+        if place is None:
+            place = len(found)
+            found.append((pair.facts.names, _context()))
+            kinds.append(set())
+        kinds[place].add(pair.facts.key)
+        try:
+            _load(found[place][1], certificate, pair)
+        except StartError as error:
+            raise StartError(f"listener {listener!r}: {error}") from error
+    return ServerContexts(found)
+
+
+def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 retires 1.0 and 1.1
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # CRIME; RFC 9113 9.2.1 asks for both
-    context.set_alpn_protocols(["http/1.1"])
-    for certificate, pair in zip(settings.certificates, pairs, strict=True):
-        try:
-            _load(context, certificate, pair)
-        except StartError as error:
-            raise StartError(f"listener {listener!r}: {error}") from error
+    context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 
 

@@ -28,7 +28,7 @@ from rauta.proxy.metrics import WorkerMetrics
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.table import Table
-from rauta.runtime.changing import Changes, context_of
+from rauta.runtime.changing import Changes, contexts_of
 from rauta.runtime.control import (
     Apply,
     Channel,
@@ -57,9 +57,8 @@ from rauta.runtime.tasks import Tasks
 from rauta.runtime.terminal import ignore_terminal
 
 if TYPE_CHECKING:
-    import ssl
-
     from rauta.proxy.counters import Column
+    from rauta.proxy.tls import ServerContexts
     from rauta.routing.settings import Listener
 
 BUILD_LIMIT: Final = 90  # seconds to build everything, if nobody is left to say stop; the supervisor does after 60
@@ -70,11 +69,11 @@ LOG_CHECK_INTERVAL: Final = 10.0  # a log that cannot be written is told once, w
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A listener with its socket and, for TLS, its context."""
+    """A listener with its socket and, for TLS, its contexts."""
 
     listener: Listener
     sock: socket.socket
-    context: ssl.SSLContext | None
+    contexts: ServerContexts | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +90,10 @@ def build(setup: Setup, fds: Sequence[Sequence[int]]) -> Parts:
     configuration = setup.configuration
     endpoints = []
     for listener, share in zip(configuration.listeners, fds, strict=True):
-        context = context_of(listener, setup.credentials)
+        contexts = contexts_of(listener, setup.credentials)
         for fd in share:
             os.set_inheritable(fd, False)  # not for what a plugin may start
-            endpoints.append(Endpoint(listener=listener, sock=socket.socket(fileno=fd), context=context))
+            endpoints.append(Endpoint(listener=listener, sock=socket.socket(fileno=fd), contexts=contexts))
     writer = None
     if setup.access_log is not None:
         writer = AccessLogWriter(setup.access_log, configuration.access_log.format)
@@ -148,7 +147,7 @@ class Worker:
         self._channel.send(Prepared())
         if await self._commit:
             for endpoint in self._endpoints:
-                await self._plane.serve(endpoint.listener, endpoint.sock, ssl=endpoint.context)
+                await self._plane.serve(endpoint.listener, endpoint.sock, contexts=endpoint.contexts)
             self._endpoints = ()
             self._channel.send(Ready())
             self._watch_access_log()

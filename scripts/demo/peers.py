@@ -203,9 +203,12 @@ class Answer:
     seconds: float
 
 
-def curl(url: str, method: str, headers: tuple[str, ...], body: str | None, times: int) -> list[Answer]:
+def curl(
+    url: str, method: str, headers: tuple[str, ...], body: str | None, times: int, options: tuple[str, ...] = ()
+) -> list[Answer]:
     """Send a request, or the same one several times with the marker's number counted up, each on its own connection."""
     command = ["curl", "-q", "--silent", "--noproxy", "*", "--path-as-is", "--max-time", "10", "--request", method]
+    command += options
     command += ["--write-out", "\x1e%{http_code}\x1f%{time_total}\x1f%{redirect_url}\x1e"]
     for header in headers:
         command += ["--header", header]

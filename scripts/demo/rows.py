@@ -27,6 +27,7 @@ class Row:
     route: str | None = None
     backends: frozenset[str] = frozenset()
     headers: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # of curl
     body: str | None = None
     received: str | None = None  # the path that the backend must have seen, if not the one that was sent
     location: str | None = None
@@ -39,6 +40,7 @@ BLUE, GREEN = frozenset({"blue"}), frozenset({"green"})
 ROWS = (
     Row(shows="exact path", path="/api/users", route="users", backends=BLUE),
     Row(shows="prefix", path="/orders/7/items", route="orders", backends=BLUE),
+    Row(shows="HTTP/2", path="/api/users", options=("--http2-prior-knowledge",), route="users", backends=BLUE),
     Row(shows="... by elements", path="/ordersX", status=404, reason="no_route"),
     Row(shows="regex", path="/users/42", route="user-by-id", backends=GREEN),
     Row(shows="header", path="/orders/7", headers=("X-Canary: yes",), route="canary", backends=GREEN),
@@ -74,7 +76,7 @@ def run(stage: Stage, rows: tuple[Row, ...] = ROWS) -> Iterator[Result]:
     for number, row in enumerate(rows):
         times = MANY if row.shares else 1
         url = f"{stage.url}{row.path}?demo={number}"
-        answers.append(curl(url, row.method, row.headers, row.body, times))
+        answers.append(curl(url, row.method, row.headers, row.body, times, row.options))
     log = read_log(stage.log, sum(map(len, answers)))
     for number, (row, got) in enumerate(zip(rows, answers, strict=True)):
         yield _result(stage, row, got, log.get(str(number), []))

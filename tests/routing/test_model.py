@@ -217,7 +217,7 @@ BAD: list[tuple[Callable[[], Any], tuple[str | int, ...], str]] = [
     (lambda: Listener(name="l", address=Address("name", 80)), ("address",), "needs an IP address"),
     (Secret, (), "exactly one of"),
     (lambda: Secret(file="a", env="b"), (), "exactly one of"),
-    (lambda: TlsSettings(certificates=()), ("certificates",), "exactly one certificate"),
+    (lambda: TlsSettings(certificates=()), ("certificates",), "needs a certificate"),
     (lambda: OffloadSettings(interfaces=()), ("interfaces",), "empty"),
     (lambda: OffloadSettings(interfaces=("eth0", "a/b")), ("interfaces", 1), "not the name of a network interface"),
     (lambda: AccessLog(to=""), ("to",), "stdout"),

@@ -17,6 +17,7 @@ import pytest
 from rauta.config import load
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
+from rauta.runtime.certificates import facts_of
 from rauta.runtime.control import AgentSetup, Change, Setup, encode_agent_setup, encode_setup, pack
 from rauta.runtime.credentials import Pair as Pem
 from rauta.runtime.credentials import environment_without, read_credentials
@@ -63,7 +64,8 @@ def test_nothing_that_holds_a_key_shows_it(ready_made: list[Pair]) -> None:
     )
     revision = Revision(2, configuration, configuration, slots=(), log=LogFile(None))
     revision.credentials = credentials
-    assert credentials == {"web": (Pem(pair.cert.read_bytes(), pair.key.read_bytes()),)}
+    chain = pair.cert.read_bytes()
+    assert credentials == {"web": (Pem(chain, pair.key.read_bytes(), facts_of(chain)),)}
     assert hidden(pair, *map(repr, (credentials, setup, change, revision)))
     assert not hidden(pair, encode_setup(setup).decode("latin-1"))
     told = encode_agent_setup(AgentSetup(generation=2, configuration=configuration))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from rauta.proxy.tls import ServerContexts
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
 from rauta.runtime.credentials import read_credentials
 from rauta.runtime.errors import StartError
-from rauta.runtime.tls import server_context
+from rauta.runtime.tls import server_contexts
 from support.tls import Pair, encrypt, make_pair
 
 
@@ -20,7 +21,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def context(cert: Path, key: Secret) -> ssl.SSLContext:
     settings = TlsSettings(certificates=(Certificate(cert=str(cert), key=key),))
     credentials = read_credentials([Listener(name="web", address=Address("127.0.0.1", 8443), tls=settings)])
-    return server_context(settings, credentials["web"], listener="web")
+    return server_contexts(settings, credentials["web"], listener="web").default
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
@@ -48,10 +49,65 @@ def client_of(pair: Pair) -> ssl.SSLContext:
     return client
 
 
-def test_clients_get_http_1_1_over_a_modern_version(pair: Pair) -> None:
-    end = handshake(context(pair.cert, Secret(file=str(pair.key))), client_of(pair))
+@pytest.mark.parametrize(
+    ("offered", "spoken"),
+    [(["h2", "http/1.1"], "h2"), (["http/1.1", "h2"], "h2"), (["http/1.1"], "http/1.1"), ([], None)],
+)
+def test_clients_get_http_2_if_they_speak_it_over_a_modern_version(
+    pair: Pair, offered: list[str], spoken: str | None
+) -> None:
+    client = client_of(pair)
+    client.set_alpn_protocols(offered)
+    end = handshake(context(pair.cert, Secret(file=str(pair.key))), client)
     assert end.version() == "TLSv1.3"
-    assert end.selected_alpn_protocol() == "http/1.1"
+    assert end.selected_alpn_protocol() == spoken
+
+
+def several(*pairs: Pair) -> ServerContexts:
+    """The contexts of a listener with these certificates."""
+    settings = TlsSettings(
+        certificates=tuple(Certificate(cert=str(pair.cert), key=Secret(file=str(pair.key))) for pair in pairs)
+    )
+    credentials = read_credentials([Listener(name="web", address=Address("127.0.0.1", 8443), tls=settings)])
+    return server_contexts(settings, credentials["web"], listener="web")
+
+
+def test_a_client_gets_the_certificate_for_the_name_it_asks_for(tmp_path: Path) -> None:
+    names = (
+        "DNS:First.test",
+        "DNS:*.wild.test",
+        "DNS:exact.wild.test,DNS:other.test",
+        "DNS:first.test",
+        "IP:192.0.2.1",
+    )
+    contexts = several(*(make_pair(tmp_path, f"c{number}", names=text) for number, text in enumerate(names)))
+    known = [contexts.of(name) for name in ("first.test", "a.wild.test", "exact.wild.test", "192.0.2.1")]
+    assert len({*map(id, known)}) == 4
+    first, wild, exact, address = known
+    for name, expected in {
+        "FIRST.test": first,
+        "first.test.": first,
+        "other.test": exact,
+        "b.WILD.test": wild,
+        "b.a.wild.test": first,  # a wildcard stands for one label
+        "wild.test": first,
+        "unknown.test": first,
+        None: first,
+        "": first,
+        "192.0.2.1": address,
+    }.items():
+        assert contexts.of(name) is expected, name
+
+
+def test_keys_of_two_kinds_for_the_same_names_share_a_context(tmp_path: Path) -> None:
+    pairs = [make_pair(tmp_path, "ec"), make_pair(tmp_path, "rsa", rsa=True)]
+    server = several(*pairs)
+    assert server.of("localhost") is server.default
+    for pair, signed in zip(pairs, ("ECDSA", "RSA"), strict=True):
+        client = ssl.create_default_context(cafile=str(pair.cert))
+        client.maximum_version = ssl.TLSVersion.TLSv1_2
+        client.set_ciphers(f"ECDHE-{signed}-AES128-GCM-SHA256")
+        assert handshake(server.default, client).version() == "TLSv1.2"
 
 
 def test_versions_below_1_2_are_refused(pair: Pair) -> None:
@@ -75,7 +131,7 @@ def test_each_wrong_file_is_named(how: str, pair: Pair, tmp_path: Path) -> None:
         "other": rf"listener 'web': certificate {cert} with the key in {tmp_path}/other.key: the key does not belong",
         "encrypted": rf"the key in {tmp_path}/encrypted.key is encrypted: store it without a pass phrase",
         "junk": r"junk.key: one of the two is not valid PEM",
-        "swapped": r"one of the two is not valid PEM",
+        "swapped": rf"listener 'web': {key} is no PEM certificate, or a broken one",
     }[how]
     if how == "missing":
         key = tmp_path / "none.key"

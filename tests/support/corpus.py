@@ -61,7 +61,7 @@ REQUESTS: tuple[Row, ...] = (
     Row("version 1.2", _line(b"GET / HTTP/1.2"), 505, "bad_version"),
     Row("version 2.0", _line(b"GET / HTTP/2.0"), 505, "bad_version"),
     Row("version 3.0", _line(b"GET / HTTP/3.0"), 505, "bad_version"),
-    Row("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "bad_version"),
+    Row("HTTP/2 preface with other bytes", b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", 505, "bad_version"),
     Row("TLS", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03", 400, "tls_on_plain"),
     Row("a response", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 400, "bad_request_line"),
     Row("garbage", b"\x00\x01\x02\x03\r\n\r\n", 400, "bad_request_line"),

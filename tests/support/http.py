@@ -13,6 +13,7 @@ import uvloop
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dataplane import DataPlane
+from rauta.proxy.tls import ServerContexts
 from rauta.routing.model import (
     Configuration,
     Forward,
@@ -104,7 +105,7 @@ async def gateway(
     log_fd = os.memfd_create("access-log") if log is not None else None
     writer = AccessLogWriter(log_fd, log) if log is not None and log_fd is not None else None
     plane = DataPlane(table, loop=asyncio.get_running_loop(), access_log=writer)
-    await plane.serve(listener, sock, ssl=ssl)
+    await plane.serve(listener, sock, contexts=None if ssl is None else ServerContexts([((), ssl)]))
     try:
         yield Gateway(plane, port, writer, log_fd)
     finally:

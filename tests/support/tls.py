@@ -15,13 +15,14 @@ class Pair:
     key: Path
 
 
-def make_pair(folder: Path, name: str = "tls") -> Pair:
-    """A new pair (P-256, 30 days)."""
+def make_pair(folder: Path, name: str = "tls", *, names: str = "DNS:localhost,IP:127.0.0.1", rsa: bool = False) -> Pair:
+    """A new pair (P-256 or RSA, 30 days) for names as in a subject alternative name."""
+    key = ("rsa:2048",) if rsa else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("openssl", "req", "-x509", "-newkey", *key, "-nodes"),
+            *("-days", "30", "-subj", "/CN=localhost", "-addext", f"subjectAltName={names}"),
             *("-keyout", str(pair.key), "-out", str(pair.cert)),
         ],
         check=True,

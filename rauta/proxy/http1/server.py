@@ -22,6 +22,7 @@ from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
+from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, hand_over, reset_on_close
 from rauta.proxy.http1.serialise import response_bytes
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
@@ -29,7 +30,7 @@ from rauta.proxy.wheel import NEVER
 from rauta.routing.errors import RequestError
 
 if TYPE_CHECKING:
-    from rauta.proxy.dispatch import Dispatcher
+    from rauta.proxy.dispatch import Dispatcher, FromClient
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.handshake import Handshake
 
@@ -69,6 +70,7 @@ class ServerConnection(Downstream):
         "_dispatcher",
         "_exchange",
         "_expects",
+        "_fresh",
         "_gate",
         "_handshake",
         "_grace",
@@ -90,7 +92,7 @@ class ServerConnection(Downstream):
     def __init__(
         self,
         dispatcher: Dispatcher,
-        connections: set[ServerConnection],
+        connections: set[FromClient],
         scheme: str,
         handshake: Handshake | None = None,
     ) -> None:
@@ -109,6 +111,7 @@ class ServerConnection(Downstream):
         self._thrown_away = 0
         self._write_blocked = False
         self._grace: float | None = None  # draining: how long an idle connection is still kept
+        self._fresh = True  # no request has come yet
         self._keep_alive = True
         self._http10 = False
         self._expects = False
@@ -119,6 +122,10 @@ class ServerConnection(Downstream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
+        if self._handshake is not None and agreed_on(transport) == "h2":
+            self._handshake = None
+            self._hand_over(b"")
+            return
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
             self.client = (peer[0], peer[1])
@@ -285,7 +292,7 @@ class ServerConnection(Downstream):
         self._phase = CLOSED
         if self._until_close and not self._transport.is_closing():
             # The end of the stream would look like the end of the body; only a reset tells that it is not.
-            _reset_on_close(self._transport)
+            reset_on_close(self._transport)
             self._transport.abort()
         elif self._transport.get_write_buffer_size() > HIGH_WATER:
             self._transport.abort()  # it takes nothing: that may be why the response is cut
@@ -316,7 +323,8 @@ class ServerConnection(Downstream):
         buffer = self._buffer
         known = len(buffer)
         buffer += data
-        if buffer.find(HEAD_END, max(0, known - 3)) < 0:
+        preface = self._fresh and buffer.startswith(PREFACE_HEAD)
+        if buffer.find(HEAD_END, max(0, known - 3)) < 0 and not preface:
             self._check_unfinished(known)
             return
         data = bytes(buffer)
@@ -403,6 +411,14 @@ class ServerConnection(Downstream):
             if data.startswith(b"\r\n", at):
                 raise MalformedError("bad_request_line", "more than one empty line before the request line")
         dispatcher = self._dispatcher
+        if self._fresh and data.startswith(PREFACE_HEAD):
+            if not data.startswith(PREFACE[: len(data)]):
+                raise MalformedError("bad_version", "an HTTP/2 preface that is none")
+            if len(data) < len(PREFACE):
+                self._buffer += data
+                return -1
+            self._hand_over(data)
+            return -1
         end = data.find(HEAD_END, at)
         if end < 0:
             # With the empty line: what follows is judged, and timed, as if it had come at once.
@@ -416,7 +432,15 @@ class ServerConnection(Downstream):
         self._begin(head)
         return end + 4
 
+    def _hand_over(self, data: bytes) -> None:
+        self._phase = CLOSED
+        self._dispatcher.wheel.forget(self)
+        self._connections.discard(self)
+        hand_over(self._transport, self._dispatcher, self.scheme, data)
+
     def _check_unfinished(self, known: int) -> None:
+        if self._fresh and PREFACE.startswith(self._buffer):
+            return
         try:
             if len(self._buffer) > self._dispatcher.listener.limits.head:
                 raise self._too_large(self._buffer)
@@ -431,6 +455,7 @@ class ServerConnection(Downstream):
         return MalformedError("head_too_large", f"request head over {limit} bytes")
 
     def _begin(self, head: RequestHead) -> None:
+        self._fresh = False
         self.deadline = NEVER  # from here on the exchange has the time-outs
         self._keep_alive = head.keep_alive
         self._http10 = head.version == "1.0"
@@ -563,13 +588,3 @@ class ServerConnection(Downstream):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
-
-
-def _reset_on_close(transport: asyncio.Transport) -> None:
-    """Let the kernel send a reset when the socket is closed, and drop what waits."""
-    import socket
-    import struct
-
-    raw = transport.get_extra_info("socket")
-    if raw is not None:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

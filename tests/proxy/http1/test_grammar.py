@@ -71,7 +71,7 @@ STRICTER = {
     "Host with a space", "Host with high bytes", "Host with a bad bracket", "absolute form with user",
     "absolute form without host", "two equal CL", "CL as a list", "CL and TE", "TE and CL", "TE in HTTP/1.0",
     "other expectation", "two expectations", "too large", "target too long", "value with an escape",
-    "value with DEL", "version 0.9", "version 1.2", "version 2.0", "version 3.0", "HTTP/2 preface",
+    "value with DEL", "version 0.9", "version 1.2", "version 2.0", "version 3.0", "HTTP/2 preface with other bytes",
     "folded Transfer-Encoding", "value with bare LF", "value with bare LF and a field", "DEL", "escape character",
     "two TE", "CL with other digits", "CL huge", "two Hosts in HTTP/1.0",
 }  # fmt: skip

@@ -1,0 +1,209 @@
+"""What the connections here need of a library that knows frames, HPACK and windows, and `h2` behind it.
+
+No I/O: bytes in, events out; calls in, bytes out. Another library is measured, and tested, behind the same few calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    PingReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import FlowControlError, ProtocolError, StreamClosedError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
+
+from rauta.proxy.http2.heads import Raw
+
+NO_ERROR: Final = int(ErrorCodes.NO_ERROR)
+PROTOCOL_ERROR: Final = int(ErrorCodes.PROTOCOL_ERROR)
+INTERNAL_ERROR: Final = int(ErrorCodes.INTERNAL_ERROR)
+CANCEL: Final = int(ErrorCodes.CANCEL)
+REFUSED_STREAM: Final = int(ErrorCodes.REFUSED_STREAM)
+ENHANCE_YOUR_CALM: Final = int(ErrorCodes.ENHANCE_YOUR_CALM)
+
+FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
+STREAMS: Final = 100  # at the same time, of one client (RFC 9113 6.5.2 asks for no fewer)
+STREAM_WINDOW: Final = 65_535  # bytes that a stream may send before its backend has taken any
+CONNECTION_WINDOW: Final = 1 << 20  # the same of all streams together, beyond what slow ones hold: see `credit`
+
+
+class Head(NamedTuple):
+    """A request begins."""
+
+    stream: int
+    fields: list[Raw]
+    ended: bool
+
+
+class Data(NamedTuple):
+    """A piece of its body; `size` with padding, which is of the window too."""
+
+    stream: int
+    data: bytes
+    size: int
+
+
+class End(NamedTuple):
+    """Its body is complete."""
+
+    stream: int
+    trailers: list[Raw]
+
+
+class Reset(NamedTuple):
+    """The peer has given the stream up."""
+
+    stream: int
+
+
+class Room(NamedTuple):
+    """The peer takes more of a stream; 0: of all."""
+
+    stream: int
+
+
+class Control(NamedTuple):
+    """A frame that costs its sender nothing and us an answer."""
+
+    kind: str
+
+
+class Goodbye(NamedTuple):
+    """The peer opens no more streams."""
+
+    code: int
+
+
+Event = Head | Data | End | Reset | Room | Control | Goodbye
+
+
+_TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
+    RequestReceived: lambda event: (Head(event.stream_id, event.headers, event.stream_ended is not None),),
+    DataReceived: lambda event: (Data(event.stream_id, event.data, event.flow_controlled_length),),
+    StreamReset: lambda event: (Reset(event.stream_id),),
+    WindowUpdated: lambda event: (Room(event.stream_id or 0),),
+    RemoteSettingsChanged: lambda _: (Control("SETTINGS"), Room(0)),  # perhaps another initial window
+    PingReceived: lambda _: (Control("PING"),),
+    ConnectionTerminated: lambda event: (Goodbye(int(event.error_code or 0)),),
+}
+
+
+class BrokenError(Exception):
+    """The peer has broken the protocol, so that the connection cannot go on. What tells it why is among the bytes to be
+    sent already."""
+
+
+class ServerFrames:
+    """The server's side of one connection."""
+
+    __slots__ = ("_goaway", "_h2", "_last")
+
+    def __init__(self, *, head_limit: int) -> None:
+        config = H2Configuration(client_side=False, header_encoding=None, validate_outbound_headers=False)
+        self._h2 = H2Connection(config)
+        self._h2.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: head_limit,
+            },
+        )
+        self._h2.decoder.max_header_list_size = head_limit
+        self._h2.max_inbound_frame_size = FRAME  # else h2 takes 16 MiB until its settings are acknowledged
+        self._h2.initiate_connection()
+        self._goaway = b""
+        self._last = 0
+        # Slow streams hold their own windows, so the connection's has room for all of them and some more.
+        self._h2.increment_flow_control_window(STREAMS * STREAM_WINDOW + CONNECTION_WINDOW - 65_535)
+
+    def receive(self, data: bytes) -> list[Event]:
+        """What the bytes bring. Raises BrokenError."""
+        try:
+            events = self._h2.receive_data(data)
+        except ProtocolError as error:
+            raise BrokenError(f"{type(error).__name__}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - a defect of the library must not take other connections down
+            raise BrokenError(f"{type(error).__name__}: {error}") from None
+        # h2 looks at a frame's length when all of it has come: 16 MiB, for a length that means "GET".
+        begun = self._h2.incoming_buffer._data[:3]  # noqa: SLF001 - nothing else tells
+        if len(begun) == 3 and int.from_bytes(begun, "big") > FRAME:
+            self.goaway(int(ErrorCodes.FRAME_SIZE_ERROR))
+            raise BrokenError(f"a frame of {int.from_bytes(begun, 'big')} bytes")
+        found: list[Event] = []
+        trailers: dict[int, list[Raw]] = {}
+        for event in events:
+            if isinstance(event, TrailersReceived):
+                trailers[event.stream_id] = event.headers
+            elif isinstance(event, StreamEnded):
+                found.append(End(event.stream_id, trailers.pop(event.stream_id, [])))
+            elif (translate := _TRANSLATIONS.get(type(event))) is not None:
+                found += translate(event)
+                if isinstance(event, RequestReceived):
+                    self._last = event.stream_id
+        return found
+
+    def take(self) -> bytes:
+        """What is to be sent."""
+        goaway, self._goaway = self._goaway, b""
+        return self._h2.data_to_send() + goaway
+
+    def send_head(self, stream: int, fields: list[Raw], *, end: bool) -> bool:
+        """A response's head, final or interim, or trailers (with `end`). False: the stream is no more."""
+        try:
+            self._h2.send_headers(stream, fields, end_stream=end)
+        except (StreamClosedError, ProtocolError):
+            return False
+        return True
+
+    def room(self, stream: int) -> int:
+        """How many bytes of a body may be sent in one frame now."""
+        try:
+            return max(0, min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size))
+        except (StreamClosedError, ProtocolError):
+            return 0
+
+    def send_data(self, stream: int, data: bytes, *, end: bool) -> bool:
+        """A piece of a body, within `room`. False: the stream is no more."""
+        try:
+            self._h2.send_data(stream, data, end_stream=end)
+        except (StreamClosedError, FlowControlError, ProtocolError):
+            return False
+        return True
+
+    def credit(self, size: int, stream: int | None) -> None:
+        """The peer may send that much more: on a stream, whose backend has taken it; on the connection (None), as soon
+        as it has come. So a stream that is slow stops itself and no other."""
+        try:
+            self._h2.increment_flow_control_window(size, stream)
+        except (StreamClosedError, ProtocolError, ValueError):
+            return  # it has ended meanwhile
+
+    def reset(self, stream: int, code: int) -> None:
+        """Give a stream up."""
+        try:
+            self._h2.reset_stream(stream, code)
+        except (StreamClosedError, ProtocolError):
+            return
+
+    def goaway(self, code: int) -> None:
+        """No more streams than those that are known; these go on (RFC 9113 6.8). Not by h2, which takes the connection
+        for closed then."""
+        frame = GoAwayFrame(0)
+        frame.last_stream_id = self._last
+        frame.error_code = code
+        self._goaway += frame.serialize()

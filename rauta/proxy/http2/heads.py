@@ -1,0 +1,133 @@
+"""Heads between HTTP/2 and the seam: RFC 9113 section 8, with names and values checked again.
+
+A request becomes the head that HTTP/1.1 would have, and goes through the one strict grammar: what two protocols could
+read differently, or what could become two fields on the way to an HTTP/1.1 backend, is refused there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from rauta.proxy.http1.fields import may_trail
+from rauta.proxy.http1.grammar import MalformedError, parse_request
+from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
+
+Raw = tuple[bytes, bytes]
+
+_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+# RFC 9113 8.2.1: "A field name MUST NOT contain characters in the ranges 0x00-0x20, 0x41-0x5a, or 0x7f-0xff"; here the
+# token of RFC 9110 5.6.2, in lower case.
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
+# "A field value MUST NOT contain the zero value, line feed, or carriage return at any position", nor "start or end with
+# an ASCII whitespace character".
+_VALUE: Final = re.compile(rb"(?![\t ])[\t\x20-\x7e\x80-\xff]*+(?<![\t ])")
+_TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]++")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
+# RFC 9113 8.2.2: "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields"; an
+# intermediary must take such a message for malformed.
+_OF_CONNECTIONS: Final = frozenset(
+    {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
+
+
+def _malformed(what: str) -> MalformedError:
+    return MalformedError("bad_field", what)
+
+
+def _pseudo_and_lines(fields: Iterable[Raw]) -> tuple[dict[bytes, bytes], list[bytes], bytes | None]:
+    """Pseudo-header fields; the others as lines, without Host; Host. Raises MalformedError."""
+    pseudo: dict[bytes, bytes] = {}
+    lines: list[bytes] = []
+    crumbs: list[bytes] = []
+    host: bytes | None = None
+    for name, value in fields:
+        if name[:1] == b":":
+            if lines or crumbs or host is not None:
+                raise _malformed("a pseudo-header field behind a header field")  # RFC 9113 8.3
+            if name not in _PSEUDO or name in pseudo:
+                raise _malformed("an unknown or repeated pseudo-header field")
+            pseudo[name] = value
+            continue
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise _malformed("invalid character in a header field")
+        if name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
+            raise _malformed(f"the field {name.decode()!r}, which has no place in HTTP/2")
+        if name == b"host":
+            if host is not None:
+                raise MalformedError("bad_host", "the request has more than one Host field")
+            host = value
+        elif name == b"cookie":
+            # RFC 9113 8.2.3: cookies may come in crumbs, which "MUST be concatenated into a single octet string using
+            # the two-octet delimiter of 0x3b, 0x20" before they go to anything else.
+            crumbs.append(value)
+        else:
+            lines.append(name + b": " + value)
+    if crumbs:
+        lines.append(b"cookie: " + b"; ".join(crumbs))
+    return pseudo, lines, host
+
+
+def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_encoded_slash: bool = False) -> RequestHead:
+    """A request, from its field section; `ended`: no body follows. Raises RequestError."""
+    pseudo, lines, host = _pseudo_and_lines(fields)
+    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    if not _TOKEN.fullmatch(method):
+        raise MalformedError("bad_request_line", "no valid :method")
+    if method != b"CONNECT" and b":scheme" not in pseudo:
+        raise MalformedError("bad_request_line", "no :scheme")  # RFC 9113 8.3.1
+    if method != b"CONNECT" and (not _TARGET.fullmatch(path) or not (path[:1] == b"/" or path == b"*")):
+        raise MalformedError("bad_target", "the :path is no path")
+    authority = pseudo.get(b":authority", host)
+    if authority is not None:
+        # RFC 9113 8.3.1: "A server SHOULD treat a request as malformed if it contains a Host header field that
+        # identifies an entity that differs from the entity in the ":authority" pseudo-header field".
+        if host is not None and host.lower() != authority.lower():
+            raise MalformedError("bad_host", ":authority and Host differ")
+        if not _VALUE.fullmatch(authority):
+            raise MalformedError("bad_host", "the :authority is malformed")
+        lines.insert(0, b"host: " + authority)
+    first = method + b" " + (path or b"/") + b" HTTP/1.1"
+    head = parse_request(b"\r\n".join([first, *lines, b""]), reject_encoded_slash=reject_encoded_slash)
+    head.version = "2.0"
+    named = pseudo.get(b":scheme", b"").decode("latin-1").lower()
+    head.scheme = named if named in ("http", "https") and named != scheme else None
+    if ended:
+        if head.length > 0:
+            raise MalformedError("bad_framing", "a Content-Length, and no body")
+        head.length = NO_BODY if head.length == NO_BODY else 0
+    elif head.length == NO_BODY:
+        head.length = CHUNKED
+    head.has_body = not ended
+    head.expects = head.expects and not ended
+    return head
+
+
+def glimpsed(fields: Iterable[Raw]) -> Glimpse:
+    """What can be read of a request that was refused, for the log."""
+    found = {name: value.decode("latin-1") for name, value in fields if name in _PSEUDO}
+    path, mark, query = found.get(b":path", "").partition("?")
+    shown = path if path[:1] == "/" else None
+    return Glimpse(found.get(b":method"), shown, query if mark and shown else None, "2.0", found.get(b":authority"))
+
+
+def trailer_fields(fields: Iterable[Raw]) -> list[Field]:
+    """The trailers of a message, without those that are not passed on. Raises MalformedError."""
+    found: list[Field] = []
+    for name, value in fields:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise _malformed("invalid character in a trailer field")
+        if may_trail(name.decode("ascii")):
+            found.append((name.decode("ascii"), value.decode("latin-1")))
+    return found
+
+
+def response_fields(head: ResponseHead) -> list[Raw]:
+    """The field section of a response."""
+    fields: list[Raw] = [(b":status", str(head.status).encode("ascii"))]
+    length = head.length if head.length >= 0 else head.declared
+    fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in head.fields]
+    if length is not None and head.status >= 200 and head.status != 204:
+        fields.append((b"content-length", str(length).encode("ascii")))
+    return [field for field in fields if field[0] not in _OF_CONNECTIONS]

@@ -1,0 +1,490 @@
+"""A connection from a client that speaks HTTP/2: many exchanges at once, each on a stream of its own.
+
+Memory is bounded by windows. Towards us, a stream has a window of 64 KiB, and its bytes are credited when its backend
+has taken them; the connection's window is larger than those of all streams together and is credited at once, so a
+stream that is slow stops itself and no other. Away from us, what a client has no window for waits with its stream,
+whose backend is told to pause beyond 64 KiB. Streams that have something to send take turns, a frame each.
+
+Floods (frames that cost their sender nothing: resets, pings, settings, empty data) are counted, and end the connection
+with ENHANCE_YOUR_CALM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from rauta.proxy.exchange import Downstream
+from rauta.proxy.flow import HIGH_WATER, LOW_WATER
+from rauta.proxy.http2 import adapter
+from rauta.proxy.http2.adapter import BrokenError, Control, Data, End, Goodbye, Head, Reset, Room, ServerFrames
+from rauta.proxy.http2.heads import Raw, glimpsed, request_head, response_fields, trailer_fields
+from rauta.proxy.messages import Field, ResponseHead
+from rauta.proxy.reasons import BODIES, REASONS
+from rauta.proxy.wheel import NEVER, Expiring
+from rauta.routing.errors import RequestError
+
+if TYPE_CHECKING:
+    from rauta.proxy.dispatch import Dispatcher
+    from rauta.proxy.exchange import Exchange
+
+# Frames that may come for nothing in ten seconds, beyond one for each response. Browsers ping every few seconds.
+FREE_FRAMES: Final = 200
+_FREE_FOR: Final = 10.0
+# Answers to such frames that the client does not read.
+UNREAD_LIMIT: Final = 1 << 20
+# Time for the client to read what it was told at the end.
+LINGER_TIME: Final = 2.0
+
+
+class Stream(Downstream):
+    """One request and its response."""
+
+    __slots__ = (
+        "_connection",
+        "_credit",
+        "_ended",
+        "_head",
+        "_out",
+        "_paused",
+        "_size",
+        "_trailers",
+        "asked",
+        "exchange",
+        "number",
+    )
+
+    def __init__(self, connection: ServerConnection, number: int) -> None:
+        super().__init__(connection.scheme)
+        self.client = connection.client
+        self.number = number
+        self.exchange: Exchange | None = None
+        self.asked = False  # the request is complete
+        self._connection = connection
+        self._head: list[Raw] | None = None  # not sent yet: perhaps the end comes with it
+        self._out: deque[bytes] = deque()  # body that waits for room
+        self._size = 0
+        self._ended = False  # nothing follows what is in `_out`
+        self._trailers: list[Field] = []
+        self._paused = False
+        self._credit = 0  # bytes that came while the backend took none
+
+    # --- Downstream ---
+
+    def send_interim(self, head: ResponseHead) -> None:
+        self._connection.frames.send_head(self.number, response_fields(head), end=False)
+        self._connection.write()
+
+    def send_head(self, head: ResponseHead) -> None:
+        self._head = response_fields(head)
+
+    def send_body(self, data: bytes) -> None:
+        self._out.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER and self.exchange is not None:
+            self.exchange.client_blocked()
+
+    def flush(self) -> None:
+        self._connection.wake(self)
+
+    def send_end(self, trailers: list[Field]) -> None:
+        self._ended = True
+        self._trailers = trailers
+        self.exchange = None
+        self.arm(self._connection.dispatcher.listener.timeouts.idle)  # for the client to take it
+        self._connection.wake(self)
+
+    def cut(self) -> None:
+        self.exchange = None
+        self._connection.drop(self, adapter.INTERNAL_ERROR)
+
+    def switch(self, head: ResponseHead, token: str) -> None:
+        raise RuntimeError("no upgrade is offered on a stream")  # RFC 9113 8.6
+
+    def arm(self, seconds: float) -> None:
+        self._connection.dispatcher.wheel.arm(self, seconds)
+
+    def local_address(self) -> tuple[str, int]:
+        return self._connection.local_address()
+
+    def close_after(self) -> None:
+        """Nothing: the connection has other streams."""
+
+    def pause_body(self) -> None:
+        self._paused = True
+
+    def resume_body(self) -> None:
+        self._paused = False
+        if self._credit:
+            credit, self._credit = self._credit, 0
+            self._connection.frames.credit(credit, self.number)
+            self._connection.write()
+
+    # --- wheel.Expiring ---
+
+    def expired(self) -> None:
+        if self.exchange is not None:
+            self.exchange.expired()
+        else:
+            self._connection.drop(self, adapter.CANCEL)
+
+    # --- from the connection ---
+
+    def body(self, data: bytes, size: int) -> None:
+        """A piece of the request's body."""
+        if self.exchange is not None and data:
+            self.exchange.request_body(data)
+        if self.exchange is not None:
+            self.exchange.request_flush()
+        if self._paused and self.exchange is not None:
+            self._credit += size
+        else:
+            self._connection.frames.credit(size, self.number)
+
+    def send_some(self) -> bool:
+        """One frame of what waits, if there is room. False: nothing can be sent now."""
+        frames = self._connection.frames
+        if self._head is not None:
+            head, self._head = self._head, None
+            at_once = self._ended and not self._out and not self._trailers
+            if not frames.send_head(self.number, head, end=at_once):
+                return self._over()
+            return self._over() if at_once else bool(self._out or self._ended)
+        if not self._out:
+            if not self._ended:
+                return False
+            if self._trailers:
+                fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self._trailers]
+                frames.send_head(self.number, fields, end=True)
+            else:
+                frames.send_data(self.number, b"", end=True)
+            return self._over()
+        room = frames.room(self.number)
+        if not room:
+            return False
+        piece = self._out.popleft()
+        if len(piece) > room:
+            self._out.appendleft(piece[room:])
+            piece = piece[:room]
+        before = self._size
+        self._size -= len(piece)
+        last = self._ended and not self._out and not self._trailers
+        if not frames.send_data(self.number, piece, end=last):
+            return self._over()
+        if before > LOW_WATER >= self._size and self.exchange is not None:
+            self.exchange.client_ready()
+        return self._over() if last else bool(self._out or self._ended)
+
+    def gone(self, reason: str = "client_gone") -> None:
+        """The client has given it up, or the connection is no more."""
+        exchange, self.exchange = self.exchange, None
+        self._out.clear()
+        self._head = None
+        self._size = 0
+        if exchange is not None:
+            exchange.client_gone(reason)
+
+    def _over(self) -> bool:
+        self._connection.answered()
+        if not self.asked:
+            # RFC 9113 8.1: "When this is true, a server MAY request that the client abort transmission of a request
+            # without error by sending a RST_STREAM with an error code of NO_ERROR after sending a complete response".
+            self._connection.frames.reset(self.number, adapter.NO_ERROR)
+        self._connection.forget(self)
+        return False
+
+
+class ServerConnection(Expiring):
+    """One connection. An asyncio.Protocol by its methods."""
+
+    __slots__ = (
+        "_blocked",
+        "_calm",
+        "_calm_until",
+        "_closing",
+        "_connections",
+        "_draining",
+        "_streams",
+        "_transport",
+        "_waiting",
+        "client",
+        "dispatcher",
+        "frames",
+        "scheme",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, dispatcher: Dispatcher, scheme: str) -> None:
+        super().__init__()
+        self.dispatcher = dispatcher
+        self.scheme = scheme
+        self.client: tuple[str, int] = ("", 0)
+        self.frames = ServerFrames(head_limit=dispatcher.listener.limits.head)
+        self._streams: dict[int, Stream] = {}
+        self._waiting: deque[Stream] = deque()  # those that have something to send, in turn
+        self._blocked = False  # the transport takes no more
+        self._closing = False
+        self._draining = False
+        self._calm = FREE_FRAMES
+        self._calm_until = 0.0
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
+            self.client = (peer[0], peer[1])
+        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self.dispatcher.connections.add(self)
+        self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.head)
+        self.write()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            events = self.frames.receive(data)
+        except BrokenError as error:
+            self._broken(str(error))
+            return
+        for event in events:
+            self._take(event)
+        self._pump()
+
+    def eof_received(self) -> None:
+        """Nothing: None closes the transport."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self.dispatcher.wheel.forget(self)
+        self.dispatcher.connections.discard(self)
+        streams = list(self._streams.values())
+        self._streams.clear()
+        self._waiting.clear()
+        for stream in streams:
+            self.dispatcher.wheel.forget(stream)
+            stream.gone()
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._pump()
+
+    # --- wheel.Expiring ---
+
+    def expired(self) -> None:
+        if self._closing:
+            self._transport.abort()
+        elif not self._streams:
+            self._end(adapter.NO_ERROR)
+
+    # --- draining ---
+
+    def drain(self, grace: float) -> None:
+        """No new streams; those that are open go on. Told at once: unlike HTTP/1.1 the client knows which requests were
+        not taken, and sends them elsewhere (RFC 9113 6.8)."""
+        if self._closing or self._draining:
+            return
+        self._draining = True
+        self.frames.goaway(adapter.NO_ERROR)
+        self.write()
+        if not self._streams:
+            self.dispatcher.wheel.arm(self, grace)
+
+    def kill(self) -> None:
+        """The time to drain is over."""
+        for stream in list(self._streams.values()):
+            stream.gone("draining")
+        self._transport.abort()
+
+    # --- for streams ---
+
+    def local_address(self) -> tuple[str, int]:
+        """Where the client connected to."""
+        local = self._transport.get_extra_info("sockname")
+        return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
+
+    def wake(self, stream: Stream) -> None:
+        """It has something to send."""
+        if stream not in self._waiting:
+            self._waiting.append(stream)
+        self._pump()
+
+    def drop(self, stream: Stream, code: int) -> None:
+        """Reset it."""
+        self.frames.reset(stream.number, code)
+        self.forget(stream)
+        self.write()
+
+    def answered(self) -> None:
+        """A response is complete: so much more may come for nothing. Not with the request: one that is reset at once
+        costs most of all (CVE-2023-44487)."""
+        self._calm = min(FREE_FRAMES, self._calm + 1)
+
+    def forget(self, stream: Stream) -> None:
+        """It is over."""
+        self._streams.pop(stream.number, None)
+        self.dispatcher.wheel.forget(stream)
+        if stream in self._waiting:
+            self._waiting.remove(stream)
+        if not self._streams and not self._closing:
+            if self._draining:
+                self._end(adapter.NO_ERROR)
+            else:
+                self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.idle)
+
+    def write(self) -> None:
+        """Send what the frames' library has made."""
+        data = self.frames.take()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+            if self._transport.get_write_buffer_size() > UNREAD_LIMIT:
+                self._transport.abort()  # it sends, and reads no answers
+
+    # --- events ---
+
+    def _take(self, event: adapter.Event) -> None:
+        if not self._closing:
+            _TAKE[type(event)](self, event)
+
+    def _data(self, event: Data) -> None:
+        self.frames.credit(event.size, None)
+        if not event.size:
+            self._count("empty DATA")
+        stream = self._streams.get(event.stream)
+        if stream is not None:
+            stream.body(event.data, event.size)
+
+    def _reset(self, event: Reset) -> None:
+        self._count("RST_STREAM")
+        stream = self._streams.get(event.stream)
+        if stream is not None:
+            stream.gone()
+            self.forget(stream)
+
+    def _room(self, event: Room) -> None:
+        for stream in list(self._streams.values()) if not event.stream else [self._streams.get(event.stream)]:
+            if stream is not None and stream not in self._waiting:
+                self._waiting.append(stream)
+
+    def _control(self, event: Control) -> None:
+        self._count(event.kind)
+
+    def _goodbye(self, _: Goodbye) -> None:
+        self._draining = True
+        if not self._streams:
+            self._end(adapter.NO_ERROR)
+
+    def _begin(self, event: Head) -> None:
+        dispatcher = self.dispatcher
+        if self._draining:
+            self.frames.reset(event.stream, adapter.REFUSED_STREAM)
+            return
+        stream = self._streams[event.stream] = Stream(self, event.stream)
+        stream.asked = event.ended
+        self.deadline = NEVER
+        try:
+            head = request_head(
+                event.fields,
+                ended=event.ended,
+                scheme=self.scheme,
+                reject_encoded_slash=dispatcher.reject_encoded_slash,
+            )
+        except RequestError as error:
+            self._refuse(stream, event, error)
+            return
+        exchange = dispatcher.begin(stream, head)
+        if not exchange.finished:
+            stream.exchange = exchange
+
+    def _refuse(self, stream: Stream, event: Head, error: RequestError) -> None:
+        """Answer a request that cannot be taken: RFC 9113 8.1.1 lets a server "send an HTTP response prior to closing
+        or resetting the stream"."""
+        reason = REASONS[error.reason]
+        body = BODIES[error.reason]
+        self.dispatcher.refused(
+            self.client, error.reason, str(error), seen=glimpsed(event.fields), bytes_sent=len(body)
+        )
+        fields = [
+            ("Date", self.dispatcher.clock.http_date()),
+            ("Content-Type", "text/plain; charset=utf-8"),
+        ]
+        stream.send_head(ResponseHead(reason.status, "", fields, len(body)))
+        stream.send_body(body)
+        stream.send_end([])
+
+    def _request_ended(self, event: End) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is None:
+            return
+        stream.asked = True
+        if stream.exchange is None or stream.exchange.complete:
+            return
+        try:
+            trailers = trailer_fields(event.trailers)
+        except RequestError as error:
+            stream.exchange.fail(error.reason, str(error))
+            return
+        stream.exchange.request_end(trailers)
+
+    def _pump(self) -> None:
+        """Send what there is room for, a frame of each stream in turn."""
+        waiting = self._waiting
+        while waiting and not self._blocked and not self._closing:
+            stream = waiting.popleft()
+            if stream.send_some():
+                waiting.append(stream)
+            if len(waiting) == 0 or self._transport.get_write_buffer_size() > LOW_WATER:
+                self.write()
+        self.write()
+
+    def _count(self, kind: str) -> None:
+        """A frame that costs its sender nothing."""
+        now = self.dispatcher.loop.time()
+        if now >= self._calm_until:
+            self._calm_until = now + _FREE_FOR
+            self._calm = FREE_FRAMES
+        self._calm -= 1
+        if self._calm <= 0 and not self._closing:
+            self.dispatcher.refused(self.client, "flood", f"too many {kind} frames")
+            self._end(adapter.ENHANCE_YOUR_CALM)
+
+    # --- the end ---
+
+    def _broken(self, why: str) -> None:
+        self.dispatcher.refused(self.client, "bad_frame", why)
+        self._leave()
+
+    def _end(self, code: int) -> None:
+        if not self._closing:
+            self.frames.goaway(code)
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing more is taken; what was made is still sent."""
+        self.write()
+        self._closing = True
+        for stream in list(self._streams.values()):
+            stream.gone()
+            self.dispatcher.wheel.forget(stream)
+        self._streams.clear()
+        self._waiting.clear()
+        self.dispatcher.wheel.arm(self, LINGER_TIME)
+        self._transport.close()
+
+
+_TAKE: Final[dict[type, Callable[[ServerConnection, Any], None]]] = {
+    Head: ServerConnection._begin,  # noqa: SLF001 - of this module
+    Data: ServerConnection._data,  # noqa: SLF001
+    End: ServerConnection._request_ended,  # noqa: SLF001
+    Reset: ServerConnection._reset,  # noqa: SLF001
+    Room: ServerConnection._room,  # noqa: SLF001
+    Control: ServerConnection._control,  # noqa: SLF001
+    Goodbye: ServerConnection._goodbye,  # noqa: SLF001
+}

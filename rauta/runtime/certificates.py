@@ -1,0 +1,43 @@
+"""What a certificate says: the names that it covers, its key's kind, how long it is valid. By `cryptography`, which
+only the supervisor loads, and only where TLS is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of a chain's first certificate. `names` are those of the subject alternative name (DNS names in lower case, IP
+    addresses), else the common name; times are seconds since 1970."""
+
+    names: tuple[str, ...]
+    key: str
+    not_before: float
+    not_after: float
+
+
+def facts_of(chain: bytes) -> Facts:
+    """Of PEM. Raises ValueError."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+    from cryptography.x509.oid import NameOID
+
+    kinds = ((rsa.RSAPublicKey, "RSA"), (ec.EllipticCurvePublicKey, "ECDSA"), (ed25519.Ed25519PublicKey, "Ed25519"))
+    others = ((ed448.Ed448PublicKey, "Ed448"), (dsa.DSAPublicKey, "DSA"))
+    certificate = x509.load_pem_x509_certificate(chain)
+    try:
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [name.lower() for name in alternative.get_values_for_type(x509.DNSName)]
+        names += [str(address) for address in alternative.get_values_for_type(x509.IPAddress)]
+    except x509.ExtensionNotFound:
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        names = [str(attribute.value).lower() for attribute in common]
+    public = certificate.public_key()
+    key = next((name for kind, name in (*kinds, *others) if isinstance(public, kind)), "unknown")
+    return Facts(
+        tuple(dict.fromkeys(names)),
+        key,
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )
