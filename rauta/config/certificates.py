@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import time
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origins
 from rauta.config.secrets import SecretError, is_exposed, read, read_file
 from rauta.routing.model import Configuration
 from rauta.routing.settings import Certificate
+
+if TYPE_CHECKING:
+    from rauta.config.x509 import Facts
+
+_DAY: Final = 86_400.0
+SOON: Final = 14 * _DAY  # before its end a certificate is warned about; ACME clients renew a month before
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
 _ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
@@ -42,6 +49,48 @@ def exposed(configuration: Configuration, origins: Origins) -> Iterator[ConfigPr
                     f"every user of this machine can read the key in {name!r}: chmod o-r",
                     ("tls", "certificates", position, "key", "file"),
                 )
+
+
+def dubious(configuration: Configuration, origins: Origins, now: float) -> Iterator[ConfigProblem]:
+    """Warnings: certificates that clients will not take, now or soon, and those that no client gets. `now` is seconds
+    since 1970. What cannot be read is not told here."""
+    for listener in configuration.listeners:
+        covered: set[tuple[str, str]] = set()
+        for position, certificate in enumerate(listener.tls.certificates if listener.tls is not None else ()):
+            facts = _facts(certificate)
+            if facts is None:
+                continue
+            wanted = {(name, facts.key) for name in facts.names}
+            for message in _doubts(facts, now, shadowed=position > 0 and wanted <= covered):
+                origin = origins.named["listeners", listener.name]
+                yield origin.problem(f"{certificate.cert!r} {message}", ("tls", "certificates", position, "cert"))
+            covered |= wanted
+
+
+def _facts(certificate: Certificate) -> Facts | None:
+    from rauta.config.x509 import facts_of  # cryptography: only where TLS is served
+
+    try:
+        return facts_of(read_file(certificate.cert, ("cert",)))
+    except (SecretError, ValueError):
+        return None
+
+
+def _doubts(facts: Facts, now: float, *, shadowed: bool) -> Iterator[str]:
+    if now >= facts.not_after:
+        yield f"has expired on {_day(facts.not_after)}: clients refuse it"
+    elif now + SOON >= facts.not_after:
+        yield f"expires on {_day(facts.not_after)}, in {(facts.not_after - now) / _DAY:.0f} days"
+    if now < facts.not_before:
+        yield f"is not valid before {_day(facts.not_before)}: clients refuse it"
+    if not facts.names:
+        yield "names no host: clients refuse it"
+    elif shadowed:
+        yield f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def _check(certificate: Certificate) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class _Load:
             warnings += advice.warnings(configuration, origins)
         if warn and check_files:
             warnings += certificates.exposed(configuration, origins)
+            warnings += certificates.dubious(configuration, origins, time.time())
             warnings += secrets.exposed(configuration, origins)
         return Loaded(
             configuration=configuration,

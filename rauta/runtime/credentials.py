@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
+    from rauta.config.x509 import Facts
     from rauta.routing.settings import Certificate, Listener
-    from rauta.runtime.certificates import Facts
 
 Place = Callable[..., str]
 """The start of a message about a listener's setting, `file:line: ` or nothing: called with the listener, and the keys
@@ -58,7 +58,7 @@ def environment_without(listeners: Iterable[Listener]) -> dict[str, str]:
 
 def _read(listener: Listener, position: int, certificate: Certificate, place: Place | None) -> Pair:
     from rauta.config import secrets  # only where TLS is served
-    from rauta.runtime.certificates import facts_of
+    from rauta.config.x509 import facts_of
 
     try:
         chain = secrets.read_file(certificate.cert, ("cert",))

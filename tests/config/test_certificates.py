@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rauta.config import ConfigError, load
+from support.tls import make_dated
 
 TEXT = """\
 version: 1
@@ -33,7 +35,7 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one", "two"):
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-             "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt"],
+             "-days", "30", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt"],
             cwd=directory, check=True, capture_output=True,
         )  # fmt: skip
         (directory / f"{name}.key").chmod(0o600)
@@ -145,3 +147,45 @@ def test_files_are_not_touched_unless_asked(pems: Path) -> None:
     path = pems / "other.yaml"
     path.write_text(TEXT.format(cert="absent.crt", key="file: absent.key"))
     assert load(path, check_files=False).warnings == ()
+
+
+SEVERAL = """\
+version: 1
+listeners:
+  web:
+    address: ":8443"
+    tls:
+      certificates:
+{certificates}
+routes: [{{name: r, match: {{path: {{prefix: /}}}}, respond: {{body: hi}}}}]
+"""
+
+
+def test_certificates_that_clients_do_not_take_are_warned_about(tmp_path: Path) -> None:
+    now, day = time.time(), 86_400.0
+    made = {
+        "good": (("a.test", "*.b.test"), now - day, now + 60 * day),
+        "expired": (("c.test",), now - 9 * day, now - day),
+        "soon": (("d.test",), now - day, now + 10.2 * day),
+        "later": (("e.test",), now + 30 * day, now + 60 * day),
+        "never": (("a.test",), now - day, now + 60 * day),
+        "nameless": ((), now - day, now + 60 * day),
+    }
+    for name, (names, begins, ends) in made.items():
+        make_dated(tmp_path, name, names, begins, ends)
+    lines = "\n".join(f"        - {{cert: {name}.crt, key: {{file: {name}.key}}}}" for name in made)
+    path = tmp_path / "rauta.yaml"
+    path.write_text(SEVERAL.format(certificates=lines))
+    told = [str(warning).partition("listeners.")[2] for warning in load(path, warn=True).warnings]
+
+    def date(seconds: float) -> str:
+        return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+    where = f"web.tls.certificates[{{}}].cert: '{tmp_path}/{{}}.crt' "
+    assert told == [
+        where.format(1, "expired") + f"has expired on {date(now - day)}: clients refuse it",
+        where.format(2, "soon") + f"expires on {date(now + 10.2 * day)}, in 10 days",
+        where.format(3, "later") + f"is not valid before {date(now + 30 * day)}: clients refuse it",
+        where.format(4, "never") + "is never used: certificates before it cover a.test with the same kind of key",
+        where.format(5, "nameless") + "names no host: clients refuse it",
+    ]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from rauta.config import load
+from rauta.config.x509 import facts_of
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
-from rauta.runtime.certificates import facts_of
 from rauta.runtime.control import AgentSetup, Change, Setup, encode_agent_setup, encode_setup, pack
 from rauta.runtime.credentials import Pair as Pem
 from rauta.runtime.credentials import environment_without, read_credentials

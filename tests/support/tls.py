@@ -1,10 +1,16 @@
-"""Certificates for tests, made by openssl."""
+"""Certificates for tests, made by openssl, or by cryptography where dates matter."""
 
 from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 
 @dataclass(frozen=True)
@@ -35,3 +41,26 @@ def encrypt(key: Path, target: Path) -> None:
     """The key with a pass phrase."""
     command = ["openssl", "ec", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(target)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def make_dated(folder: Path, name: str, names: tuple[str, ...], begins: float, ends: float) -> Pair:
+    """A pair (P-256) for these names, valid from `begins` to `ends`, in seconds since 1970."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.fromtimestamp(begins, UTC))
+        .not_valid_after(datetime.fromtimestamp(ends, UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
+    pair.cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    pair.key.chmod(0o600)
+    return pair
