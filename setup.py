@@ -20,6 +20,7 @@ COMPILED = {
         "shared wheel"
     ),
     "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
+    "rauta/proxy/http2": "heads server",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",
 }
 
