@@ -166,6 +166,30 @@ def _play(world: World, scenario: Callable[[Client, str], None], fault: Fault | 
     return told, script
 
 
+def _play_all(
+    world: World, scenario: Callable[[Client, str], None], faults: list[Fault], tag: str
+) -> list[tuple[str, Script]]:
+    """One connection for each fault, many at a time."""
+    with ThreadPoolExecutor(24) as pool:
+        played = list(
+            pool.map(lambda numbered: _play(world, scenario, numbered[1], f"{tag}-{numbered[0]}-"), enumerate(faults))
+        )
+    # A silent backend is tier 3's, which takes a client that has ended for one that has gone.
+    logged = "".join(world.path.logged()) if scenario is half_closed else ""
+    return [("" if f"?{tag}-{at}-" in logged else told, script) for at, (told, script) in enumerate(played)]
+
+
+def _nothing_is_left(world: World, tag: str) -> None:
+    """No flow; and no request was executed twice."""
+    left = world.path.settle(10)
+    world.path.forget()
+    asked = Counter(request for server in world.backends for request in server.requests if f"?{tag}-" in request)
+    assert not [request for request, count in asked.items() if count > 1]
+    for server in world.backends:
+        server.requests.clear()
+    assert not left
+
+
 # With several connections to backends, what is broken is seen as with one: that is for the long set.
 LATER = [(scenario, kind) for scenario in (to_and_fro, told) for kind in KINDS if KINDS[kind][0] == "corrupt"]
 
@@ -190,14 +214,7 @@ def test_each_packet(world: World, scenario: Callable[[Client, str], None], kind
         for (link, toward), count in script.counts.items()
         for packet in range(count)
     ]
-    with ThreadPoolExecutor(24) as pool:
-        played = list(
-            pool.map(lambda numbered: _play(world, scenario, numbered[1], f"{tag}-{numbered[0]}-"), enumerate(faults))
-        )
-    # A silent backend is tier 3's, which takes a client that has ended for one that has gone.
-    gone = scenario is half_closed
-    logged = "".join(world.path.logged()) if gone else ""
-    played = [("" if f"?{tag}-{at}-" in logged else told, script) for at, (told, script) in enumerate(played)]
+    played = _play_all(world, scenario, faults, tag)
     wrong = [
         f"{fault}: {told}\n" + "\n".join(script.trace)
         for fault, (told, script) in zip(faults, played, strict=True)
@@ -206,10 +223,28 @@ def test_each_packet(world: World, scenario: Callable[[Client, str], None], kind
     assert not wrong, f"{len(wrong)} of {len(faults)}\n" + "\n\n".join(wrong[:3])
     # Some of the packets seen first are acknowledgements that need not come again: most faults must have happened.
     assert sum(script.done for _, script in played) >= len(faults) * 0.5
-    left = world.path.settle(10)
-    world.path.forget()
-    asked = Counter(request for server in world.backends for request in server.requests if f"?{tag}-" in request)
-    assert not [request for request, count in asked.items() if count > 1]
-    for server in world.backends:
-        server.requests.clear()
-    assert not left
+    _nothing_is_left(world, tag)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "seeds"),
+    [
+        pytest.param(to_and_fro, range(24), id="to_and_fro"),
+        *(
+            pytest.param(scenario, range(100, 500), id=f"{scenario.__name__}-many", marks=[pytest.mark.long])
+            for scenario in SCENARIOS
+        ),
+    ],
+)
+def test_random_faults(world: World, scenario: Callable[[Client, str], None], seeds: range) -> None:
+    """One packet of thirty, on all links, is lost, doubled or overtaken."""
+    faults = [Fault(0, "", seed, "random", 33) for seed in seeds]
+    played = _play_all(world, scenario, faults, "random")
+    wrong = [
+        f"{fault}: {told}\n" + "\n".join(script.trace)
+        for fault, (told, script) in zip(faults, played, strict=True)
+        if told
+    ]
+    assert not wrong, f"{len(wrong)} of {len(faults)}\n" + "\n\n".join(wrong[:3])
+    assert sum(script.done for _, script in played) > len(faults) / 4
+    _nothing_is_left(world, "random")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import selectors
 import socket
 import struct
@@ -35,6 +36,7 @@ _SOL_PACKET = 263
 _IGNORE_OUTGOING = 23  # PACKET_IGNORE_OUTGOING of packet(7)
 _L4 = 34  # Ethernet and IPv4 without options
 FLAGS = "FSRPAUEC"
+RANDOM = ("drop", "double", "delay")
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,14 @@ class Fault:
     toward: str  # "gateway" or "host"
     packet: int
     kind: str  # drop, drop two (this and the next), double, delay, corrupt; again: a copy when the script ends
+    # random: `packet` is the seed, `at` how many of 1000 packets are dropped, doubled or delayed, on all links
     at: int = 0  # corrupt: the byte, from the TCP header on; negative: from the end
     mask: int = 1  # and the bits in it that change
 
     def hits(self, number: int) -> bool:
         """Whether it is about this packet."""
+        if self.kind == "random":
+            return False
         return number == self.packet or (self.kind == "drop two" and number == self.packet + 1)
 
 
@@ -176,6 +181,18 @@ class _Relay:
         hit = fault is not None and not script.done and (fault.link, fault.toward) == place and fault.hits(number)
         if len(script.trace) < 400:
             script.trace.append(_told(out, number, frame) + (f"  <-- {fault.kind}" if hit and fault else ""))
+        if fault is not None and fault.kind == "random":
+            drawn = random.Random(f"{fault.packet} {place} {number}")
+            if drawn.randrange(1000) < fault.at:
+                script.done = True
+                script.trace[-1:] = [f"{script.trace[-1]}  <-- {(kind := drawn.choice(RANDOM))}"]
+                self.release((port, *place))
+                if kind == "double":
+                    self.send(out, frame)
+                    self.send(out, frame)
+                elif kind == "delay":
+                    self.held[port, *place] = (time.monotonic() + ENOUGH, out, frame)
+                return
         if not hit or fault is None:
             self.send(out, frame)
             self.release((port, *place))
