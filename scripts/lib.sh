@@ -100,6 +100,7 @@ _package_of() {
         bcc) printf 'python3-bpfcc linux-libc-dev\n' ;;
         ip) printf 'iproute2\n' ;;
         nsenter) printf 'util-linux\n' ;;
+        h2load) printf 'nghttp2-client\n' ;;
         *) printf '%s\n' "$1" ;;
     esac
 }

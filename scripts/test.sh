@@ -4,6 +4,6 @@ set -eu -o pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-prepare curl nginx cc openssl ip nsenter ethtool wrk bcc
+prepare curl nginx cc openssl ip nsenter ethtool wrk h2load bcc
 cd "$RAUTA_ROOT"
 exec "$RAUTA_ROOT/.venv/bin/python" -m pytest "$@"
