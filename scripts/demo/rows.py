@@ -40,7 +40,7 @@ BLUE, GREEN = frozenset({"blue"}), frozenset({"green"})
 ROWS = (
     Row(shows="exact path", path="/api/users", route="users", backends=BLUE),
     Row(shows="prefix", path="/orders/7/items", route="orders", backends=BLUE),
-    Row(shows="HTTP/2", path="/api/users", options=("--http2-prior-knowledge",), route="users", backends=BLUE),
+    Row(shows="HTTP/2", path="/orders/8", options=("--http2-prior-knowledge",), route="orders", backends=BLUE),
     Row(shows="... by elements", path="/ordersX", status=404, reason="no_route"),
     Row(shows="regex", path="/users/42", route="user-by-id", backends=GREEN),
     Row(shows="header", path="/orders/7", headers=("X-Canary: yes",), route="canary", backends=GREEN),

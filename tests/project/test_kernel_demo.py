@@ -163,5 +163,5 @@ def test_machine_that_lacks_something_is_told_what(copy: Path, tmp_path: Path) -
     with _demo(copy, PATH=str(tmp_path)) as process:
         said, _ = process.communicate()
     assert process.returncode == 0, said
-    assert "14 of 14 rows are what they should be" in said
+    assert "15 of 15 rows are what they should be" in said
     assert f"\n  Tiers 1 and 2, in the kernel, are not shown: {MISSING or 'ip is not installed'}.\n" in said

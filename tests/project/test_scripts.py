@@ -121,8 +121,8 @@ def test_scripts_pass_shellcheck(checkout: Path) -> None:
 def test_demo_shows_every_row_and_all_are_right(copy: Path) -> None:
     done = _python(copy, *DEMO)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "14 of 14 rows are what they should be" in done.stdout
-    assert done.stdout.count("  ok\n") == 14
+    assert "15 of 15 rows are what they should be" in done.stdout
+    assert done.stdout.count("  ok\n") == 15
     routes = load(copy / "examples" / "rauta.yaml").configuration.routes
     assert {route.name for route in routes} <= set(done.stdout.split())  # a route that no row shows may well be broken
     assert "\033" not in done.stdout  # no colours: this is no terminal
@@ -137,7 +137,7 @@ def test_demo_is_red_when_a_request_goes_astray(clone: Callable[[], Path]) -> No
     done = _python(folder, *DEMO)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"GET /api/users .* green .* WRONG\n +backend should be blue\n", done.stdout)
-    assert "1 of 14 rows are not what they should be" in done.stdout
+    assert "1 of 15 rows are not what they should be" in done.stdout
 
 
 def test_demo_says_why_rauta_did_not_start(clone: Callable[[], Path]) -> None:
