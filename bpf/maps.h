@@ -321,14 +321,14 @@ struct scratch { /* of the packet at work; programs that are tail-called find it
 	u8 head[HEAD_BYTES + SUM_STEP];
 };
 BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
-struct lead { /* where routes have led to of late: see route_to */
+struct fib_result { /* where routes have led to of late: see route_to */
 	u64 when; /* ns */
 	u32 daddr, saddr, ifindex;
 	u32 came_by; /* rules may tell interfaces apart */
 };
-#define LEADS 64
-#define LEAD_FOR (10 * MS)
-BPF_PERCPU_ARRAY(leads, struct lead, LEADS);
+#define FIB_CACHE 64 /* results */
+#define FIB_CACHE_FOR (10 * MS)
+BPF_PERCPU_ARRAY(fib_cache, struct fib_result, FIB_CACHE);
 BPF_PERCPU_ARRAY(turns, u32, 3); /* whose turn it is */
 enum turn { TURN_PORT, TURN_SLOT, TURN_STAMP };
 BPF_PERCPU_ARRAY(events, u64, EVENTS);

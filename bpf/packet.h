@@ -274,14 +274,15 @@ struct hop {
  * was found is used for a tick or two: a lookup costs more than all the rest of binding a flow but the parse. */
 INLINE u32 route_to(void *ctx, u32 daddr, u32 *saddr, struct hop *hop)
 {
-	u32 place = (daddr >> 24 ^ daddr >> 16) & (LEADS - 1);
-	struct lead *lead = leads.lookup(&place);
+	u32 place = (daddr >> 24 ^ daddr >> 16) & (FIB_CACHE - 1);
+	struct fib_result *known = fib_cache.lookup(&place);
 	struct bpf_fib_lookup fib = {};
 	u64 now = coarse_ns();
 
-	if (lead && !hop && lead->daddr == daddr && lead->came_by == came_by(ctx, TC) && now - lead->when < LEAD_FOR) {
-		*saddr = lead->saddr;
-		return lead->ifindex;
+	if (known && !hop && known->daddr == daddr && known->came_by == came_by(ctx, TC) &&
+	    now - known->when < FIB_CACHE_FOR) {
+		*saddr = known->saddr;
+		return known->ifindex;
 	}
 	fib.family = 2; /* AF_INET */
 	fib.l4_protocol = IPPROTO_TCP;
@@ -295,12 +296,12 @@ INLINE u32 route_to(void *ctx, u32 daddr, u32 *saddr, struct hop *hop)
 		__builtin_memcpy(hop->macs + 6, fib.smac, 6);
 	}
 	*saddr = fib.ipv4_src;
-	if (lead && !hop) {
-		lead->when = now;
-		lead->daddr = daddr;
-		lead->saddr = fib.ipv4_src;
-		lead->ifindex = fib.ifindex;
-		lead->came_by = came_by(ctx, TC);
+	if (known && !hop) {
+		known->when = now;
+		known->daddr = daddr;
+		known->saddr = fib.ipv4_src;
+		known->ifindex = fib.ifindex;
+		known->came_by = came_by(ctx, TC);
 	}
 	return fib.ifindex;
 }

@@ -101,6 +101,24 @@ def test_the_kernel_goes_on_when_rauta_is_killed_and_the_next_one_goes_on_with_i
     assert second.stop() == 0
 
 
+def test_flows_that_are_adopted_keep_their_ports(place: Place) -> None:
+    """The host's own ports are others than when they were bound, so that new flows get others, too."""
+    first = place.start()
+    path = place.path(first)
+    with Client(place.net.connect()) as client:
+        assert ask(client, path) == "hit_first"
+        kill(first)
+        place.net.gateway.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=10000 40000")
+        second = place.start()
+        assert ask(client, path) == "hit_next"
+        with Client(place.net.connect()) as other:
+            assert ask(other, path) == "hit_first"
+            with path.map("nats") as nats:
+                ports = sorted(int.from_bytes(key[10:12], "big") for key, _ in nats.items())
+        assert [port > 40_000 for port in ports] == [False, True]
+    assert second.stop() == 0
+
+
 def test_a_takeover_leaves_the_programs_to_the_successor(place: Place) -> None:
     first = place.start()
     path = place.path(first)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.kernelpath import KernelPath, wait_until
-from support.network import GATEWAY, Client, Server, body_of, reset
+from support.network import GATEWAY, RAW, Client, Server, body_of, reset
 
 
 def test_a_get_of_an_exact_path_is_tier_1(path: KernelPath) -> None:
@@ -244,6 +244,24 @@ def test_no_other_response_is_put_into_one_without_an_end(path: KernelPath, b1: 
         b1.release.set()
         with contextlib.suppress(ConnectionResetError):  # the backend has closed with a request unread
             assert client.rest().partition(b"\r\n\r\n")[2] == body_of("b1", 9000)
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_a_response_that_has_not_ended_is_not_left(path: KernelPath, kind: str) -> None:
+    """The client has all that came; a request for another service has to wait, and then both sides are reset."""
+    with Client(path.net.connect()) as client:
+        client.send("GET", f"/raw/{kind}")
+        got = b""
+        while len(got) < len(RAW[kind]):
+            got += client.sock.recv(1 << 16)
+        assert got == RAW[kind]
+        with path.counting() as seen:
+            client.send("GET", "/other")
+            client.sock.settimeout(5)
+            with contextlib.suppress(OSError):
+                assert client.sock.recv(1 << 16) == b""
+    assert seen["drop_not_yet"] > 0
+    assert not seen["moved"]
 
 
 @pytest.mark.parametrize("count", [2, 4, 7])

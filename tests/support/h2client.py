@@ -46,6 +46,7 @@ class Client:
         self.streams: defaultdict[int, Answer] = defaultdict(Answer)
         self.goaway: int | None = None
         self.closed = False
+        self.left = 0
         self.greedy = True  # take all that comes: credit it at once
 
     def start(self) -> None:
@@ -107,6 +108,20 @@ class Client:
             answer.reset = int(event.error_code)
         elif isinstance(event, events.ConnectionTerminated):
             self.goaway = int(event.error_code)
+
+    async def upload(self, stream: int, size: int) -> int:
+        """Send so much of a body, as far as there is credit for it. `left` is what is still to go, also meanwhile."""
+        self.left = size
+        while self.left:
+            room = min(self.h2.local_flow_control_window(stream), 16_384, self.left)
+            if room:
+                self.h2.send_data(stream, bytes(room))
+                self.left -= room
+                self.flush()
+                await self.writer.drain()
+            else:
+                await self.more()
+        return self.left
 
     async def answer(self, stream: int) -> Answer:
         """The response, once it is complete."""

@@ -195,6 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "status":
             self.bodyless(int(number))
             return
+        if kind == "raw":
+            self.wfile.write(RAW[number])
+            return
         if kind == "slow":
             self.ours.arrived.release()
             self.ours.release.wait(20)
@@ -337,7 +340,16 @@ class Server:
         self.close()
 
 
-KINDS = frozenset({"bytes", "chunked", "close", "endless", "status", "hints", "slow", "stall", "reset"})
+KINDS = frozenset({"bytes", "chunked", "close", "endless", "status", "hints", "slow", "stall", "reset", "raw"})
+_OK = b"HTTP/1.1 200 OK\r\n"
+# Responses whose end is somewhere else than a careless reader believes, or nowhere.
+RAW = {
+    "beyond-32-bits": _OK + b"Content-Length: 4294967296\r\n\r\n",
+    "trailer-of-lf": _OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\n",
+    "folded": _OK + b"Content-Length: 0\r\n 5\r\n\r\n",
+    "no-status": b"HTTP/1.1 3&4 OK\r\n\r\n",
+    "nearly-chunked": _OK + b"Transfer-Encodin: chunked\r\n\r\n0\r\n\r\n",
+}
 
 
 def body_of(name: str, size: int) -> bytes:

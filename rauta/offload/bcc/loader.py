@@ -52,7 +52,7 @@ MAPS: Final = (
     "stashes",
     "scratches",
     "turns",
-    "leads",
+    "fib_cache",
     "programs",
     "chunking",
 )
@@ -93,18 +93,18 @@ def image(sizes: dict[str, int], source: str, programs: Collection[str]) -> Imag
     return found
 
 
-def _loaded(
-    sizes: dict[str, int], source: str, programs: Collection[str], maps: Callable[[Image], dict[str, int]], kind: int
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Descriptors of the maps and programs. What was kept and is refused is compiled anew, once."""
-    found = image(sizes, source, programs)
-    known = maps(found)
+def _loaded(found: Image, maps: dict[str, int], kind: int, anew: Callable[[], Image]) -> dict[str, int]:
+    """Descriptors of the programs. What was kept and is refused is compiled anew, once."""
     try:
-        return known, programs_of(found, known, kind)
+        return programs_of(found, maps, kind)
     except OSError:
-        _, name = _named(sizes, source, programs)
-        images.drop(name)
-        return known, programs_of(image(sizes, source, programs), known, kind)
+        return programs_of(anew(), maps, kind)
+
+
+def _anew(sizes: dict[str, int], source: str, programs: Collection[str]) -> Image:
+    _, name = _named(sizes, source, programs)
+    images.drop(name)
+    return image(sizes, source, programs)
 
 
 def mark(sizes: dict[str, int]) -> str:
@@ -126,11 +126,9 @@ def programs_of(found: Image, maps: dict[str, int], kind: int) -> dict[str, int]
 def load(folder: Path, sizes: dict[str, int]) -> None:
     """Raises OSError, or what bcc raises."""
     names = (*PROGRAMS, "decided") if sizes.get("TESTING") else PROGRAMS
-
-    def made(found: Image) -> dict[str, int]:
-        return {name: syscalls.create_map(info, name) for name, info in found.maps.items()}
-
-    maps, programs = _loaded(sizes, "tc.c", names, made, syscalls.SCHED_CLS)
+    found = image(sizes, "tc.c", names)
+    maps = {name: syscalls.create_map(info, name) for name, info in found.maps.items()}
+    programs = _loaded(found, maps, syscalls.SCHED_CLS, lambda: _anew(sizes, "tc.c", names))
     table = syscalls.Map(maps["programs"])
     for number, name in enumerate(PROGRAMS[1:], start=1):
         table.set(struct.pack("=I", number), struct.pack("=I", programs[name]))
@@ -147,14 +145,11 @@ def load_xdp(folder: Path, sizes: dict[str, int], others: TextIO) -> None:
     time is the compiler's. Raises OSError, or what bcc raises."""
     small = {**dict.fromkeys(sizes, 1), "CPUS": sizes["CPUS"], "SLOTS": sizes["SLOTS"]}  # its own maps are not used
     names = ("rauta_xdp",)
-    image(small, "xdp.c", names)
+    found = image(small, "xdp.c", names)
     if not others.readline():
         return  # nobody waits any more
-
-    def pinned(found: Image) -> dict[str, int]:
-        return {name: syscalls.pinned(folder / name) for name in found.maps}
-
-    _, programs = _loaded(small, "xdp.c", names, pinned, syscalls.XDP)
+    maps = {name: syscalls.pinned(folder / name) for name in found.maps}
+    programs = _loaded(found, maps, syscalls.XDP, lambda: _anew(small, "xdp.c", names))
     syscalls.pin(programs["rauta_xdp"], folder / "rauta_xdp")
 
 

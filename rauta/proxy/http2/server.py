@@ -224,7 +224,7 @@ class ServerConnection(Expiring):
         self.client: tuple[str, int] = ("", 0)
         self.frames = ServerFrames(head_limit=dispatcher.listener.limits.head)
         self._streams: dict[int, Stream] = {}
-        self._waiting: deque[Stream] = deque()  # those that have something to send, in turn
+        self._waiting: dict[Stream, None] = {}  # those that have something to send, in turn
         self._blocked = False  # the transport takes no more
         self._closing = False
         self._draining = False
@@ -312,8 +312,7 @@ class ServerConnection(Expiring):
 
     def wake(self, stream: Stream) -> None:
         """It has something to send."""
-        if stream not in self._waiting:
-            self._waiting.append(stream)
+        self._waiting[stream] = None
         self._pump()
 
     def drop(self, stream: Stream, code: int) -> None:
@@ -331,8 +330,7 @@ class ServerConnection(Expiring):
         """It is over."""
         self._streams.pop(stream.number, None)
         self.dispatcher.wheel.forget(stream)
-        if stream in self._waiting:
-            self._waiting.remove(stream)
+        self._waiting.pop(stream, None)
         if not self._streams and not self._closing:
             if self._draining:
                 self._end(adapter.NO_ERROR)
@@ -370,8 +368,8 @@ class ServerConnection(Expiring):
 
     def _room(self, event: Room) -> None:
         for stream in list(self._streams.values()) if not event.stream else [self._streams.get(event.stream)]:
-            if stream is not None and stream not in self._waiting:
-                self._waiting.append(stream)
+            if stream is not None:
+                self._waiting[stream] = None
 
     def _control(self, event: Control) -> None:
         self._count(event.kind)
@@ -437,10 +435,11 @@ class ServerConnection(Expiring):
         """Send what there is room for, a frame of each stream in turn."""
         waiting = self._waiting
         while waiting and not self._blocked and not self._closing:
-            stream = waiting.popleft()
+            stream = next(iter(waiting))
+            del waiting[stream]
             if stream.send_some():
-                waiting.append(stream)
-            if len(waiting) == 0 or self._transport.get_write_buffer_size() > LOW_WATER:
+                waiting[stream] = None
+            if not waiting or self._transport.get_write_buffer_size() > LOW_WATER:
                 self.write()
         self.write()
 

@@ -114,6 +114,6 @@ def test_what_is_kept_and_refused_is_compiled_anew(where: Path, monkeypatch: pyt
     monkeypatch.setattr("rauta.offload.bcc.loader.programs_of", programs_of)
     sizes = {"FLOWS": 1}
     images.save(loader._named(sizes, "tc.c", ())[1], Image(IMAGE.maps, {"one": b"\x00" * 8}))
-    loader._loaded(sizes, "tc.c", (), lambda _: {}, 3)
+    loader._loaded(loader.image(sizes, "tc.c", ()), {}, 3, lambda: loader._anew(sizes, "tc.c", ()))
     assert loaded[1:] == [IMAGE]
     assert loader.image(sizes, "tc.c", ()) == IMAGE
