@@ -77,6 +77,27 @@ MUTANTS: Final = (
         "tests/offload/bcc/test_soundness.py::test_wildcards_have_names_of_any_length",
     ),
     Mutant(
+        "framing: a trailer section has lines that end in CR LF",
+        "bpf/response.h",
+        "if (c == '\\n')\n\t\t\tflow->backend.framing = UNKNOWN;\n\t\treturn;\n\tcase DATA_CR:",
+        "return;\n\tcase DATA_CR:",
+        f"{TIERS}::test_a_response_that_has_not_ended_is_not_left[tc-trailer-of-lf]",
+    ),
+    Mutant(
+        "framing: a folded line is not understood",
+        "bpf/response.h",
+        "if (first == ' ' ||",
+        "if (first == 1 ||",
+        f"{TIERS}::test_a_response_that_has_not_ended_is_not_left[tc-folded]",
+    ),
+    Mutant(
+        "successors: flows that are adopted keep their ports",
+        "bpf/tc.c",
+        "client = nats.lookup(&s->key); /* of a predecessor, which had other ports */",
+        "client = 0;",
+        f"{SUCCESSORS}::test_flows_that_are_adopted_keep_their_ports",
+    ),
+    Mutant(
         "keys: all of a long path is looked up",
         "bpf/head.h",
         "if (out == ZEROED_PATH)",

@@ -42,6 +42,7 @@ BROKEN = {
     "no scheme": [GOOD[0], *GOOD[2:]],
     "a method with a space": [(":method", "GET /b HTTP/1.1\r\nx:"), *GOOD[1:]],
     "a line end in the path": [*GOOD[:2], (":path", "/a HTTP/1.1\r\nhost: b\r\n\r\n"), GOOD[3]],
+    "a field in the path": [*GOOD[:2], (":path", "/a HTTP/1.1\r\nx: 1"), GOOD[3]],
     "a line end in the authority": [*GOOD[:3], (":authority", "a\r\nx: 1")],
     "two Content-Lengths": [*GOOD, ("content-length", "1"), ("content-length", "2")],
 }

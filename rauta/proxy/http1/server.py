@@ -323,8 +323,7 @@ class ServerConnection(Downstream):
         buffer = self._buffer
         known = len(buffer)
         buffer += data
-        preface = self._fresh and buffer.startswith(PREFACE_HEAD)
-        if buffer.find(HEAD_END, max(0, known - 3)) < 0 and not preface:
+        if buffer.find(HEAD_END, max(0, known - 3)) < 0:
             self._check_unfinished(known)
             return
         data = bytes(buffer)

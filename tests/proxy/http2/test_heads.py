@@ -49,3 +49,8 @@ async def test_trailers_are_those_that_may_trail() -> None:
     assert trailer_fields(raw([("x", "1"), ("content-length", "5"), ("host", "a")])) == [("x", "1")]
     with pytest.raises(RequestError):
         trailer_fields(raw([("x", "a\r\nb: c")]))
+
+
+async def test_crumbs_become_one_cookie() -> None:
+    head = request_head(raw([*GOOD, ("cookie", "a=1"), ("x", "1"), ("cookie", "b=2")]), ended=True, scheme="http")
+    assert [value for name, value in head.fields if name == "cookie"] == ["a=1; b=2"]
