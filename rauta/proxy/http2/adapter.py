@@ -14,9 +14,11 @@ from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
+    InformationalResponseReceived,
     PingReceived,
     RemoteSettingsChanged,
     RequestReceived,
+    ResponseReceived,
     StreamEnded,
     StreamReset,
     TrailersReceived,
@@ -36,21 +38,28 @@ REFUSED_STREAM: Final = int(ErrorCodes.REFUSED_STREAM)
 ENHANCE_YOUR_CALM: Final = int(ErrorCodes.ENHANCE_YOUR_CALM)
 
 FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
-STREAMS: Final = 100  # at the same time, of one client (RFC 9113 6.5.2 asks for no fewer)
+STREAMS: Final = 100  # at the same time on one connection (RFC 9113 6.5.2 asks for no fewer)
 STREAM_WINDOW: Final = 65_535  # bytes that a stream may send before its backend has taken any
 CONNECTION_WINDOW: Final = 1 << 20  # the same of all streams together, beyond what slow ones hold: see `credit`
 
 
 class Head(NamedTuple):
-    """A request begins."""
+    """A request, or the final response to one, begins."""
 
     stream: int
     fields: list[Raw]
     ended: bool
 
 
+class Interim(NamedTuple):
+    """A 1xx response."""
+
+    stream: int
+    fields: list[Raw]
+
+
 class Data(NamedTuple):
-    """A piece of its body; `size` with padding, which is of the window too."""
+    """A piece of the body; `size` with padding, which is of the window too."""
 
     stream: int
     data: bytes
@@ -58,7 +67,7 @@ class Data(NamedTuple):
 
 
 class End(NamedTuple):
-    """Its body is complete."""
+    """The message is complete."""
 
     stream: int
     trailers: list[Raw]
@@ -68,6 +77,7 @@ class Reset(NamedTuple):
     """The peer has given the stream up."""
 
     stream: int
+    code: int
 
 
 class Room(NamedTuple):
@@ -83,22 +93,25 @@ class Control(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """The peer opens no more streams."""
+    """The peer opens no more streams, and takes none beyond `last`."""
 
     code: int
+    last: int
 
 
-Event = Head | Data | End | Reset | Room | Control | Goodbye
+Event = Head | Interim | Data | End | Reset | Room | Control | Goodbye
 
 
 _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     RequestReceived: lambda event: (Head(event.stream_id, event.headers, event.stream_ended is not None),),
+    ResponseReceived: lambda event: (Head(event.stream_id, event.headers, event.stream_ended is not None),),
+    InformationalResponseReceived: lambda event: (Interim(event.stream_id, event.headers),),
     DataReceived: lambda event: (Data(event.stream_id, event.data, event.flow_controlled_length),),
-    StreamReset: lambda event: (Reset(event.stream_id),),
+    StreamReset: lambda event: (Reset(event.stream_id, int(event.error_code)),),
     WindowUpdated: lambda event: (Room(event.stream_id or 0),),
     RemoteSettingsChanged: lambda _: (Control("SETTINGS"), Room(0)),  # perhaps another initial window
     PingReceived: lambda _: (Control("PING"),),
-    ConnectionTerminated: lambda event: (Goodbye(int(event.error_code or 0)),),
+    ConnectionTerminated: lambda event: (Goodbye(int(event.error_code or 0), event.last_stream_id or 0),),
 }
 
 
@@ -107,22 +120,20 @@ class BrokenError(Exception):
     sent already."""
 
 
-class ServerFrames:
-    """The server's side of one connection."""
+class Frames:
+    """One side of one connection; `client`: ours opens the streams."""
 
     __slots__ = ("_goaway", "_h2", "_last")
 
-    def __init__(self, *, head_limit: int) -> None:
-        config = H2Configuration(client_side=False, header_encoding=None, validate_outbound_headers=False)
+    def __init__(self, *, head_limit: int, client: bool = False) -> None:
+        config = H2Configuration(client_side=client, header_encoding=None, validate_outbound_headers=False)
         self._h2 = H2Connection(config)
-        self._h2.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: head_limit,
-            },
-        )
+        values = {SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW, SettingCodes.MAX_HEADER_LIST_SIZE: head_limit}
+        if client:
+            values[SettingCodes.ENABLE_PUSH] = 0
+        else:
+            values[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS
+        self._h2.local_settings = Settings(client=client, initial_values=values)
         self._h2.decoder.max_header_list_size = head_limit
         self._h2.max_inbound_frame_size = FRAME  # else h2 takes 16 MiB until its settings are acknowledged
         self._h2.initiate_connection()
@@ -130,6 +141,19 @@ class ServerFrames:
         self._last = 0
         # Slow streams hold their own windows, so the connection's has room for all of them and some more.
         self._h2.increment_flow_control_window(STREAMS * STREAM_WINDOW + CONNECTION_WINDOW - 65_535)
+
+    @property
+    def streams(self) -> int:
+        """How many streams of ours may be open at a time, by the peer's settings and by what is enough."""
+        return min(self._h2.remote_settings.max_concurrent_streams, STREAMS)
+
+    def open(self) -> int:
+        """The number for a new stream, to be used at once; 0: there are no more (RFC 9113 5.1.1: "a client that is
+        unable to establish a new stream identifier can establish a new connection for new streams")."""
+        try:
+            return self._h2.get_next_available_stream_id()
+        except ProtocolError:  # NoAvailableStreamIDError
+            return 0
 
     def receive(self, data: bytes) -> list[Event]:
         """What the bytes bring. Raises BrokenError."""
@@ -163,7 +187,7 @@ class ServerFrames:
         return self._h2.data_to_send() + goaway
 
     def send_head(self, stream: int, fields: list[Raw], *, end: bool) -> bool:
-        """A response's head, final or interim, or trailers (with `end`). False: the stream is no more."""
+        """A head, final or interim, or trailers (with `end`). False: the stream is no more, or is not to be."""
         try:
             self._h2.send_headers(stream, fields, end_stream=end)
         except (StreamClosedError, ProtocolError):

@@ -123,6 +123,11 @@ def trailer_fields(fields: Iterable[Raw]) -> list[Field]:
     return found
 
 
+def raw_trailers(fields: list[Field]) -> list[Raw]:
+    """Trailers as they are sent."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+
+
 def response_fields(head: ResponseHead) -> list[Raw]:
     """The field section of a response."""
     fields: list[Raw] = [(b":status", str(head.status).encode("ascii"))]

@@ -2,39 +2,33 @@
 
 Memory is bounded by windows. Towards us, a stream has a window of 64 KiB, and its bytes are credited when its backend
 has taken them; the connection's window is larger than those of all streams together and is credited at once, so a
-stream that is slow stops itself and no other. Away from us, what a client has no window for waits with its stream,
-whose backend is told to pause beyond 64 KiB. Streams that have something to send take turns, a frame each.
+stream that is slow stops itself and no other. The way out is in `streams`.
 
-Floods (frames that cost their sender nothing: resets, pings, settings, empty data) are counted, and end the connection
-with ENHANCE_YOUR_CALM.
+Floods (frames that cost their sender nothing: resets, pings, settings, empty data) end the connection with
+ENHANCE_YOUR_CALM.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
 from rauta.proxy.http2 import adapter
-from rauta.proxy.http2.adapter import BrokenError, Control, Data, End, Goodbye, Head, Reset, Room, ServerFrames
-from rauta.proxy.http2.heads import Raw, glimpsed, request_head, response_fields, trailer_fields
+from rauta.proxy.http2.adapter import BrokenError, Control, Data, End, Frames, Goodbye, Head, Reset, Room
+from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
+from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
 from rauta.proxy.messages import Field, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS
-from rauta.proxy.wheel import NEVER, Expiring
+from rauta.proxy.wheel import NEVER
 from rauta.routing.errors import RequestError
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.exchange import Exchange
 
-# Frames that may come for nothing in ten seconds, beyond one for each response. Browsers ping every few seconds.
-FREE_FRAMES: Final = 200
-_FREE_FOR: Final = 10.0
-# Answers to such frames that the client does not read.
-UNREAD_LIMIT: Final = 1 << 20
 # Time for the client to read what it was told at the end.
 LINGER_TIME: Final = 2.0
 
@@ -45,12 +39,8 @@ class Stream(Downstream):
     __slots__ = (
         "_connection",
         "_credit",
-        "_ended",
-        "_head",
         "_out",
         "_paused",
-        "_size",
-        "_trailers",
         "asked",
         "exchange",
         "number",
@@ -63,11 +53,7 @@ class Stream(Downstream):
         self.exchange: Exchange | None = None
         self.asked = False  # the request is complete
         self._connection = connection
-        self._head: list[Raw] | None = None  # not sent yet: perhaps the end comes with it
-        self._out: deque[bytes] = deque()  # body that waits for room
-        self._size = 0
-        self._ended = False  # nothing follows what is in `_out`
-        self._trailers: list[Field] = []
+        self._out = Outbox()
         self._paused = False
         self._credit = 0  # bytes that came while the backend took none
 
@@ -78,20 +64,18 @@ class Stream(Downstream):
         self._connection.write()
 
     def send_head(self, head: ResponseHead) -> None:
-        self._head = response_fields(head)
+        self._out.head(response_fields(head))
 
     def send_body(self, data: bytes) -> None:
-        self._out.append(data)
-        self._size += len(data)
-        if self._size > HIGH_WATER and self.exchange is not None:
+        self._out.body(data)
+        if self._out.size > HIGH_WATER and self.exchange is not None:
             self.exchange.client_blocked()
 
     def flush(self) -> None:
         self._connection.wake(self)
 
     def send_end(self, trailers: list[Field]) -> None:
-        self._ended = True
-        self._trailers = trailers
+        self._out.end(raw_trailers(trailers))
         self.exchange = None
         self.arm(self._connection.dispatcher.listener.timeouts.idle)  # for the client to take it
         self._connection.wake(self)
@@ -145,44 +129,20 @@ class Stream(Downstream):
 
     def send_some(self) -> bool:
         """One frame of what waits, if there is room. False: nothing can be sent now."""
-        frames = self._connection.frames
-        if self._head is not None:
-            head, self._head = self._head, None
-            at_once = self._ended and not self._out and not self._trailers
-            if not frames.send_head(self.number, head, end=at_once):
-                return self._over()
-            return self._over() if at_once else bool(self._out or self._ended)
-        if not self._out:
-            if not self._ended:
-                return False
-            if self._trailers:
-                fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self._trailers]
-                frames.send_head(self.number, fields, end=True)
-            else:
-                frames.send_data(self.number, b"", end=True)
+        before = self._out.size
+        state = self._out.send_some(self._connection.frames, self.number)
+        if self._out.size < before:
+            self._connection.carried()
+        if state in (DONE, GONE):
             return self._over()
-        room = frames.room(self.number)
-        if not room:
-            return False
-        piece = self._out.popleft()
-        if len(piece) > room:
-            self._out.appendleft(piece[room:])
-            piece = piece[:room]
-        before = self._size
-        self._size -= len(piece)
-        last = self._ended and not self._out and not self._trailers
-        if not frames.send_data(self.number, piece, end=last):
-            return self._over()
-        if before > LOW_WATER >= self._size and self.exchange is not None:
+        if before > LOW_WATER >= self._out.size and self.exchange is not None:
             self.exchange.client_ready()
-        return self._over() if last else bool(self._out or self._ended)
+        return state == MORE
 
     def gone(self, reason: str = "client_gone") -> None:
         """The client has given it up, or the connection is no more."""
         exchange, self.exchange = self.exchange, None
         self._out.clear()
-        self._head = None
-        self._size = 0
         if exchange is not None:
             exchange.client_gone(reason)
 
@@ -196,40 +156,24 @@ class Stream(Downstream):
         return False
 
 
-class ServerConnection(Expiring):
+class ServerConnection(Multiplexed):
     """One connection. An asyncio.Protocol by its methods."""
 
     __slots__ = (
-        "_blocked",
-        "_calm",
-        "_calm_until",
-        "_closing",
-        "_connections",
         "_draining",
         "_streams",
-        "_transport",
-        "_waiting",
         "client",
         "dispatcher",
-        "frames",
         "scheme",
     )
 
-    _transport: asyncio.Transport
-
     def __init__(self, dispatcher: Dispatcher, scheme: str) -> None:
-        super().__init__()
+        super().__init__(Frames(head_limit=dispatcher.listener.limits.head))
         self.dispatcher = dispatcher
         self.scheme = scheme
         self.client: tuple[str, int] = ("", 0)
-        self.frames = ServerFrames(head_limit=dispatcher.listener.limits.head)
         self._streams: dict[int, Stream] = {}
-        self._waiting: dict[Stream, None] = {}  # those that have something to send, in turn
-        self._blocked = False  # the transport takes no more
-        self._closing = False
         self._draining = False
-        self._calm = FREE_FRAMES
-        self._calm_until = 0.0
 
     # --- asyncio.Protocol ---
 
@@ -253,7 +197,7 @@ class ServerConnection(Expiring):
             return
         for event in events:
             self._take(event)
-        self._pump()
+        self.pump()
 
     def eof_received(self) -> None:
         """Nothing: None closes the transport."""
@@ -268,13 +212,6 @@ class ServerConnection(Expiring):
         for stream in streams:
             self.dispatcher.wheel.forget(stream)
             stream.gone()
-
-    def pause_writing(self) -> None:
-        self._blocked = True
-
-    def resume_writing(self) -> None:
-        self._blocked = False
-        self._pump()
 
     # --- wheel.Expiring ---
 
@@ -310,21 +247,11 @@ class ServerConnection(Expiring):
         local = self._transport.get_extra_info("sockname")
         return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
 
-    def wake(self, stream: Stream) -> None:
-        """It has something to send."""
-        self._waiting[stream] = None
-        self._pump()
-
     def drop(self, stream: Stream, code: int) -> None:
         """Reset it."""
         self.frames.reset(stream.number, code)
         self.forget(stream)
         self.write()
-
-    def answered(self) -> None:
-        """A response is complete: so much more may come for nothing. Not with the request: one that is reset at once
-        costs most of all (CVE-2023-44487)."""
-        self._calm = min(FREE_FRAMES, self._calm + 1)
 
     def forget(self, stream: Stream) -> None:
         """It is over."""
@@ -337,14 +264,6 @@ class ServerConnection(Expiring):
             else:
                 self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.idle)
 
-    def write(self) -> None:
-        """Send what the frames' library has made."""
-        data = self.frames.take()
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
-            if self._transport.get_write_buffer_size() > UNREAD_LIMIT:
-                self._transport.abort()  # it sends, and reads no answers
-
     # --- events ---
 
     def _take(self, event: adapter.Event) -> None:
@@ -353,7 +272,9 @@ class ServerConnection(Expiring):
 
     def _data(self, event: Data) -> None:
         self.frames.credit(event.size, None)
-        if not event.size:
+        if event.size:
+            self.carried()
+        else:
             self._count("empty DATA")
         stream = self._streams.get(event.stream)
         if stream is not None:
@@ -431,28 +352,12 @@ class ServerConnection(Expiring):
             return
         stream.exchange.request_end(trailers)
 
-    def _pump(self) -> None:
-        """Send what there is room for, a frame of each stream in turn."""
-        waiting = self._waiting
-        while waiting and not self._blocked and not self._closing:
-            stream = next(iter(waiting))
-            del waiting[stream]
-            if stream.send_some():
-                waiting[stream] = None
-            if not waiting or self._transport.get_write_buffer_size() > LOW_WATER:
-                self.write()
-        self.write()
-
     def _count(self, kind: str) -> None:
-        """A frame that costs its sender nothing."""
-        now = self.dispatcher.loop.time()
-        if now >= self._calm_until:
-            self._calm_until = now + _FREE_FOR
-            self._calm = FREE_FRAMES
-        self._calm -= 1
-        if self._calm <= 0 and not self._closing:
-            self.dispatcher.refused(self.client, "flood", f"too many {kind} frames")
-            self._end(adapter.ENHANCE_YOUR_CALM)
+        self.count(kind, self.dispatcher.loop.time())
+
+    def flooded(self, why: str) -> None:
+        self.dispatcher.refused(self.client, "flood", why)
+        self._end(adapter.ENHANCE_YOUR_CALM)
 
     # --- the end ---
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rauta.proxy.http2.adapter import STREAM_WINDOW, STREAMS
-from rauta.proxy.http2.server import FREE_FRAMES
+from rauta.proxy.http2.streams import FREE_FRAMES
 from rauta.routing.model import Match, PathMatch, Respond, Route
 from rauta.routing.settings import LogFormat
 from support import h2client

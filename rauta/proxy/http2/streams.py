@@ -1,0 +1,180 @@
+"""What both sides of HTTP/2 share: a message on its way out, and the connection that its frames go through.
+
+Away from us, what the peer has no window for waits with its stream; whoever fills it is told to pause beyond 64 KiB.
+Streams that have something to send take turns, a frame each. Frames that cost their sender nothing are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections import deque
+from typing import Any, Final, Protocol
+
+from rauta.proxy.flow import LOW_WATER
+from rauta.proxy.http2.adapter import Frames
+from rauta.proxy.http2.heads import Raw
+from rauta.proxy.wheel import Expiring
+
+# Frames that may come for nothing in ten seconds, beyond one for each response. Browsers ping every few seconds.
+FREE_FRAMES: Final = 200
+_FREE_FOR: Final = 10.0
+# Answers to such frames that the peer does not read.
+UNREAD_LIMIT: Final = 1 << 20
+
+# What became of an attempt to send.
+MORE, WAITS, DONE, GONE = range(4)
+
+
+class Outbox:
+    """A message that is being sent: a head, a body, perhaps trailers."""
+
+    __slots__ = ("_body", "_ended", "_head", "_trailers", "size")
+
+    def __init__(self) -> None:
+        self._head: list[Raw] | None = None  # not sent yet: perhaps the end comes with it
+        self._body: deque[bytes] = deque()
+        self._ended = False  # nothing follows what is in `_body`
+        self._trailers: list[Raw] = []
+        self.size = 0  # bytes of body that wait
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of the message is known."""
+        return self._ended
+
+    def head(self, fields: list[Raw]) -> None:
+        """The message begins."""
+        self._head = fields
+
+    def body(self, data: bytes) -> None:
+        """More of it."""
+        self._body.append(data)
+        self.size += len(data)
+
+    def end(self, trailers: list[Raw]) -> None:
+        """It is complete."""
+        self._ended = True
+        self._trailers = trailers
+
+    def clear(self) -> None:
+        """Nothing of it is to be sent any more."""
+        self._head = None
+        self._body.clear()
+        self.size = 0
+
+    def send_some(self, frames: Frames, stream: int) -> int:
+        """One frame of it, if there is one and the windows have room: MORE may follow at once; it WAITS for room or for
+        what comes next; it is DONE, with the end of the message; the stream is GONE."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            at_once = self._ended and not self._body and not self._trailers
+            if not frames.send_head(stream, head, end=at_once):
+                return GONE
+            return DONE if at_once else MORE if self._body or self._ended else WAITS
+        if self._body:
+            return self._send_body(frames, stream)
+        if not self._ended:
+            return WAITS
+        if self._trailers:
+            sent = frames.send_head(stream, self._trailers, end=True)
+        else:
+            sent = frames.send_data(stream, b"", end=True)
+        return DONE if sent else GONE
+
+    def _send_body(self, frames: Frames, stream: int) -> int:
+        room = frames.room(stream)
+        if not room:
+            return WAITS
+        piece = self._body.popleft()
+        if len(piece) > room:
+            self._body.appendleft(piece[room:])
+            piece = piece[:room]
+        self.size -= len(piece)
+        last = self._ended and not self._body and not self._trailers
+        if not frames.send_data(stream, piece, end=last):
+            return GONE
+        return DONE if last else MORE if self._body or self._ended else WAITS
+
+
+class Sending(Protocol):
+    """A stream that has something to send."""
+
+    def send_some(self) -> bool:
+        """One frame, if there is room. False: nothing can be sent now."""
+
+
+class Multiplexed(Expiring):
+    """One connection, by its sending side."""
+
+    __slots__ = ("_blocked", "_calm", "_calm_until", "_closing", "_pings", "_transport", "_waiting", "frames")
+
+    _transport: asyncio.Transport
+
+    def __init__(self, frames: Frames) -> None:
+        super().__init__()
+        self.frames = frames
+        self._waiting: dict[Any, None] = {}  # the `Sending` that have something to send, in turn
+        self._blocked = False  # the transport takes no more
+        self._closing = False
+        self._calm = self._pings = FREE_FRAMES
+        self._calm_until = 0.0
+
+    def pause_writing(self) -> None:
+        """The transport takes no more."""
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._blocked = False
+        self.pump()
+
+    def wake(self, stream: Sending) -> None:
+        """It has something to send."""
+        self._waiting[stream] = None
+        self.pump()
+
+    def write(self) -> None:
+        """Send what the frames' library has made."""
+        data = self.frames.take()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+            if self._transport.get_write_buffer_size() > UNREAD_LIMIT:
+                self._transport.abort()  # it sends, and reads no answers
+
+    def pump(self) -> None:
+        """Send what there is room for, a frame of each stream in turn."""
+        waiting = self._waiting
+        while waiting and not self._blocked and not self._closing:
+            stream: Sending = next(iter(waiting))
+            del waiting[stream]
+            if stream.send_some():
+                waiting[stream] = None
+            if not waiting or self._transport.get_write_buffer_size() > LOW_WATER:
+                self.write()
+        self.write()
+
+    def answered(self) -> None:
+        """A response is complete: so much more may come for nothing. Not with the request: one that is reset at once
+        costs most of all (CVE-2023-44487)."""
+        self._calm = min(FREE_FRAMES, self._calm + 1)
+
+    def count(self, kind: str, now: float) -> None:
+        """A frame that costs its sender nothing."""
+        if now >= self._calm_until:
+            self._calm_until = now + _FREE_FOR
+            self._calm = self._pings = FREE_FRAMES
+        if kind == "PING":
+            self._pings -= 1
+        else:
+            self._calm -= 1
+        if (self._calm <= 0 or self._pings <= 0) and not self._closing:
+            self.flooded(f"too many {kind} frames")
+
+    def carried(self) -> None:
+        """A piece of a body has come or gone. Peers that measure the path ping with each (gRPC's BDP estimate)."""
+        self._pings = min(FREE_FRAMES, self._pings + 1)
+
+    @abstractmethod
+    def flooded(self, why: str) -> None:
+        """Too many frames have come for nothing."""
