@@ -13,6 +13,7 @@ from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origins
 from rauta.config.secrets import SecretError, is_exposed, read, read_file
 from rauta.routing.model import Configuration
+from rauta.routing.services import BackendTls
 from rauta.routing.settings import Certificate
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ def check(configuration: Configuration, origins: Origins) -> Iterator[ConfigProb
                 _check(certificate)
             except SecretError as bad:
                 yield origin.problem(bad.message, ("tls", "certificates", position, *bad.where))
+    for service in configuration.services:
+        if service.tls is not None:
+            origin = origins.named["services", service.name]
+            yield from (origin.problem(bad.message, ("tls", *bad.where)) for bad in _of_service(service.tls))
 
 
 def exposed(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
@@ -122,6 +127,35 @@ def _check(certificate: Certificate) -> None:
                 ("cert",), f"the certificate in {certificate.cert!r} is too weak: {_reason(error)}"
             ) from None
         raise SecretError(where, f"the key in {name} cannot be used: {_reason(error)}") from None
+
+
+def _of_service(tls: BackendTls) -> Iterator[SecretError]:
+    if tls.ca is not None:
+        try:
+            _check_authorities(tls.ca)
+        except SecretError as bad:
+            yield bad
+    if tls.certificate is not None:
+        try:
+            _check(tls.certificate)
+        except SecretError as bad:
+            yield SecretError(("certificate", *bad.where), bad.message)
+
+
+def _check_authorities(name: str) -> None:
+    """Of those who sign clients' certificates."""
+    bundle = read_file(name, ("ca",))
+    if _KEY.search(bundle):
+        raise SecretError(
+            ("ca",), f"{name!r} holds a private key: only certificates belong there, keep their keys away"
+        )
+    if not _CERTIFICATE.search(bundle):
+        raise SecretError(("ca",), f"{name!r} holds no PEM certificate: it needs '-----BEGIN CERTIFICATE-----'")
+    try:
+        # As workers do; comments between the certificates may hold anything.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=bundle.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise SecretError(("ca",), f"a certificate in {name!r} is broken: {_reason(error)}") from None
 
 
 def _load_pair(chain: bytes, key: bytes) -> None:

@@ -8,6 +8,7 @@ from rauta.config.addresses import AddressText, NetworkText
 from rauta.config.composite import Either, ListOf
 from rauta.config.format_common import FORWARDED
 from rauta.config.format_filters import FILTERS
+from rauta.config.format_tls import CERTIFICATE, SECRET
 from rauta.config.paths import FilePath, LogTarget
 from rauta.config.scalars import Boolean, Choice, Duration, Integer, Size, Text, Word
 from rauta.config.schema import Field, Object
@@ -21,45 +22,13 @@ def _listen_address(text: str) -> settings.Address:
     return settings.Address.parse(text, any_host="0.0.0.0")
 
 
-_secret = Object(
-    name="secret",
-    doc="Where a secret is. The secret itself never stands in the file.",
-    fields=(
-        Field(key="file", type=FilePath(), doc="A file, relative to this one.", example="tls.key"),
-        Field(
-            key="env",
-            type=Text("the name of an environment variable"),
-            doc="An environment variable that holds the secret itself.",
-            example="TLS_KEY",
-        ),
-    ),
-    model=settings.Secret,
-    one_of=("file", "env"),
-    instead="{file: %s}",
-)
-
-_certificate = Object(
-    name="certificate",
-    doc="A certificate and its private key.",
-    fields=(
-        Field(
-            key="cert",
-            type=FilePath(),
-            doc="PEM file with the certificate, then its chain; relative to this file.",
-            example="tls.crt",
-        ),
-        Field(key="key", type=_secret, doc="The private key, PEM, not encrypted.", example="{file: tls.key}"),
-    ),
-    model=settings.Certificate,
-)
-
 _tls = Object(
     name="tls",
     doc="TLS termination.",
     fields=(
         Field(
             key="certificates",
-            type=ListOf(_certificate, empty="TLS needs a certificate"),
+            type=ListOf(CERTIFICATE, empty="TLS needs a certificate"),
             doc="The certificates. A client gets the first that covers the name it asks for (SNI), else the first.",
             example="[{cert: tls.crt, key: {file: tls.key}}]",
         ),
@@ -232,7 +201,7 @@ ADMIN: Final = Object(
         ),
         Field(
             key="token",
-            type=_secret,
+            type=SECRET,
             doc="What a client on `address` shows (`Authorization: Bearer ...`) to give commands, and beyond loopback "
             "also to read: 16 characters or more.",
             example="{file: admin.token}",

@@ -7,6 +7,7 @@ from typing import Any, Final
 from rauta.config.addresses import AddressText
 from rauta.config.composite import Either, ListOf
 from rauta.config.format_common import PATH, WEIGHT
+from rauta.config.format_tls import BACKEND_TLS
 from rauta.config.plugins import PluginType, plugin_fields
 from rauta.config.scalars import Choice, Duration, Integer, Size, Statuses, Text, Word
 from rauta.config.schema import Field, Object
@@ -23,9 +24,11 @@ def _url_instead_of_address(text: str) -> str | None:
     if not found:
         return None
     authority = rest.partition("/")[0]
-    if scheme.lower() != "http":
-        return f"{text!r} is a URL, and backends are reached by plain HTTP only: write host:port"
     has_port = authority.rpartition(":")[2].isdigit()
+    if scheme.lower() == "https":
+        return (
+            f"{text!r} is a URL: write {authority if has_port else authority + ':443'!r}, and in the service tls: {{}}"
+        )
     return f"{text!r} is a URL: write {authority if has_port else authority + ':80'!r}"
 
 
@@ -237,6 +240,20 @@ SERVICE: Final = Object(
             example="v2",
             absent="not used",
         ),
+        Field(
+            key="tls",
+            type=BACKEND_TLS,
+            doc="TLS towards the backends; `{}` verifies them by the CAs of the system.",
+            example="{ca: backends-ca.pem}",
+            absent="plain TCP",
+        ),
+        Field(
+            key="protocol",
+            type=Choice(services.BackendProtocol),
+            doc="What backends are spoken to in: `http1`; `http2`, which gRPC needs; `auto`, with TLS: HTTP/2 where "
+            "the backend offers it.",
+            example="http2",
+        ),
     ),
     model=services.Service,
     build=_build_service,
@@ -244,6 +261,9 @@ SERVICE: Final = Object(
         "health_checks": "write health: {...}",
         "checks": "write health: {...}",
         "servers": "write backends: [...]",
+        "h2": "write protocol: http2",
+        "http2": "write protocol: http2",
+        "grpc": "write protocol: http2",
         "filters": "filters belong to a route or a listener",
     },
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 
-from rauta.proxy.http1.client import ClientConnection
 from rauta.routing.settings import Address
+
+MakeProtocol = Callable[[], asyncio.Protocol]
 
 
 class ConnectError(Exception):
@@ -23,32 +25,36 @@ class Connector:
 
     A name's addresses come from outside (`addresses`, looked up by one process for all workers) or, until they do, from
     a look-up of our own; the last ones that were good are kept. They take turns, and one that refuses is passed over.
+    With a `context` the connection is one of TLS, and `server_name` what the backend's certificate must cover.
     """
 
-    __slots__ = ("_last_good", "_loop", "_turn", "address", "addresses", "name")
+    __slots__ = ("_last_good", "_loop", "_turn", "address", "addresses", "context", "name", "server_name")
 
     def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
         self.address = address
         self.name = str(address)
         self.addresses: tuple[str, ...] = ()
+        self.context: ssl.SSLContext | None = None
+        self.server_name = address.host.rstrip(".")
         self._loop = loop
         self._last_good: tuple[str, ...] = ()
         self._turn = 0
 
-    async def connect(self, made: Callable[[], ClientConnection], seconds: float) -> ClientConnection:
-        """Raises ConnectError. Making a connection is rare beside requests, so it may cost a timer."""
+    async def connect(self, protocol: MakeProtocol, seconds: float, preamble: bytes = b"") -> None:
+        """Connect one of the protocols that are made. `preamble` goes first, before TLS too (PROXY protocol). Raises
+        ConnectError. Making a connection is rare beside requests, so it may cost a timer."""
         stage = "upstream_connect_timeout"
         try:
             async with asyncio.timeout(seconds):
                 if self.address.path is not None:
-                    _, connection = await self._loop.create_unix_connection(made, self.address.path)  # type: ignore[type-var]  # one by its methods
-                    return connection
+                    await self._connect(protocol, None, preamble)
+                    return
                 hosts: tuple[str, ...] = (self.address.host,)
                 if self.address.is_name:
                     stage = "upstream_dns"
                     hosts = self.addresses or await self._look_up()
                     stage = "upstream_connect_timeout"
-                return await self._first(self._in_turn(hosts), made)
+                await self._first(self._in_turn(hosts), protocol, preamble)
         except TimeoutError:
             raise ConnectError(stage, f"{self.name}: no connection within {seconds:g} s") from None
         except socket.gaierror as error:
@@ -56,6 +62,12 @@ class Connector:
         except (ConnectionRefusedError, FileNotFoundError) as error:  # of a unix socket: it is not there
             reason = "connection refused" if isinstance(error, ConnectionRefusedError) else "there is no such socket"
             raise ConnectError("upstream_refused", f"{self.name}: {reason}") from None
+        except ssl.SSLError as error:
+            raise ConnectError("upstream_tls", f"{self.name}: {tls_failure(error)}") from None
+        except (ConnectionResetError, ConnectionAbortedError) as error:
+            reason = "upstream_unreachable" if self.context is None else "upstream_tls"
+            text = error.strerror if self.context is None else "the backend closed the connection in the TLS handshake"
+            raise ConnectError(reason, f"{self.name}: {text or error}") from None
         except OSError as error:
             raise ConnectError("upstream_unreachable", f"{self.name}: {error.strerror or error}") from None
 
@@ -76,13 +88,60 @@ class Connector:
         self._turn = (self._turn + 1) % len(hosts)
         return hosts[self._turn :] + hosts[: self._turn]
 
-    async def _first(self, hosts: tuple[str, ...], made: Callable[[], ClientConnection]) -> ClientConnection:
+    async def _first(self, hosts: tuple[str, ...], protocol: MakeProtocol, preamble: bytes) -> None:
         """The first address that accepts. Raises OSError, that of the last one."""
         failure: OSError = OSError(f"{self.address.host} has no address")
         for host in hosts:
             try:
-                _, connection = await self._loop.create_connection(made, host, self.address.port)  # type: ignore[type-var]  # one by its methods
-                return connection
+                await self._connect(protocol, host, preamble)
             except OSError as error:
                 failure = error
+            else:
+                return
         raise failure
+
+    async def _connect(self, protocol: MakeProtocol, host: str | None, preamble: bytes) -> None:
+        """To one address, or to the unix socket. Raises OSError."""
+        context = self.context
+        name = None if context is None else self.server_name
+        sock = None
+        if preamble:
+            sock = await self._speak_first(host, preamble)
+        try:
+            if host is None:
+                path = self.address.path if sock is None else None
+                await self._loop.create_unix_connection(protocol, path, sock=sock, ssl=context, server_hostname=name)
+            elif sock is None:
+                await self._loop.create_connection(protocol, host, self.address.port, ssl=context, server_hostname=name)
+            else:
+                await self._loop.create_connection(protocol, sock=sock, ssl=context, server_hostname=name)
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+
+    async def _speak_first(self, host: str | None, preamble: bytes) -> socket.socket:
+        """A connected socket, over which that has been sent."""
+        family = socket.AF_UNIX if host is None else socket.AF_INET6 if ":" in host else socket.AF_INET
+        address = self.address.path or (host, self.address.port)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await self._loop.sock_connect(sock, address)
+            await self._loop.sock_sendall(sock, preamble)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+def tls_failure(error: ssl.SSLError) -> str:
+    """Why a handshake with a backend failed, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    known = {
+        "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
+        "UNEXPECTED_EOF_WHILE_READING": "it closed the connection in the TLS handshake",
+        "NO_APPLICATION_PROTOCOL": "it speaks none of the protocols that are offered (ALPN)",
+    }
+    return f"the TLS handshake failed: {known.get(error.reason or '', error.reason or error)}"

@@ -13,7 +13,7 @@ from rauta.proxy.dispatch import Dispatcher
 from rauta.proxy.generation import Generation
 from rauta.proxy.handshake import PLAIN_HTTP, Handshake, observe
 from rauta.proxy.http1.server import ServerConnection
-from rauta.proxy.pool import Pools
+from rauta.proxy.pool import ClientContexts, Pools
 from rauta.proxy.shared import Shared
 from rauta.proxy.tls import ServerContexts
 from rauta.proxy.wheel import TICKS_PER_SECOND
@@ -62,8 +62,10 @@ class DataPlane:
         loop: asyncio.AbstractEventLoop,
         access_log: AccessLogWriter | None,
         metrics: WorkerMetrics | None = None,
+        client_contexts: ClientContexts | None = None,
     ) -> None:
         self._shared = Shared.on(loop, access_log, metrics)
+        self.pools.retain(table.configuration.services, client_contexts or {})
         self._down: dict[str, frozenset[str]] = {}
         self._generation = Generation(table, self._down)
         self._entrances: dict[Address, _Entrance] = {}
@@ -95,7 +97,9 @@ class DataPlane:
         """Accept clients on one more bound socket of a listener. It is closed by `drain`. Raises OSError."""
         await self._open(Endpoint(listener=listener, sockets=(sock,), contexts=contexts), self._generation)
 
-    async def swap(self, table: Table, endpoints: Iterable[Endpoint]) -> None:
+    async def swap(
+        self, table: Table, endpoints: Iterable[Endpoint], client_contexts: ClientContexts | None = None
+    ) -> None:
         """Serve these listeners by another table.
 
         From one turn of the loop to the next, every request on every connection obeys it. What is in flight goes on as
@@ -120,7 +124,7 @@ class DataPlane:
         for address in [address for address in self._entrances if address not in wanted]:
             self._shut(address)
         old, self._generation = self._generation, generation
-        self.pools.retain([backend for service in table.configuration.services for backend in service.backends])
+        self.pools.retain(table.configuration.services, client_contexts or {})
         old.retire()
 
     def set_down(self, service: str, down: frozenset[str]) -> None:

@@ -148,7 +148,7 @@ class Dispatcher:
         left = [
             pool
             for backend in (service.backends if usable is None else usable)
-            if backend.weight and (pool := self._pools.of(backend)) not in exchange.tried
+            if backend.weight and (pool := plan.backends.of(backend)) not in exchange.tried
         ]
         return min(left, key=lambda pool: pool.in_flight, default=None)
 
@@ -179,7 +179,8 @@ class Dispatcher:
         plan = self._plans.get(id(outcome))
         if plan is None:
             configuration = self.generation.table.configuration
-            plan = self._plans[id(outcome)] = RoutePlan.of(outcome, self.listener, configuration)
+            group = None if outcome.service is None else self._pools.of(outcome.service)
+            plan = self._plans[id(outcome)] = RoutePlan.of(outcome, self.listener, configuration, group)
         exchange.plan = plan
         if plan.filters is not None:
             try:
@@ -211,9 +212,9 @@ class Dispatcher:
         if exchange.head.length > plan.body_limit:
             exchange.fail("body_too_large", f"Content-Length is {exchange.head.length}, allowed are {plan.body_limit}")
             return
-        generation = self.generation
+        generation, backends = self.generation, plan.backends
         try:
-            backend = generation.table.pick(service, exchange.client, self._pools.load, generation.usable(service.name))
+            backend = generation.table.pick(service, exchange.client, backends.load, generation.usable(service.name))
         except RautaError as error:  # PluginFailedError
             exchange.fail("plugin_error", str(error))
             return
@@ -222,7 +223,7 @@ class Dispatcher:
             return
         if exchange.head.upgrade in plan.upgrades:
             exchange.upgrade = exchange.head.upgrade
-        exchange.forward(self._pools.of(backend), plan)
+        exchange.forward(backends.of(backend), plan)
 
     def _redirect(self, exchange: Exchange, action: Redirect, hit: Hit) -> None:
         scheme = exchange.downstream.scheme

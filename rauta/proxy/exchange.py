@@ -16,8 +16,9 @@ is written, the backend's count goes down and neither side calls again.
                    |            any failure before the head: own error (502, 504)       |
                    +----------- any failure behind it: the client's stream is cut ------+
 
-A request is sent a second time only if nothing can have come of the first: the connection had been used before and
-closed without a byte of a response, the method is idempotent, and the body is empty or all of it is still held.
+A request is sent a second time only if nothing can have come of the first, and the body is empty or all of it is still
+held: the backend says that it did nothing with it (HTTP/2); or the method is idempotent, and the connection had been
+used before and closed without a byte of a response.
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ class Upstream(Expiring):
     """What a connection to a backend offers to an exchange."""
 
     __slots__ = ()
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether it can be told that nothing was done with a request, which may then be sent again, whatever it is
+        (RFC 9113 8.7)."""
+        return False
 
     @abstractmethod
     def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: RoutePlan) -> None:
@@ -329,6 +336,8 @@ class Exchange:
         if plan is None:
             raise RuntimeError("connected() before forward()")
         self._upstream = upstream
+        if upstream.may_refuse and head.has_body and not self._repeated:
+            self._replay = []
         if self.dispatcher.timed:
             self.t_connected = perf_counter()
         added = ""
@@ -368,13 +377,15 @@ class Exchange:
         else:
             self.connected(upstream)
 
-    def upstream_failed(self, reason: str, detail: str, *, stale: bool = False) -> None:
+    def upstream_failed(self, reason: str, detail: str, *, stale: bool = False, refused: bool = False) -> None:
         """The connection is gone, or what came over it is no HTTP. `stale`: it had been used before, and closed
-        before a byte of the response, most likely because the backend's idle time was over."""
+        before a byte of the response, most likely because the backend's idle time was over. `refused`: the backend says
+        that it has done nothing with this request."""
         self._upstream = None
         backend, plan = self.backend, self.plan
-        may_repeat = self.head.method in IDEMPOTENT and (not self.head.has_body or self._replay is not None)
-        if stale and may_repeat and not self._repeated and backend is not None and plan is not None:
+        may_repeat = refused or (stale and self.head.method in IDEMPOTENT)
+        may_repeat = may_repeat and (not self.head.has_body or self._replay is not None) and not self._repeated
+        if may_repeat and backend is not None and plan is not None:
             # RFC 9110 9.2.2: "a client SHOULD NOT automatically retry a request with a non-idempotent method". A new
             # connection, not another idle one: a backend that restarted has closed them all. Once: it may be this
             # request that ends them.

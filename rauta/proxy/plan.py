@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rauta.proxy.filters import Filters
 from rauta.proxy.forwarded import Builder, builder_of
@@ -11,6 +11,9 @@ from rauta.routing.model import Configuration
 from rauta.routing.outcome import Hit
 from rauta.routing.services import ProxyProtocol, Service, ServiceLimits, Timeouts
 from rauta.routing.settings import Listener
+
+if TYPE_CHECKING:
+    from rauta.proxy.pool import Group
 
 _NO_SERVICE_TIMEOUTS = Timeouts()
 _NO_SERVICE_LIMITS = ServiceLimits()
@@ -35,11 +38,13 @@ class RoutePlan:
     filters: Filters | None
     upgrades: frozenset[str]
     proxy_protocol: ProxyProtocol | None
+    group: Group | None
     series: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, hit: Hit, listener: Listener, configuration: Configuration) -> RoutePlan:
-        """The service's settings, overridden by the route's; the filters of listener and route."""
+    def of(cls, hit: Hit, listener: Listener, configuration: Configuration, group: Group | None = None) -> RoutePlan:
+        """The service's settings, overridden by the route's; the filters of listener and route. `group` are the
+        backends of the service."""
         route, service = hit.route, hit.service
         timeouts = _NO_SERVICE_TIMEOUTS if service is None else service.timeouts
         limits = _NO_SERVICE_LIMITS if service is None else service.limits
@@ -57,7 +62,15 @@ class RoutePlan:
             filters=Filters.of(listener, route, hit.match),
             upgrades=route.upgrades,
             proxy_protocol=None if service is None else service.proxy_protocol,
+            group=group,
         )
+
+    @property
+    def backends(self) -> Group:
+        """The service's backends. Raises LookupError for a route that does not forward."""
+        if self.group is None:
+            raise LookupError(f"route {self.hit.route.name!r} forwards to no service")
+        return self.group
 
     @property
     def service(self) -> Service:

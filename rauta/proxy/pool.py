@@ -1,30 +1,42 @@
 """Connections to backends: kept when idle, taken last in first out, made when there is none.
 
-One BackendPool per address and worker. Its identity is the address, so that counts and connections outlive a
-reload. LIFO keeps few connections busy and lets the others expire.
+One BackendPool per worker, address and way of speaking to it (TLS, protocol). It outlives reloads, with its counts and
+connections. LIFO keeps few connections busy and lets the others expire.
 
 A backend has at most so many connections (the service's limit); requests beyond wait, in order and up to another
-limit, for one that becomes free.
+limit, for one that becomes free. Where connections are shared (HTTP/2), one stays among those that can be taken as long
+as it has room, and requests that come while one is being made wait for that one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final, Union, cast
 
 from rauta.proxy.connecting import ConnectError, Connector
 from rauta.proxy.http1.client import ClientConnection
+from rauta.proxy.http1.handover import agreed_on
 from rauta.proxy.proxyprotocol import header
 from rauta.proxy.tasks import Tasks
 from rauta.proxy.wheel import Expiring, Wheel
-from rauta.routing.defaults import POOL_IDLE_TIMEOUT, POOL_MAX_IDLE_PER_BACKEND
+from rauta.routing.defaults import POOL_IDLE_TIMEOUT, POOL_MAX_IDLE_PER_BACKEND, POOL_SHARED_IDLE_TIMEOUT
+from rauta.routing.services import BackendProtocol, BackendTls, Service
 from rauta.routing.settings import Address
 
 if TYPE_CHECKING:
-    from rauta.proxy.exchange import Exchange
+    import ssl
+
+    from rauta.proxy.exchange import Exchange, Upstream
+    from rauta.proxy.http2.client import ClientConnection as SharedConnection
     from rauta.proxy.plan import RoutePlan
     from rauta.routing.services import Backend
+
+Connection = Union[ClientConnection, "SharedConnection"]
+Way = tuple[BackendTls | None, BackendProtocol]
+"""How the backends of a service are spoken to."""
+ClientContexts = Mapping[Way, "ssl.SSLContext"]
+"""What TLS towards backends is made with, for each way that has TLS."""
 
 # Seconds before the time at which a backend says that it closes an idle connection; the wheel may be 0.2 s late.
 KEPT_MARGIN: Final = 1.0
@@ -61,6 +73,11 @@ class BackendPool:
     __slots__ = (
         "_connector",
         "_idle",
+        "_joining",
+        "_loop",
+        "_making",
+        "_protocol",
+        "_shares",
         "_tasks",
         "_waiting",
         "address",
@@ -71,11 +88,21 @@ class BackendPool:
         "in_flight",
         "name",
         "open",
+        "scheme",
         "wheel",
     )
 
-    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop, wheel: Wheel, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        address: Address,
+        loop: asyncio.AbstractEventLoop,
+        wheel: Wheel,
+        tasks: Tasks,
+        way: Way = (None, BackendProtocol.HTTP1),
+    ) -> None:
+        tls, self._protocol = way
         self.address = address
+        self.scheme = "http" if tls is None else "https"
         self.name = str(address)
         # For requests of clients that named no host (HTTP/1.0). As curl and nginx do for unix sockets.
         self.host_name = self.name if address.path is None else "localhost"
@@ -86,41 +113,73 @@ class BackendPool:
         self.failures = 0
         self.closing = False
         self._connector = Connector(address, loop)
+        if tls is not None and tls.name is not None:
+            self._connector.server_name = tls.name.strip("[]")
+        self._loop = loop
         self._tasks = tasks
-        self._idle: dict[ClientConnection, None] = {}  # in order of their last use; a stack with O(1) removal
+        # Those that can take a request, in order of their last use; a stack with O(1) removal.
+        self._idle: dict[Connection, None] = {}
         self._waiting: dict[Waiter, None] = {}  # in order of their arrival
+        self._shares = self._protocol is not BackendProtocol.HTTP1  # as far as is known
+        self._making = 0  # connections that are being made
+        self._joining: list[Exchange] = []  # exchanges that wait for one of these
 
     @property
     def idle(self) -> int:
         """Connections that nobody uses now."""
-        return len(self._idle)
+        return sum(connection.unused for connection in self._idle)
+
+    def now(self) -> float:
+        """The time of the loop, in seconds."""
+        return self._loop.time()
+
+    def set_context(self, context: ssl.SSLContext | None) -> None:
+        """What new connections are made with. With another one than before, idle connections are closed."""
+        if context is not self._connector.context:
+            self._connector.context = context
+            self._close_idle([*self._idle])
 
     @property
     def waiting(self) -> int:
         """Exchanges that wait for a connection."""
         return len(self._waiting)
 
-    def take(self) -> ClientConnection | None:
-        """The idle connection that was used last, or None."""
+    def take(self) -> Upstream | None:
+        """The connection that was used last, or None."""
         idle = self._idle
         while idle:
             connection, _ = idle.popitem()
             if connection.usable:
-                return connection
+                if isinstance(connection, ClientConnection):
+                    return connection
+                if connection.room > 1:
+                    self._idle[connection] = None
+                return connection.stream()
         return None
 
-    def put(self, connection: ClientConnection) -> None:
-        """Keep a connection that has answered its request completely, or close it if there are enough."""
+    def put(self, connection: Connection) -> None:
+        """Keep a connection that has answered a request completely, or close it if there are enough."""
         if self.closing or connection.single or len(self._idle) >= POOL_MAX_IDLE_PER_BACKEND:
             connection.close()
             return
-        if self._waiting:
+        while self._waiting:
             if next(iter(self._waiting)).fresh:
+                if not isinstance(connection, ClientConnection):
+                    break
                 connection.close()  # `lost` makes a new one in its place
                 return
             exchange = self._next_waiting()
-            exchange.connected(connection)
+            exchange.connected(connection if isinstance(connection, ClientConnection) else connection.stream())
             exchange.request_flush()
+            if not connection.usable:
+                return
+        self._keep(connection)
+
+    def _keep(self, connection: Connection) -> None:
+        if not isinstance(connection, ClientConnection):
+            self._idle[connection] = None
+            if connection.unused:
+                self.wheel.arm(connection, POOL_SHARED_IDLE_TIMEOUT)
             return
         seconds = POOL_IDLE_TIMEOUT
         if connection.kept_for is not None:
@@ -132,7 +191,7 @@ class BackendPool:
         self._idle[connection] = None
         self.wheel.arm(connection, seconds)
 
-    def forget(self, connection: ClientConnection) -> None:
+    def forget(self, connection: Connection) -> None:
         """That connection is not to be taken any more."""
         self._idle.pop(connection, None)
 
@@ -147,7 +206,9 @@ class BackendPool:
     def connect(self, exchange: Exchange, plan: RoutePlan, *, fresh: bool = False) -> None:
         """Get a connection, a new one unless it has to wait, and tell the exchange: `connected` or `connect_failed`,
         which may come at once. `fresh`: one that has been used before will not do, also after waiting."""
-        if self.open < plan.connections:
+        if self._shares and self._making:
+            self._joining.append(exchange)
+        elif self.open < plan.connections:
             self._start(exchange, plan)
         elif len(self._waiting) < plan.waiting:
             waiter = Waiter(self, exchange, plan.connect_timeout, fresh or plan.proxy_protocol is not None)
@@ -165,18 +226,25 @@ class BackendPool:
             self.wheel.forget(waiter)
             waiter.exchange.waiter = None
 
+    def speak(self, agreed: str | None) -> Connection | None:
+        """A connection of TLS, with what was agreed on; None if that will not do."""
+        if agreed == "h2":
+            return self._shared()
+        return None if self._protocol is BackendProtocol.HTTP2 else ClientConnection(self)
+
     def set_addresses(self, addresses: tuple[str, ...]) -> None:
         """The literal addresses that the backend's name has now. Idle connections to others are closed."""
         self._connector.addresses = addresses
-        for connection in [connection for connection in self._idle if connection.peer_host() not in addresses]:
-            self.forget(connection)
-            connection.close()
+        self._close_idle([connection for connection in self._idle if connection.peer_host() not in addresses])
 
     def close(self) -> None:
         """Close what is idle; what is busy closes when its exchange ends."""
         self.closing = True
-        while self._idle:
-            connection, _ = self._idle.popitem()
+        self._close_idle([*self._idle])
+
+    def _close_idle(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            self.forget(connection)
             connection.close()
 
     def _next_waiting(self) -> Exchange:
@@ -188,78 +256,151 @@ class BackendPool:
     def _start(self, exchange: Exchange, plan: RoutePlan) -> None:
         self.open += 1
         self.connects += 1
+        self._making += 1
         self._tasks.start(self._connect_for(exchange, plan), name=f"connect {self.name}")
 
     async def _connect_for(self, exchange: Exchange, plan: RoutePlan) -> None:
-        made: list[ClientConnection] = []
-
-        def make() -> ClientConnection:
-            made.append(ClientConnection(self))
-            return made[-1]
-
+        made: list[Connection] = []
+        preamble = b""
+        if plan.proxy_protocol is not None:
+            preamble = header(plan.proxy_protocol, exchange.client, exchange.downstream.local_address())
         try:
-            connection = await self._connector.connect(make, plan.connect_timeout)
+            await self._connector.connect(self._factory(made), plan.connect_timeout, preamble)
+            if not made:
+                raise ConnectError("upstream_tls", f"{self.name}: it does not speak HTTP/2 (ALPN)")
         except ConnectError as error:
             self.failures += 1
             self._give_back(made)
-            if not exchange.finished:
-                exchange.connect_failed(error.reason, str(error))
+            self._failed([exchange, *self._end_making()], error)
             return
         except BaseException:
+            self._end_making()
             self._give_back(made)
             raise
-        if plan.proxy_protocol is not None:
-            connection.single = True  # also where the client has left before its address was sent: nobody else's may be
-        if not connection.usable:  # lost before this task's turn came; it will tell nobody any more
-            if not exchange.finished:
-                exchange.connect_failed("upstream_reset", f"{self.name}: connection closed as soon as it was made")
-        elif exchange.finished:  # the client has left meanwhile; the next request may have the connection
-            self.put(connection)
-        else:
-            if plan.proxy_protocol is not None:
-                local = exchange.downstream.local_address()
-                connection.send_preamble(header(plan.proxy_protocol, exchange.client, local))
-            exchange.connected(connection)
-            exchange.request_flush()
+        connection = made[-1]
+        connection.single = plan.proxy_protocol is not None  # nobody else's requests may go over it
+        self._shares = not isinstance(connection, ClientConnection)
+        exchanges = [exchange, *self._end_making()]
+        if connection.usable:
+            self._share_out(connection, exchanges)
+        else:  # lost before this task's turn came; it will tell nobody any more
+            text = f"{self.name}: connection closed as soon as it was made"
+            self._failed(exchanges, ConnectError("upstream_reset", text))
 
-    def _give_back(self, made: list[ClientConnection]) -> None:
+    def _factory(self, made: list[Connection]) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of a new connection, and notes it in `made`."""
+
+        def make() -> asyncio.Protocol:
+            made.append(self._shared() if self._protocol is BackendProtocol.HTTP2 else ClientConnection(self))
+            return cast(asyncio.Protocol, made[-1])  # one by its methods
+
+        if self._connector.context is None:
+            return make
+        return lambda: _Negotiated(self, made)
+
+    def _shared(self) -> SharedConnection:
+        from rauta.proxy.http2.client import ClientConnection as SharedConnection  # only where it is spoken
+
+        return SharedConnection(self)
+
+    def _end_making(self) -> list[Exchange]:
+        """A connection is made, or not: those that have waited for it."""
+        self._making -= 1
+        joined, self._joining = self._joining, []
+        return joined
+
+    def _failed(self, exchanges: list[Exchange], error: ConnectError) -> None:
+        for exchange in exchanges:
+            if not exchange.finished:
+                exchange.connect_failed(error.reason, str(error))
+
+    def _share_out(self, connection: Connection, exchanges: list[Exchange]) -> None:
+        for exchange in exchanges:
+            if exchange.finished:  # the client has left meanwhile; the next request may have the connection
+                continue
+            if connection.usable:
+                exchange.connected(connection if isinstance(connection, ClientConnection) else connection.stream())
+                exchange.request_flush()
+            elif exchange.plan is not None:
+                self.connect(exchange, exchange.plan)
+        if connection.usable:
+            self.put(connection)
+
+    def _give_back(self, made: list[Connection]) -> None:
         """The place of a connection that was not made. One that was made and lost has given it back itself."""
         if not any(connection.made for connection in made):
             self.lost()
 
 
-class Pools:
-    """All backends of a worker, by address; by object for the hot path, since hashing an Address costs 0.5 us."""
+class _Negotiated(asyncio.Protocol):
+    """A connection of TLS until its handshake is over; then it is known what is spoken on it (ALPN, RFC 7301)."""
 
-    __slots__ = ("_by_address", "_by_object", "_loop", "_names", "_tasks", "_wheel")
+    def __init__(self, pool: BackendPool, made: list[Connection]) -> None:
+        self._pool = pool
+        self._made = made
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, tasks: Tasks) -> None:
-        self._loop = loop
-        self._wheel = wheel
-        self._tasks = tasks
-        self._by_address: dict[Address, BackendPool] = {}
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection = self._pool.speak(agreed_on(transport))
+        if connection is None:
+            cast("asyncio.WriteTransport", transport).abort()  # uvloop's are no instances of it
+            return
+        self._made.append(connection)
+        cast("asyncio.Transport", transport).set_protocol(cast(asyncio.Protocol, connection))
+        connection.connection_made(transport)
+
+
+class Group:
+    """The backends of one service, as this worker reaches them; by object, since hashing an address costs 0.5 us."""
+
+    __slots__ = ("_found", "_pools", "_way")
+
+    def __init__(self, pools: Pools, way: Way) -> None:
+        self._pools = pools
+        self._way = way
         # id -> (the object itself, so that the id stays its own, and its pool)
-        self._by_object: dict[int, tuple[Backend, BackendPool]] = {}
-        self._names: dict[str, tuple[str, ...]] = {}
-
-    def __iter__(self) -> Iterator[BackendPool]:
-        return iter(self._by_address.values())
+        self._found: dict[int, tuple[Backend, BackendPool]] = {}
 
     def of(self, backend: Backend) -> BackendPool:
         """The pool of a backend."""
-        found = self._by_object.get(id(backend))
+        found = self._found.get(id(backend))
         if found is None:
-            pool = self._by_address.get(backend.address)
-            if pool is None:
-                pool = BackendPool(backend.address, self._loop, self._wheel, self._tasks)
-                pool.set_addresses(self._names.get(backend.address.host, ()))
-                self._by_address[backend.address] = pool
-            found = self._by_object[id(backend)] = (backend, pool)
+            found = self._found[id(backend)] = (backend, self._pools.at(backend.address, self._way))
         return found[1]
 
     def load(self, backend: Backend) -> int:
         """Requests in flight at a backend, for balancers (routing's `Load`)."""
         return self.of(backend).in_flight
+
+
+class Pools:
+    """All backends of a worker."""
+
+    __slots__ = ("_contexts", "_loop", "_names", "_pools", "_tasks", "_wheel")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, tasks: Tasks) -> None:
+        self._loop = loop
+        self._wheel = wheel
+        self._tasks = tasks
+        self._pools: dict[tuple[Address, Way], BackendPool] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._contexts: ClientContexts = {}
+
+    def __iter__(self) -> Iterator[BackendPool]:
+        return iter(self._pools.values())
+
+    def of(self, service: Service) -> Group:
+        """The backends of a service."""
+        return Group(self, way_of(service))
+
+    def at(self, address: Address, way: Way) -> BackendPool:
+        """The pool of an address that is spoken to in this way."""
+        pool = self._pools.get((address, way))
+        if pool is None:
+            pool = BackendPool(address, self._loop, self._wheel, self._tasks, way)
+            pool.set_addresses(self._names.get(address.host, ()))
+            pool.set_context(self._contexts.get(way))
+            self._pools[address, way] = pool
+        return pool
 
     def set_names(self, host: str, addresses: tuple[str, ...]) -> None:
         """The literal addresses that a name has now."""
@@ -268,13 +409,16 @@ class Pools:
             if pool.address.host == host:
                 pool.set_addresses(addresses)
 
-    def retain(self, backends: Collection[Backend]) -> None:
-        """Only these are used from now on: the pools of others let their connections go."""
-        self._by_object.clear()
-        kept = {backend.address for backend in backends}
-        hosts = {address.host for address in kept}
-        for address in [address for address in self._by_address if address not in kept]:
-            self._by_address.pop(address).close()
+    def retain(self, services: Iterable[Service], contexts: ClientContexts) -> None:
+        """Only the backends of these are used from now on, with these contexts: the pools of others let their
+        connections go."""
+        self._contexts = contexts
+        kept = {(backend.address, way_of(service)) for service in services for backend in service.backends}
+        hosts = {address.host for address, _ in kept}
+        for key in [key for key in self._pools if key not in kept]:
+            self._pools.pop(key).close()
+        for (_, way), pool in self._pools.items():
+            pool.set_context(contexts.get(way))
         for host in [host for host in self._names if host not in hosts]:
             del self._names[host]
 
@@ -282,3 +426,8 @@ class Pools:
         """Close all idle connections."""
         for pool in self:
             pool.close()
+
+
+def way_of(service: Service) -> Way:
+    """How the backends of a service are spoken to."""
+    return service.tls, service.protocol

@@ -60,6 +60,7 @@ REASONS: Final = _table(
     ("upstream_dns", 502, "the backend's name could not be resolved"),
     ("upstream_refused", 502, "the backend refused the connection"),
     ("upstream_unreachable", 502, "the backend could not be reached"),
+    ("upstream_tls", 502, "no TLS connection to the backend could be made"),
     ("upstream_connect_timeout", 504, "the backend did not accept the connection in time"),
     ("upstream_reset", 502, "the backend closed the connection before its response was complete"),
     ("upstream_malformed", 502, "the backend's response is malformed"),

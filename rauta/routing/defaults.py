@@ -20,6 +20,7 @@ KEEP_ALIVE_TIMEOUT: Final = 75.0  # between requests; as nginx keepalive_timeout
 # Pooled upstream connections. Below the 5 s of Node.js, the shortest keep-alive that common servers have,
 # so that we and not they close the idle connection.
 POOL_IDLE_TIMEOUT: Final = 4.0
+POOL_SHARED_IDLE_TIMEOUT: Final = 60.0  # HTTP/2: who closes first says which requests were not taken, so none is lost
 POOL_MAX_IDLE_PER_BACKEND: Final = 256  # per worker; as `keepalive 256` in tuned nginx files
 BACKEND_CONNECTIONS: Final = 1024  # per worker and backend; as Envoy's circuit breaker
 BACKEND_WAITING: Final = 1024  # requests that wait for one of them; as Envoy

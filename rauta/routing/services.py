@@ -10,7 +10,7 @@ from rauta.routing import defaults
 from rauta.routing.errors import ModelError, RequestError
 from rauta.routing.hosts import HostError, normalise_host
 from rauta.routing.paths import check_query, normalise_path
-from rauta.routing.settings import Address, check_duration, check_name
+from rauta.routing.settings import Address, Certificate, check_duration, check_name
 
 
 def check_authority(where: str, value: str) -> None:
@@ -198,6 +198,38 @@ class ProxyProtocol(Enum):
     V2 = "v2"
 
 
+class BackendProtocol(Enum):
+    """What is spoken to backends. HTTP2 without TLS is by prior knowledge (RFC 9113 3.3); with TLS it is asked for by
+    ALPN, and AUTO leaves the choice to the backend."""
+
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendTls:
+    """TLS towards backends. `ca`: PEM file with the CAs that sign their certificates (None: those of the system);
+    `name`: what their certificates must cover, and what is asked for by SNI (None: the host of the backend's address);
+    `certificate`: ours, for backends that ask for one. Without `verify` anybody may be the backend."""
+
+    ca: str | None = None
+    name: str | None = None
+    certificate: Certificate | None = None
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            try:
+                valid = normalise_host(self.name) == self.name.lower()  # else it has a port
+            except HostError:
+                valid = False
+            if not valid:
+                raise ModelError.at("name", f"{self.name[:80]!r} is neither a name nor an IP address")
+        if self.ca is not None and not self.verify:
+            raise ModelError.at("ca", "with verify: false no certificate is looked at: remove one of the two")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A set of backends that serve the same thing, and how to reach them."""
@@ -209,9 +241,12 @@ class Service:
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     health: HealthCheck | None = None
     proxy_protocol: ProxyProtocol | None = None
+    tls: BackendTls | None = None
+    protocol: BackendProtocol = BackendProtocol.HTTP1
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        self._check_transport()
         if not self.backends:
             raise ModelError.at("backends", "a service needs at least one backend")
         seen: dict[Address, int] = {}
@@ -220,3 +255,15 @@ class Service:
                 raise ModelError.at(
                     ("backends", position, "address"), f"{backend.address} is already backend {first + 1}; use weight"
                 )
+
+    def _check_transport(self) -> None:
+        if self.protocol is BackendProtocol.AUTO and self.tls is None:
+            raise ModelError.at("protocol", "without TLS nobody can choose: write http1 or http2, or add tls")
+        if self.protocol is not BackendProtocol.HTTP1 and self.proxy_protocol is not None:
+            message = "with the PROXY protocol each client has connections of its own: write protocol: http1"
+            raise ModelError.at("proxy_protocol", message)
+        if self.tls is not None and self.tls.verify and self.tls.name is None:
+            for position, backend in enumerate(self.backends):
+                if backend.address.path is not None:
+                    message = f"{backend.address} has no host whose certificate could be verified: write tls.name"
+                    raise ModelError.at(("backends", position, "address"), message)

@@ -296,7 +296,7 @@ class Agents:
     async def _run(self, setup: AgentSetup) -> bool:
         """One agent from start to end; whether it was told to end."""
         try:
-            environment = environment_without(setup.configuration.listeners)
+            environment = environment_without(setup.configuration)
             process = AgentProcess(self._memory, self._admin, self._on_message, self._identity, environment)
         except OSError as error:
             self._events.error("agent_not_started", f"the agent cannot start: {error}")

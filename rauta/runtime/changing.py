@@ -26,8 +26,11 @@ from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from rauta.proxy.tls import ServerContexts
+    from rauta.routing.model import Configuration
     from rauta.routing.settings import Listener
+    from rauta.runtime.client_tls import ClientTls
     from rauta.runtime.credentials import Credentials
+    from rauta.runtime.materials import Materials
 
 SWITCH_INTERVAL: Final = 0.0005  # seconds, while building; 5 ms by default
 
@@ -42,6 +45,7 @@ class Generation:
     access_log: int | None
     log_format: LogFormat
     logs: bool  # whether there is an access log at all
+    client_tls: ClientTls | None
 
 
 def contexts_of(listener: Listener, credentials: Credentials) -> ServerContexts | None:
@@ -53,10 +57,19 @@ def contexts_of(listener: Listener, credentials: Credentials) -> ServerContexts 
     return server_contexts(listener.tls, credentials[listener.name], listener=listener.name)
 
 
+def client_tls_of(configuration: Configuration, materials: Materials, before: ClientTls | None) -> ClientTls | None:
+    """The TLS contexts towards backends; None where there is no TLS. Raises StartError."""
+    if not materials:
+        return None
+    from rauta.runtime.client_tls import ClientTls, client_tls
+
+    return client_tls(configuration.services, materials, before or ClientTls())
+
+
 class Changes:
     """Takes a worker from one generation to the next."""
 
-    __slots__ = ("_channel", "_dropped", "_loop", "_next", "_passing", "_plane", "_tasks", "log")
+    __slots__ = ("_channel", "_client_tls", "_dropped", "_loop", "_next", "_passing", "_plane", "_tasks", "log")
 
     def __init__(
         self,
@@ -65,8 +78,10 @@ class Changes:
         channel: Channel,
         passing: socket.socket,
         log: AccessLogWriter | None,
+        client_tls: ClientTls | None = None,
     ) -> None:
         self._loop = loop
+        self._client_tls = client_tls
         self._plane = plane
         self._channel = channel
         self._passing = passing
@@ -154,6 +169,7 @@ class Changes:
                 )
                 for listener in configuration.listeners
             )
+            clients = client_tls_of(configuration, change.materials, self._client_tls)
         except Exception as error:  # noqa: BLE001 - plugins are foreign code; whatever it is, this generation is not served
             if table is not None:
                 table.close()
@@ -169,11 +185,13 @@ class Changes:
             access_log=log_fd,
             log_format=configuration.access_log.format,
             logs=configuration.access_log.to != "off",
+            client_tls=clients,
         )
 
     async def _swap(self, ready: Generation) -> None:
         try:
-            await self._plane.swap(ready.table, ready.endpoints)
+            contexts = None if ready.client_tls is None else ready.client_tls.contexts
+            await self._plane.swap(ready.table, ready.endpoints, contexts)
         except OSError as error:  # out of descriptors: this worker leaves, and its successor starts with the generation
             self._loop.call_exception_handler(
                 {"message": f"generation {ready.number} cannot be served by this worker", "exception": error}
@@ -181,6 +199,7 @@ class Changes:
             _close(ready)
             signal.raise_signal(signal.SIGTERM)
             return
+        self._client_tls = ready.client_tls
         old = self.log
         if ready.access_log is not None:
             self.log = AccessLogWriter(ready.access_log, ready.log_format)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rauta.routing.model import Configuration
     from rauta.routing.settings import Address
     from rauta.runtime.credentials import Credentials
+    from rauta.runtime.materials import Materials
 
 _HEADER: Final = struct.Struct("!cI")
 _JSON: Final = b"J"
@@ -53,6 +54,7 @@ class Setup:
     configuration: Configuration
     access_log: int | None
     credentials: Credentials = field(default_factory=dict)
+    materials: Materials = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class Change:
     opened: tuple[Address, ...]
     access_log: bool
     credentials: Credentials = field(default_factory=dict)
+    materials: Materials = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

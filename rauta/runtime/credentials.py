@@ -12,10 +12,11 @@ from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
     from rauta.config.x509 import Facts
+    from rauta.routing.model import Configuration
     from rauta.routing.settings import Certificate, Listener
 
 Place = Callable[..., str]
-"""The start of a message about a listener's setting, `file:line: ` or nothing: called with the listener, and the keys
+"""The start of a message about a setting, `file:line: ` or nothing: called with the listener or service, and the keys
 and list positions that lead to it."""
 
 
@@ -45,14 +46,20 @@ def read_credentials(listeners: Iterable[Listener], place: Place | None = None) 
     }
 
 
-def environment_without(listeners: Iterable[Listener]) -> dict[str, str]:
+def environment_without(configuration: Configuration) -> dict[str, str]:
     """The environment for a child: this process's, without the variables that hold keys."""
-    keys = [
-        certificate.key.env
-        for listener in listeners
+    used = [
+        certificate
+        for listener in configuration.listeners
         if listener.tls is not None
         for certificate in listener.tls.certificates
     ]
+    used += [
+        service.tls.certificate
+        for service in configuration.services
+        if service.tls is not None and service.tls.certificate is not None
+    ]
+    keys = {certificate.key.env for certificate in used}
     return {name: value for name, value in os.environ.items() if name not in keys}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rauta.routing.errors import RautaError
+from rauta.routing.services import Service
 from rauta.runtime import offloading
 from rauta.runtime.activation import lent_sockets
 from rauta.runtime.banner import announce
@@ -82,7 +83,9 @@ def run(
             host=Host(log=log, identity=identity, notifier=Notifier(), lent=lent),
             origin=Origin(
                 name=source.name,
-                place=lambda listener, *keys: source.at("listeners", listener.name, *(keys or ("address",))),
+                place=lambda item, *keys: source.at(
+                    "services" if isinstance(item, Service) else "listeners", item.name, *(keys or ("address",))
+                ),
                 load=source.load,
                 watch=None if watching is None else watching.run,
             ),

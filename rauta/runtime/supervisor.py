@@ -31,6 +31,7 @@ from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
 from rauta.runtime.log import EventLog
 from rauta.runtime.logfile import LogFile
+from rauta.runtime.materials import read_materials
 from rauta.runtime.notify import Notifier
 from rauta.runtime.passed import PassedSocket
 from rauta.runtime.privileges import Identity
@@ -131,6 +132,7 @@ class Supervisor:
         self._predecessor = predecessor
         self._host = Host() if host is None else host
         self._credentials = read_credentials(configuration.listeners, self._origin.place)
+        self._materials = read_materials(configuration.services, self._origin.place)
         self._log = self._host.log
         passed = {address: [*socks] for address, socks in self._host.lent.items()}
         for address, socks in ({} if predecessor is None else predecessor.listeners).items():
@@ -276,11 +278,16 @@ class Supervisor:
         fds = tuple(tuple(sock.fileno() for sock in slot.sockets[listener.address]) for listener in listeners)
         log = self._log.fd
         others = () if log is None else (log,)
-        memory, environment = self._memory[slot.index], environment_without(listeners)
+        memory, environment = self._memory[slot.index], environment_without(self._configuration)
         worker = WorkerProcess(slot.index, fds, memory, others, self._loop, self._host.identity, environment)
         self._workers.add(worker)
         self._watchers.start(self._watch(worker), name=f"watcher of worker {worker.pid}")
-        setup = Setup(configuration=self._configuration, access_log=log, credentials=self._credentials)
+        setup = Setup(
+            configuration=self._configuration,
+            access_log=log,
+            credentials=self._credentials,
+            materials=self._materials,
+        )
         await worker.send_setup(encode_setup(setup))
         return worker
 
@@ -381,7 +388,8 @@ class Supervisor:
                 except BaseException:
                     self._agents.unbind(admin)
                     raise
-                self._configuration, self._credentials = configuration, revision.credentials
+                self._configuration = configuration
+                self._credentials, self._materials = revision.credentials, revision.materials
                 self._live = self._generation
                 await revision.commit(serving, self._offloading)
                 self._agents.configure(setup, admin)

@@ -38,7 +38,7 @@ def server_contexts(settings: TlsSettings, pairs: Sequence[Pair], *, listener: s
             kinds.append(set())
         kinds[place].add(pair.facts.key)
         try:
-            _load(found[place][1], certificate, pair)
+            load_pair(found[place][1], certificate, pair.chain, pair.key)
         except StartError as error:
             raise StartError(f"listener {listener!r}: {error}") from error
     return ServerContexts(found)
@@ -52,12 +52,13 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-def _load(context: ssl.SSLContext, certificate: Certificate, pair: Pair) -> None:
+def load_pair(context: ssl.SSLContext, certificate: Certificate, chain: bytes, key: bytes) -> None:
+    """Load a chain and its key, PEM, which `certificate` names. Raises StartError."""
     secret = certificate.key
     told_as = f"the environment variable {secret.env}" if secret.file is None else secret.file
     try:
-        with _file(pair.chain) as chain, _file(pair.key) as key:
-            context.load_cert_chain(chain, key, password=_refuse)
+        with _file(chain) as chain_file, _file(key) as key_file:
+            context.load_cert_chain(chain_file, key_file, password=_refuse)
     except _EncryptedKeyError:
         raise StartError(f"the key in {told_as} is encrypted: store it without a pass phrase") from None
     except ssl.SSLError as error:

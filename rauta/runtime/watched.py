@@ -70,6 +70,11 @@ def _secrets(configuration: Configuration) -> Iterator[Path]:
             yield Path(certificate.cert)
             if certificate.key.file is not None:
                 yield Path(certificate.key.file)
+    for service in configuration.services:
+        if service.tls is not None:
+            ours = service.tls.certificate
+            files = (service.tls.ca, ours and ours.cert, ours and ours.key.file)
+            yield from (Path(file) for file in files if file)
     admin = configuration.admin
     if admin is not None and admin.token is not None and admin.token.file is not None:
         yield Path(admin.token.file)

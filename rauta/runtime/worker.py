@@ -28,7 +28,7 @@ from rauta.proxy.metrics import WorkerMetrics
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.table import Table
-from rauta.runtime.changing import Changes, contexts_of
+from rauta.runtime.changing import Changes, client_tls_of, contexts_of
 from rauta.runtime.control import (
     Apply,
     Channel,
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from rauta.proxy.counters import Column
     from rauta.proxy.tls import ServerContexts
     from rauta.routing.settings import Listener
+    from rauta.runtime.client_tls import ClientTls
 
 BUILD_LIMIT: Final = 90  # seconds to build everything, if nobody is left to say stop; the supervisor does after 60
 LOG_TIMEOUT: Final = 3.0  # for the last lines, to a reader that may be slow; below the supervisor's KILL_GRACE
@@ -83,6 +84,7 @@ class Parts:
     table: Table
     endpoints: tuple[Endpoint, ...]
     access_log: AccessLogWriter | None
+    client_tls: ClientTls | None = None
 
 
 def build(setup: Setup, fds: Sequence[Sequence[int]]) -> Parts:
@@ -97,7 +99,8 @@ def build(setup: Setup, fds: Sequence[Sequence[int]]) -> Parts:
     writer = None
     if setup.access_log is not None:
         writer = AccessLogWriter(setup.access_log, configuration.access_log.format)
-    return Parts(table=Table(configuration), endpoints=tuple(endpoints), access_log=writer)
+    clients = client_tls_of(configuration, setup.materials, None)
+    return Parts(table=Table(configuration), endpoints=tuple(endpoints), access_log=writer, client_tls=clients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +136,14 @@ class Worker:
         self._loop = loop
         self._endpoints = parts.endpoints
         metrics = None if connections.counters is None else WorkerMetrics(connections.counters)
-        self._plane = DataPlane(parts.table, loop=loop, access_log=parts.access_log, metrics=metrics)
+        contexts = None if parts.client_tls is None else parts.client_tls.contexts
+        self._plane = DataPlane(
+            parts.table, loop=loop, access_log=parts.access_log, metrics=metrics, client_contexts=contexts
+        )
         self._channel = Channel(self._on_message, self._on_gone, self._on_change)
-        self._changes = Changes(loop, self._plane, self._channel, connections.passing, parts.access_log)
+        self._changes = Changes(
+            loop, self._plane, self._channel, connections.passing, parts.access_log, parts.client_tls
+        )
         self._commit: asyncio.Future[bool] = loop.create_future()
         self._leave: asyncio.Future[Drain] = loop.create_future()
         self._hurry: asyncio.Future[None] = loop.create_future()

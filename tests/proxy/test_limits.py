@@ -103,7 +103,7 @@ def test_requests_wait_for_a_connection_and_beyond_a_limit_they_do_not() -> None
             backends = (Backend(address=Address("127.0.0.1", server.port)),)
             services = [Service(name="s", backends=backends, limits=ServiceLimits(connections=1, waiting=2))]
             async with gateway(services=services, routes=[forward()]) as rauta:
-                (pool,) = [rauta.plane.pools.of(backends[0])]
+                (pool,) = rauta.plane.pools
                 readers = []
                 for number in range(4):
                     reader, writer = await asyncio.open_connection("127.0.0.1", rauta.port)
@@ -315,7 +315,7 @@ def test_who_left_the_queue_keeps_nobody_out() -> None:
             backends = (Backend(address=Address("127.0.0.1", server.port)),)
             services = [Service(name="s", backends=backends, limits=ServiceLimits(connections=1, waiting=2))]
             async with gateway(services=services, routes=[forward()]) as rauta, client(rauta.port) as first:
-                pool = rauta.plane.pools.of(backends[0])
+                pool = rauta.plane.pools.of(services[0]).of(backends[0])
                 first.send(request())
                 while not server.peers:
                     await asyncio.sleep(0.005)
@@ -401,7 +401,7 @@ def test_no_request_goes_to_a_proxy_protocol_backend_without_its_header(left: bo
                 client(rauta.port) as first,
                 client(rauta.port) as second,
             ):
-                pool = rauta.plane.pools.of(backends[0])
+                pool = rauta.plane.pools.of(services[0]).of(backends[0])
                 # In one turn of the loop: the first one's connection is being made, the second waits.
                 one, two = await _connections(rauta, first, second)
                 one.data_received(request("/first"))

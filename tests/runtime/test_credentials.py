@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from rauta.config import load
 from rauta.config.x509 import facts_of
 from rauta.routing.model import Configuration, Respond, Route
+from rauta.routing.services import BackendTls
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
 from rauta.runtime.control import AgentSetup, Change, Setup, encode_agent_setup, encode_setup, pack
 from rauta.runtime.credentials import Pair as Pem
@@ -27,6 +29,7 @@ from rauta.runtime.logfile import LogFile
 from rauta.runtime.revision import Revision
 from rauta.runtime.start import Source
 from rauta.runtime.start import run as run_gateway
+from support.http import service
 from support.process import Gateway, children, free_port, gateway, run_rauta
 from support.tls import Pair, encrypt, make_pair
 
@@ -75,8 +78,13 @@ def test_nothing_that_holds_a_key_shows_it(ready_made: list[Pair]) -> None:
 def test_children_do_not_inherit_variables_with_keys(ready_made: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_KEY", "secret")
     monkeypatch.setenv("OTHER", "kept")
-    environment = environment_without([listener_of(ready_made[0], Secret(env="WEB_KEY"))])
-    assert "WEB_KEY" not in environment
+    monkeypatch.setenv("OUR_KEY", "secret")
+    ours = BackendTls(certificate=Certificate(cert=str(ready_made[1].cert), key=Secret(env="OUR_KEY")))
+    configuration = Configuration(
+        listeners=(listener_of(ready_made[0], Secret(env="WEB_KEY")),), services=(replace(service(1), tls=ours),)
+    )
+    environment = environment_without(configuration)
+    assert not {"WEB_KEY", "OUR_KEY"} & environment.keys()
     assert environment["OTHER"] == "kept"
 
 

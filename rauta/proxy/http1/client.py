@@ -101,15 +101,15 @@ class ClientConnection(Upstream):
         """Whether an idle connection can take a request, as far as is known."""
         return self._phase == IDLE and not self._transport.is_closing()
 
+    @property
+    def unused(self) -> bool:
+        """Whether it serves no request now."""
+        return self._exchange is None
+
     def peer_host(self) -> str:
         """The literal address of the backend; "" for a unix socket."""
         peer = self._transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
-
-    def send_preamble(self, data: bytes) -> None:
-        """Bytes before the first request (PROXY protocol). The connection will serve no other client."""
-        self.single = True
-        self._transport.write(data)
 
     # --- asyncio.Protocol ---
 

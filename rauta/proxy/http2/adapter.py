@@ -115,6 +115,14 @@ _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
 }
 
 
+def code_name(code: int) -> str:
+    """An error code for people (RFC 9113 7)."""
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return f"code {code:#x}"
+
+
 class BrokenError(Exception):
     """The peer has broken the protocol, so that the connection cannot go on. What tells it why is among the bytes to be
     sent already."""
@@ -125,10 +133,10 @@ class Frames:
 
     __slots__ = ("_goaway", "_h2", "_last")
 
-    def __init__(self, *, head_limit: int, client: bool = False) -> None:
+    def __init__(self, *, head_limit: int, window: int = STREAM_WINDOW, client: bool = False) -> None:
         config = H2Configuration(client_side=client, header_encoding=None, validate_outbound_headers=False)
         self._h2 = H2Connection(config)
-        values = {SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW, SettingCodes.MAX_HEADER_LIST_SIZE: head_limit}
+        values = {SettingCodes.INITIAL_WINDOW_SIZE: window, SettingCodes.MAX_HEADER_LIST_SIZE: head_limit}
         if client:
             values[SettingCodes.ENABLE_PUSH] = 0
         else:
@@ -140,7 +148,7 @@ class Frames:
         self._goaway = b""
         self._last = 0
         # Slow streams hold their own windows, so the connection's has room for all of them and some more.
-        self._h2.increment_flow_control_window(STREAMS * STREAM_WINDOW + CONNECTION_WINDOW - 65_535)
+        self._h2.increment_flow_control_window(STREAMS * window + CONNECTION_WINDOW - 65_535)
 
     @property
     def streams(self) -> int:

@@ -1,7 +1,7 @@
 """Heads between HTTP/2 and the seam: RFC 9113 section 8, with names and values checked again.
 
-A request becomes the head that HTTP/1.1 would have, and goes through the one strict grammar: what two protocols could
-read differently, or what could become two fields on the way to an HTTP/1.1 backend, is refused there.
+A head becomes the one that HTTP/1.1 would have, and goes through the one strict grammar: what two protocols could read
+differently, or what could become two fields on the way to an HTTP/1.1 peer, is refused there.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from rauta.proxy.http1.fields import may_trail
-from rauta.proxy.http1.grammar import MalformedError, parse_request
-from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
+from rauta.proxy.http1.grammar import MalformedError, parse_request, parse_response
+from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, Glimpse, RequestHead, ResponseHead
+from rauta.proxy.reasons import phrase_of
 
 Raw = tuple[bytes, bytes]
 
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+_STATUS: Final = frozenset({b":status"})
 # RFC 9113 8.2.1: "A field name MUST NOT contain characters in the ranges 0x00-0x20, 0x41-0x5a, or 0x7f-0xff"; here the
 # token of RFC 9110 5.6.2, in lower case.
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
@@ -24,6 +26,7 @@ _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
 # an ASCII whitespace character".
 _VALUE: Final = re.compile(rb"(?![\t ])[\t\x20-\x7e\x80-\xff]*+(?<![\t ])")
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]++")
+_THREE_DIGITS: Final = re.compile(rb"[1-9][0-9][0-9]")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
 # RFC 9113 8.2.2: "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields"; an
 # intermediary must take such a message for malformed.
@@ -36,7 +39,9 @@ def _malformed(what: str) -> MalformedError:
     return MalformedError("bad_field", what)
 
 
-def _pseudo_and_lines(fields: Iterable[Raw]) -> tuple[dict[bytes, bytes], list[bytes], bytes | None]:
+def _pseudo_and_lines(
+    fields: Iterable[Raw], known: frozenset[bytes]
+) -> tuple[dict[bytes, bytes], list[bytes], bytes | None]:
     """Pseudo-header fields; the others as lines, without Host; Host. Raises MalformedError."""
     pseudo: dict[bytes, bytes] = {}
     lines: list[bytes] = []
@@ -46,7 +51,7 @@ def _pseudo_and_lines(fields: Iterable[Raw]) -> tuple[dict[bytes, bytes], list[b
         if name[:1] == b":":
             if lines or crumbs or host is not None:
                 raise _malformed("a pseudo-header field behind a header field")  # RFC 9113 8.3
-            if name not in _PSEUDO or name in pseudo:
+            if name not in known or name in pseudo:
                 raise _malformed("an unknown or repeated pseudo-header field")
             pseudo[name] = value
             continue
@@ -71,7 +76,7 @@ def _pseudo_and_lines(fields: Iterable[Raw]) -> tuple[dict[bytes, bytes], list[b
 
 def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_encoded_slash: bool = False) -> RequestHead:
     """A request, from its field section; `ended`: no body follows. Raises RequestError."""
-    pseudo, lines, host = _pseudo_and_lines(fields)
+    pseudo, lines, host = _pseudo_and_lines(fields, _PSEUDO)
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     if not _TOKEN.fullmatch(method):
         raise MalformedError("bad_request_line", "no valid :method")
@@ -104,6 +109,48 @@ def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_enco
     return head
 
 
+def request_fields(head: RequestHead, default_host: str, added: str, scheme: str) -> list[Raw]:
+    """The field section of a request to a backend. `added` are complete field lines; `default_host` stands in for a
+    client that named no host."""
+    target = head.path if head.query is None else f"{head.path}?{head.query}"
+    fields: list[Raw] = [
+        (b":method", head.method.encode("ascii")),
+        (b":scheme", scheme.encode("ascii")),
+        (b":authority", (default_host if head.authority is None else head.authority).encode("latin-1")),
+        (b":path", target.encode("latin-1")),
+    ]
+    fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in head.fields]
+    for line in added.split("\r\n"):
+        name, colon, value = line.partition(": ")
+        if colon:
+            fields.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+    if head.length >= 0:
+        fields.append((b"content-length", str(head.length).encode("ascii")))
+    if head.expects:
+        fields.append((b"expect", b"100-continue"))
+    fields.append((b"te", b"trailers"))  # they are passed on; gRPC's servers want to be told
+    return fields
+
+
+def response_head(fields: Iterable[Raw], *, method: str, ended: bool) -> ResponseHead:
+    """A response, from its field section; `method` is that of the request, `ended`: no body follows. Raises
+    MalformedError."""
+    pseudo, lines, host = _pseudo_and_lines(fields, _STATUS)
+    status = pseudo.get(b":status", b"")
+    if not _THREE_DIGITS.fullmatch(status) or status == b"101":
+        raise MalformedError("bad_request_line", "no valid :status")  # RFC 9113 8.3.2, 8.6
+    if host is not None:
+        lines.append(b"host: " + host)
+    head = parse_response(b"\r\n".join([b"HTTP/1.1 " + status + b" ", *lines, b""]), method)
+    head.phrase = phrase_of(head.status)
+    head.keep_alive = True
+    if ended and head.length > 0:
+        raise MalformedError("bad_framing", "a Content-Length, and no body")
+    if head.length == UNTIL_CLOSE:
+        head.length = 0 if ended else CHUNKED
+    return head
+
+
 def glimpsed(fields: Iterable[Raw]) -> Glimpse:
     """What can be read of a request that was refused, for the log."""
     found = {name: value.decode("latin-1") for name, value in fields if name in _PSEUDO}
@@ -128,11 +175,16 @@ def raw_trailers(fields: list[Field]) -> list[Raw]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
 
+def _is_grpc(fields: list[Field]) -> bool:
+    """Whether a response is one of gRPC, where one that ends with its head has no length: its fields are trailers."""
+    return any(name.lower() == "content-type" and value.startswith("application/grpc") for name, value in fields)
+
+
 def response_fields(head: ResponseHead) -> list[Raw]:
     """The field section of a response."""
     fields: list[Raw] = [(b":status", str(head.status).encode("ascii"))]
     length = head.length if head.length >= 0 else head.declared
     fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in head.fields]
-    if length is not None and head.status >= 200 and head.status != 204:
+    if length is not None and head.status >= 200 and head.status != 204 and (length or not _is_grpc(head.fields)):
         fields.append((b"content-length", str(length).encode("ascii")))
     return [field for field in fields if field[0] not in _OF_CONNECTIONS]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
 from rauta.proxy.http2 import adapter
-from rauta.proxy.http2.adapter import BrokenError, Control, Data, End, Frames, Goodbye, Head, Reset, Room
+from rauta.proxy.http2.adapter import STREAM_WINDOW, BrokenError, Control, Data, End, Frames, Goodbye, Head, Reset, Room
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
 from rauta.proxy.messages import Field, ResponseHead
@@ -55,7 +55,7 @@ class Stream(Downstream):
         self._connection = connection
         self._out = Outbox()
         self._paused = False
-        self._credit = 0  # bytes that came while the backend took none
+        self._credit = 0  # bytes of the window that came and are not given back
 
     # --- Downstream ---
 
@@ -101,10 +101,7 @@ class Stream(Downstream):
 
     def resume_body(self) -> None:
         self._paused = False
-        if self._credit:
-            credit, self._credit = self._credit, 0
-            self._connection.frames.credit(credit, self.number)
-            self._connection.write()
+        self._give_back()
 
     # --- wheel.Expiring ---
 
@@ -122,10 +119,9 @@ class Stream(Downstream):
             self.exchange.request_body(data)
         if self.exchange is not None:
             self.exchange.request_flush()
-        if self._paused and self.exchange is not None:
-            self._credit += size
-        else:
-            self._connection.frames.credit(size, self.number)
+        self._credit += size
+        if not self._paused or self.exchange is None:
+            self._give_back()
 
     def send_some(self) -> bool:
         """One frame of what waits, if there is room. False: nothing can be sent now."""
@@ -145,6 +141,13 @@ class Stream(Downstream):
         self._out.clear()
         if exchange is not None:
             exchange.client_gone(reason)
+
+    def _give_back(self) -> None:
+        """Part of the window, in large pieces; nothing, once the request is complete."""
+        if self._credit >= STREAM_WINDOW // 4 and not self.asked:
+            credit, self._credit = self._credit, 0
+            self._connection.frames.credit(credit, self.number)
+            self._connection.write()
 
     def _over(self) -> bool:
         self._connection.answered()
@@ -271,7 +274,7 @@ class ServerConnection(Multiplexed):
             _TAKE[type(event)](self, event)
 
     def _data(self, event: Data) -> None:
-        self.frames.credit(event.size, None)
+        self.taken(event.size)
         if event.size:
             self.carried()
         else:

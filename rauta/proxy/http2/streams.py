@@ -19,6 +19,8 @@ from rauta.proxy.wheel import Expiring
 # Frames that may come for nothing in ten seconds, beyond one for each response. Browsers ping every few seconds.
 FREE_FRAMES: Final = 200
 _FREE_FOR: Final = 10.0
+# The connection's window is given back in pieces of that size: it is far larger.
+_GIVEN_BACK: Final = 1 << 18
 # Answers to such frames that the peer does not read.
 UNREAD_LIMIT: Final = 1 << 20
 
@@ -107,7 +109,7 @@ class Sending(Protocol):
 class Multiplexed(Expiring):
     """One connection, by its sending side."""
 
-    __slots__ = ("_blocked", "_calm", "_calm_until", "_closing", "_pings", "_transport", "_waiting", "frames")
+    __slots__ = ("_blocked", "_calm", "_calm_until", "_closing", "_owed", "_pings", "_transport", "_waiting", "frames")
 
     _transport: asyncio.Transport
 
@@ -117,6 +119,7 @@ class Multiplexed(Expiring):
         self._waiting: dict[Any, None] = {}  # the `Sending` that have something to send, in turn
         self._blocked = False  # the transport takes no more
         self._closing = False
+        self._owed = 0  # bytes of the connection's window that came and are not given back
         self._calm = self._pings = FREE_FRAMES
         self._calm_until = 0.0
 
@@ -153,6 +156,13 @@ class Multiplexed(Expiring):
             if not waiting or self._transport.get_write_buffer_size() > LOW_WATER:
                 self.write()
         self.write()
+
+    def taken(self, size: int) -> None:
+        """So much of the connection's window has been used."""
+        self._owed += size
+        if self._owed >= _GIVEN_BACK:
+            owed, self._owed = self._owed, 0
+            self.frames.credit(owed, None)
 
     def answered(self) -> None:
         """A response is complete: so much more may come for nothing. Not with the request: one that is reset at once

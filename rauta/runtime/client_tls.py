@@ -1,0 +1,67 @@
+"""TLS contexts towards backends."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rauta.routing.services import BackendProtocol
+from rauta.runtime.errors import StartError
+from rauta.runtime.tls import load_pair
+
+if TYPE_CHECKING:
+    from rauta.proxy.pool import ClientContexts
+    from rauta.routing.services import BackendTls, Service
+    from rauta.runtime.materials import Material, Materials
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """The contexts of all services that have TLS, and what they are made of."""
+
+    contexts: ClientContexts = field(default_factory=dict)
+    materials: Materials = field(default_factory=dict, repr=False)
+
+
+def client_tls(services: Iterable[Service], materials: Materials, before: ClientTls) -> ClientTls:
+    """The contexts of these services; those of `before` where what they are made of is the same, so that a reload
+    leaves the connections of these alone. Raises StartError that names the service and what is wrong."""
+    made: dict[tuple[BackendTls | None, BackendProtocol], ssl.SSLContext] = {}
+    for service in services:
+        tls, way = service.tls, (service.tls, service.protocol)
+        if tls is None or way in made:
+            continue
+        known = before.contexts.get(way)
+        if known is not None and before.materials.get(tls) == materials[tls]:
+            made[way] = known
+            continue
+        try:
+            made[way] = _context(tls, service.protocol, materials[tls])
+        except StartError as error:
+            raise StartError(f"service {service.name!r}: {error}") from error
+    return ClientTls(made, materials)
+
+
+def _context(tls: BackendTls, protocol: BackendProtocol, material: Material) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 retires 1.0 and 1.1
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # A response that lasts until the end of the stream is whole only if TLS says so, too (RFC 9112 9.8).
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    offers = {BackendProtocol.HTTP1: ["http/1.1"], BackendProtocol.HTTP2: ["h2"]}
+    context.set_alpn_protocols(offers.get(protocol, ["h2", "http/1.1"]))
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif material.ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        try:
+            context.load_verify_locations(cadata=material.ca.decode("ascii", "ignore"))
+        except (ssl.SSLError, ValueError) as error:
+            raise StartError(f"{tls.ca} holds no certificate that can be read: {error}") from error
+    if tls.certificate is not None and material.chain is not None and material.key is not None:
+        load_pair(context, tls.certificate, material.chain, material.key)
+    return context
