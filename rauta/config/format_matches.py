@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rauta.config.composite import ListOf
@@ -10,6 +11,7 @@ from rauta.config.plugins import PluginType, plugin_fields
 from rauta.config.scalars import Boolean, Parsed, Text
 from rauta.config.schema import Field, Object
 from rauta.routing import model, services
+from rauta.routing.errors import ModelError
 from rauta.routing.hosts import HostPattern
 from rauta.routing.plugins import MATCHERS
 
@@ -109,10 +111,66 @@ _matcher = PluginType(
     ),
 )
 
+_SERVICE: Final = "^[A-Za-z_][A-Za-z0-9_]*(?:[.][A-Za-z_][A-Za-z0-9_]*)*$"
+_METHOD: Final = "^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcMatch:
+    """A gRPC method, by its own name and that of its service with the package."""
+
+    service: str | None = None
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.service is None and self.method is None:
+            raise ModelError.at((), "write a service, a method or both")
+
+    @property
+    def path(self) -> model.PathMatch:
+        """Requests have the path `/Service/Method`."""
+        if self.service is None:
+            return model.PathMatch.regex(f"/[^/]+/{self.method}")
+        if self.method is None:
+            return model.PathMatch.prefix(f"/{self.service}")
+        return model.PathMatch.exact(f"/{self.service}/{self.method}")
+
+
+_grpc_match = Object(
+    name="grpc",
+    doc="A condition on the method that a gRPC client calls.",
+    fields=(
+        Field(
+            key="service",
+            type=Text("the name of a gRPC service", pattern=_SERVICE),
+            doc="The service, with its package.",
+            example="helloworld.Greeter",
+            absent="any service",
+        ),
+        Field(
+            key="method",
+            type=Text("the name of a gRPC method", pattern=_METHOD),
+            doc="The method. Without a service it is matched as a regular expression.",
+            example="SayHello",
+            absent="any method",
+        ),
+    ),
+    model=GrpcMatch,
+    instead="{service: %s}",
+    share=True,
+)
+
+_POST: Final = frozenset({"POST"})
 ANY_PATH: Final = model.PathMatch.prefix("/")
 
 
 def _build_match(**values: Any) -> model.Match:
+    grpc = values.pop("grpc", None)
+    if grpc is not None:
+        for key in ("path", "methods"):
+            if key in values:
+                raise ModelError.at(key, "the match has grpc, which means a path and the method POST: remove this key")
+        values |= {"path": grpc.path, "methods": _POST}
     values.setdefault("path", ANY_PATH)
     return model.Match(**values)
 
@@ -131,6 +189,13 @@ MATCH: Final = Object(
             absent="any host",
         ),
         Field(key="path", type=_path_match, doc="The path.", example="{prefix: /orders}", absent="any path"),
+        Field(
+            key="grpc",
+            type=_grpc_match,
+            doc="The gRPC method, in place of a path and methods.",
+            example="{service: helloworld.Greeter, method: SayHello}",
+            absent="none",
+        ),
         Field(
             key="methods",
             type=ListOf(

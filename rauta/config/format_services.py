@@ -75,7 +75,7 @@ _balancer = _BalancerType(
                 type=Choice(services.BalancerKey),
                 doc="What of the client is hashed. `address` keeps a client on one backend.",
                 example="address",
-                absent="address and port of the connection; with HTTP/2 (later) least requests, per stream",
+                absent="address and port of the connection; of HTTP/2 clients nothing: each request goes where fewest are in flight",
             ),
         ),
         model=services.BalancerSettings,

@@ -71,6 +71,7 @@ class Entry(NamedTuple):
     received: int = 0
     attempts: int = 0
     request_id: str | None = None
+    grpc_status: str | None = None
 
 
 def _escape(text: str) -> str:
@@ -126,6 +127,8 @@ def _common(entry: Entry, stamp: str) -> str:
         f" reason={entry.reason or '-'} connect={connect} received={entry.received} attempts={entry.attempts}"
         f" id={entry.request_id or '-'}"
     )
+    if entry.grpc_status is not None:
+        text += f" grpc={_escape(entry.grpc_status)}"
     return text + (f' detail="{_escape(entry.detail)}"\n' if entry.detail else "\n")
 
 
@@ -152,6 +155,8 @@ def _json(entry: Entry, stamp: str) -> str:
         "attempts": entry.attempts,
         "request_id": entry.request_id,
     }
+    if entry.grpc_status is not None:
+        fields["grpc_status"] = entry.grpc_status
     if entry.detail:
         fields["detail"] = entry.detail
     return json.dumps(fields, separators=(",", ":")) + "\n"
@@ -219,6 +224,7 @@ class AccessLogWriter:
                 received=exchange.bytes_received,
                 attempts=exchange.attempts,
                 request_id=exchange.request_id,
+                grpc_status=exchange.grpc_status,
                 reason=exchange.reason,
                 detail=exchange.detail,
             )

@@ -214,7 +214,13 @@ class Dispatcher:
             return
         generation, backends = self.generation, plan.backends
         try:
-            backend = generation.table.pick(service, exchange.client, backends.load, generation.usable(service.name))
+            backend = generation.table.pick(
+                service,
+                exchange.client,
+                backends.load,
+                generation.usable(service.name),
+                stream=exchange.head.version == "2.0",
+            )
         except RautaError as error:  # PluginFailedError
             exchange.fail("plugin_error", str(error))
             return

@@ -27,6 +27,7 @@ from abc import abstractmethod
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+from rauta.proxy import grpc
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
 from rauta.proxy.wheel import Expiring
@@ -154,6 +155,7 @@ class Exchange:
         "_early_trailers",
         "_repeated",
         "_replay",
+        "_seconds",
         "_upstream",
         "attempts",
         "backend",
@@ -166,6 +168,7 @@ class Exchange:
         "downstream",
         "finished",
         "generation",
+        "grpc_status",
         "head",
         "plan",
         "reason",
@@ -200,6 +203,7 @@ class Exchange:
         self._early_trailers: list[Field] = []
         self._replay: list[bytes] | None = None  # all of the body that was sent, in case it has to be sent again
         self._repeated = False  # over a new connection, after one that had gone stale
+        self._seconds = 0.0  # that the request may take
         self.waiter: Waiter | None = None  # its place in a queue for a connection
         self.finished = False
         self.tried: tuple[BackendPool, ...] = ()  # backends that could not be reached
@@ -213,6 +217,7 @@ class Exchange:
         self.status = 0
         self.reason: str | None = None
         self.detail: str | None = None
+        self.grpc_status: str | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
         self.started = perf_counter() if dispatcher.timed else 0.0
@@ -223,7 +228,12 @@ class Exchange:
 
     def forward(self, backend: BackendPool, plan: RoutePlan) -> None:
         """Send the request to a backend, over an idle connection if there is one."""
-        self.downstream.arm(plan.request_timeout)
+        self._seconds = plan.request_timeout
+        if plan.may_be_grpc:
+            asked = grpc.timeout_of(self.head)
+            if asked is not None and asked < self._seconds:
+                self._seconds = asked
+        self.downstream.arm(self._seconds)
         self.backend = backend
         self.attempts = 1
         backend.in_flight += 1
@@ -261,6 +271,10 @@ class Exchange:
             return
         if reason == "client_timeout":
             self.downstream.close_after()
+        if grpc.is_grpc(self.head):
+            self.response_head(ResponseHead(200, "OK", grpc.failure(reason), 0))
+            self.response_end([])
+            return
         self.answer(REASONS[reason].status, [("Content-Type", "text/plain; charset=utf-8")], BODIES[reason])
 
     # --- from the client ---
@@ -307,8 +321,7 @@ class Exchange:
 
     def expired(self) -> None:
         """The time for the request as a whole is over."""
-        seconds = 0.0 if self.plan is None else self.plan.request_timeout
-        self.fail("request_timeout", f"not complete within {seconds:g} s")
+        self.fail("request_timeout", f"not complete within {self._seconds:g} s")
 
     def client_gone(self, reason: str = "client_gone") -> None:
         """Nobody waits for the response any more."""
@@ -422,6 +435,8 @@ class Exchange:
             head.fields.append(("Date", self.dispatcher.clock.http_date()))
         if self.dispatcher.timed:
             self.t_head = perf_counter()
+        if not head.length:
+            self.grpc_status = grpc.told_in(head.fields)
         if self.plan is not None and self.plan.filters is not None:
             self.plan.filters.response(head, self.request_id)
         self.downstream.send_head(head)
@@ -438,8 +453,10 @@ class Exchange:
     def response_end(self, trailers: list[Field]) -> None:
         """The response is complete; the backend's connection has let go of the exchange."""
         self._upstream = None
-        if trailers and self.plan is not None and self.plan.filters is not None:
-            trailers = self.plan.filters.response_trailers(trailers)
+        if trailers:
+            self.grpc_status = grpc.told_in(trailers)
+            if self.plan is not None and self.plan.filters is not None:
+                trailers = self.plan.filters.response_trailers(trailers)
         self._finish()
         self.downstream.send_end(trailers)
 

@@ -9,7 +9,7 @@ from rauta.proxy.filters import Filters
 from rauta.proxy.forwarded import Builder, builder_of
 from rauta.routing.model import Configuration
 from rauta.routing.outcome import Hit
-from rauta.routing.services import ProxyProtocol, Service, ServiceLimits, Timeouts
+from rauta.routing.services import BackendProtocol, ProxyProtocol, Service, ServiceLimits, Timeouts
 from rauta.routing.settings import Listener
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class RoutePlan:
     upgrades: frozenset[str]
     proxy_protocol: ProxyProtocol | None
     group: Group | None
+    may_be_grpc: bool
     series: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
@@ -63,6 +64,7 @@ class RoutePlan:
             upgrades=route.upgrades,
             proxy_protocol=None if service is None else service.proxy_protocol,
             group=group,
+            may_be_grpc=service is not None and service.protocol is not BackendProtocol.HTTP1,
         )
 
     @property

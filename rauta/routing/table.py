@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rauta.routing import plugins
-from rauta.routing.balancers import BUILT_IN
+from rauta.routing.balancers import BUILT_IN, LeastRequests
 from rauta.routing.candidate import Candidate
 from rauta.routing.conditions import PluginFailedError, conditions_of
 from rauta.routing.hashing import client_hash
@@ -63,6 +63,7 @@ class Table:
         self._services = {service.name: service for service in configuration.services}
         self._matchers: dict[int, Matcher] = {}  # by identity of the model's Plugin: settings may not be hashable
         self._balancers: dict[str, Balancer] = {}
+        self._of_streams = LeastRequests()
         try:
             self._build()
         except BaseException:
@@ -110,8 +111,12 @@ class Table:
         client: tuple[str, int],
         load: Load,
         usable: Sequence[Backend] | None = None,
+        *,
+        stream: bool = False,
     ) -> Backend | None:
-        """The backend for a client's request; `usable` are the backends that may be taken now (None: all).
+        """The backend for a client's request; `usable` are the backends that may be taken now (None: all). `stream`: the
+        request is one of many on its connection at a time (HTTP/2), all of which Maglev would send to one backend:
+        unless a key is asked for, the one with the fewest requests in flight gets it.
 
         Returns None if there is none. Raises PluginFailedError if a plugin balancer does not keep its contract.
         """
@@ -121,6 +126,8 @@ class Table:
         settings = service.balancer
         if len(candidates) == 1 and settings.kind.name in BUILT_IN:
             return candidates[0]
+        if stream and settings.key is None and settings.kind.name == "maglev":
+            return self._of_streams.pick(candidates, 0, load)
         address, port = client
         key = client_hash(address, 0 if settings.key is BalancerKey.ADDRESS else port)
         if settings.kind.name in BUILT_IN:

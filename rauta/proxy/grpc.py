@@ -1,0 +1,67 @@
+"""What a gateway has to know of gRPC: its messages are bodies like others, but its errors are no HTTP statuses, and its
+requests say how long they may take. "gRPC over HTTP2" of the gRPC project is the specification."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from rauta.proxy.messages import Field, RequestHead
+from rauta.proxy.reasons import REASONS
+
+DEADLINE_EXCEEDED: Final = 4
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+UNKNOWN: Final = 2
+
+# "HTTP to gRPC Status Code Mapping" of the gRPC project; where a reason says more than its status, that.
+_OF_STATUS: Final = {400: INTERNAL, 401: 16, 403: 7, 404: UNIMPLEMENTED, 502: UNAVAILABLE, 503: UNAVAILABLE,
+                     504: UNAVAILABLE}  # fmt: skip
+_OF_REASON: Final = {
+    "request_timeout": DEADLINE_EXCEEDED,
+    "body_too_large": RESOURCE_EXHAUSTED,
+    "upstream_malformed": INTERNAL,
+    "internal_error": INTERNAL,
+    "plugin_error": INTERNAL,
+}
+
+_CONTENT_TYPE: Final = re.compile(r"application/grpc(?:$|[+; \t])", re.IGNORECASE)
+# "Timeout → "grpc-timeout" TimeoutValue TimeoutUnit", at most 8 digits.
+_TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
+_UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+def is_grpc(head: RequestHead) -> bool:
+    """Whether a request is one of gRPC."""
+    return any(name.lower() == "content-type" and _CONTENT_TYPE.match(value) is not None for name, value in head.fields)
+
+
+def timeout_of(head: RequestHead) -> float | None:
+    """The seconds that the client gives the request; None: it does not say, or not in a way that can be understood."""
+    for name, value in head.fields:
+        if name.lower() == "grpc-timeout":
+            found = _TIMEOUT.fullmatch(value)
+            return None if found is None else int(found[1]) * _UNITS[found[2]]
+    return None
+
+
+def status_of(reason: str) -> int:
+    """The gRPC status of an error of our own."""
+    found = _OF_REASON.get(reason)
+    return _OF_STATUS.get(REASONS[reason].status, UNKNOWN) if found is None else found
+
+
+def failure(reason: str) -> list[Field]:
+    """The fields of a response that says so: it has no message, its status stands in its head ("Trailers-Only")."""
+    text = f"{reason}: {REASONS[reason].text}"  # ASCII without `%`, as "Percent-Encoded" asks for
+    return [("Content-Type", "application/grpc"), ("grpc-status", str(status_of(reason))), ("grpc-message", text)]
+
+
+def told_in(fields: list[Field]) -> str | None:
+    """The status among trailers, or in a head that has them in it."""
+    for name, value in fields:
+        if name.lower() == "grpc-status":
+            return value[:3]
+    return None
