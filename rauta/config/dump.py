@@ -86,8 +86,8 @@ def _backend(backend: Backend) -> dict[str, Any]:
 
 
 def _health(check: HealthCheck) -> Any:
-    if check.kind is HealthKind.TCP:
-        return {"kind": "tcp", **_object(check, skip=("kind", "path", "host", "statuses"))}
+    if check.kind is not HealthKind.HTTP:
+        return {"kind": check.kind.value, **_object(check, skip=("kind",))}
     found = _object(check, skip=("statuses",))
     if check.statuses != HealthCheck().statuses:
         found["statuses"] = [low if low == high else f"{low}-{high}" for low, high in check.statuses]

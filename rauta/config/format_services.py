@@ -75,7 +75,7 @@ _balancer = _BalancerType(
                 type=Choice(services.BalancerKey),
                 doc="What of the client is hashed. `address` keeps a client on one backend.",
                 example="address",
-                absent="address and port of the connection; of HTTP/2 clients nothing: each request goes where fewest are in flight",
+                absent="address and port; of clients with HTTP/2 nothing: each request goes where fewest are in flight",
             ),
         ),
         model=services.BalancerSettings,
@@ -125,14 +125,12 @@ _limits = Object(
     share=True,
 )
 
-_OF_HTTP: Final = ("path", "host", "statuses")
-
 
 def _build_health(**values: Any) -> services.HealthCheck:
-    if values.get("kind") is services.HealthKind.TCP:
-        for key in _OF_HTTP:  # the model sees no key that repeats its default
-            if key in values:
-                raise ModelError.at(key, services.NO_REQUEST)
+    kind = values.get("kind", services.HealthKind.HTTP)
+    for key, (_, message) in services.NOT_OF_KIND[kind].items():
+        if key in values:  # the model sees no key that repeats its default
+            raise ModelError.at(key, message)
     return services.HealthCheck(**values)
 
 
@@ -144,7 +142,7 @@ _health = Object(
         Field(
             key="kind",
             type=Choice(services.HealthKind),
-            doc="`http`: a GET, whose status decides. `tcp`: a connection alone.",
+            doc="`http`: a GET, whose status decides. `grpc`: gRPC's health service. `tcp`: a connection alone.",
             example="tcp",
         ),
         Field(key="path", type=PATH, doc="The path, and the query if any.", example="/healthz"),
@@ -164,6 +162,13 @@ _health = Object(
             ),
             doc="The statuses of a good answer, and ranges of them.",
             example="[200-299, 404]",
+        ),
+        Field(
+            key="service",
+            type=Text("the name of a gRPC service"),
+            doc="With `grpc`: the service that the health service is asked for.",
+            example="helloworld.Greeter",
+            absent="the server as a whole",
         ),
         Field(key="interval", type=Duration(), doc="Between two checks of a backend: 100ms to 24h.", example="2s"),
         Field(key="timeout", type=Duration(), doc="Of one check.", example="500ms"),
@@ -192,7 +197,10 @@ _health = Object(
 )
 
 _HEALTH: Final = Either(
-    Word("http", services.HealthCheck()), Word("tcp", services.HealthCheck(kind=services.HealthKind.TCP)), _health
+    Word("http", services.HealthCheck()),
+    Word("tcp", services.HealthCheck(kind=services.HealthKind.TCP)),
+    Word("grpc", services.HealthCheck(kind=services.HealthKind.GRPC)),
+    _health,
 )
 
 # One object for the many services that leave a key out.
@@ -229,7 +237,8 @@ SERVICE: Final = Object(
         Field(
             key="health",
             type=_HEALTH,
-            doc="Health checks of the backends. `http` is a GET of `/`, `tcp` a connection alone.",
+            doc="Health checks of the backends. `http` is a GET of `/`, `grpc` a call of gRPC's health service, "
+            "`tcp` a connection alone.",
             example="{path: /healthz, interval: 2s}",
             absent="none",
         ),

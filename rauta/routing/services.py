@@ -130,16 +130,33 @@ class LimitOverrides:
             _check_body_limit(self.body)
 
 
-NO_REQUEST: Final = "a TCP check sends no request: remove the key, or write kind: http"
 _GOOD_STATUSES: Final = ((200, 399),)
-_OF_REQUEST: Final = {"path": "/", "host": None, "statuses": _GOOD_STATUSES}
 
 
 class HealthKind(Enum):
-    """What an active health check does: a GET, or a TCP connection alone."""
+    """What an active health check does: a GET, a call of gRPC's health service, or a connection alone (of TLS, where
+    the service has that)."""
 
     HTTP = "http"
+    GRPC = "grpc"
     TCP = "tcp"
+
+
+# What a check of a kind does not have, with its default, and what to do about it.
+_NO_REQUEST: Final = "a TCP check sends no request: remove the key, or write kind: http"
+_NO_STATUS: Final = "a gRPC check asks gRPC's health service: remove the key, or write kind: http"
+NOT_OF_KIND: Final[dict[HealthKind, dict[str, tuple[Any, str]]]] = {
+    HealthKind.HTTP: {
+        "service": ("", "only gRPC's health service knows services: remove the key, or write kind: grpc")
+    },
+    HealthKind.GRPC: {"path": ("/", _NO_STATUS), "statuses": (_GOOD_STATUSES, _NO_STATUS)},
+    HealthKind.TCP: {
+        "path": ("/", _NO_REQUEST),
+        "host": (None, _NO_REQUEST),
+        "statuses": (_GOOD_STATUSES, _NO_REQUEST),
+        "service": ("", _NO_REQUEST),
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,13 +165,15 @@ class HealthCheck:
 
     A backend is taken out after `unhealthy` failures in a row and comes back after `healthy` successes. It counts as
     healthy until the first check says otherwise. `statuses` are the inclusive ranges of a good answer; `host` is the
-    Host field (None: the backend's address); `path` has the query with it. A TCP check has none of these three.
+    Host field (None: the backend's address); `path` has the query with it. `service` is what gRPC's health service is
+    asked for, "" for the server as a whole. NOT_OF_KIND has which kind has which of these.
     """
 
     kind: HealthKind = HealthKind.HTTP
     path: str = "/"
     host: str | None = None
     statuses: tuple[tuple[int, int], ...] = _GOOD_STATUSES
+    service: str = ""
     interval: float = defaults.HEALTH_INTERVAL
     timeout: float = defaults.HEALTH_TIMEOUT
     healthy: int = 2
@@ -182,13 +201,9 @@ class HealthCheck:
         for name in ("healthy", "unhealthy"):
             if not 1 <= getattr(self, name) <= 100:
                 raise ModelError.at(name, f"{getattr(self, name)} is out of range: 1 to 100")
-        if self.kind is HealthKind.TCP:
-            self._check_no_request()
-
-    def _check_no_request(self) -> None:
-        for name, default in _OF_REQUEST.items():
+        for name, (default, message) in NOT_OF_KIND[self.kind].items():
             if getattr(self, name) != default:
-                raise ModelError.at(name, NO_REQUEST)
+                raise ModelError.at(name, message)
 
 
 class ProxyProtocol(Enum):
@@ -257,6 +272,8 @@ class Service:
                 )
 
     def _check_transport(self) -> None:
+        if self.health is not None and self.health.kind is HealthKind.GRPC and self.protocol is BackendProtocol.HTTP1:
+            raise ModelError.at(("health", "kind"), "gRPC needs HTTP/2: write protocol: http2 in the service")
         if self.protocol is BackendProtocol.AUTO and self.tls is None:
             raise ModelError.at("protocol", "without TLS nobody can choose: write http1 or http2, or add tls")
         if self.protocol is not BackendProtocol.HTTP1 and self.proxy_protocol is not None:

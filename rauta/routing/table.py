@@ -114,9 +114,10 @@ class Table:
         *,
         stream: bool = False,
     ) -> Backend | None:
-        """The backend for a client's request; `usable` are the backends that may be taken now (None: all). `stream`: the
-        request is one of many on its connection at a time (HTTP/2), all of which Maglev would send to one backend:
-        unless a key is asked for, the one with the fewest requests in flight gets it.
+        """The backend for a client's request; `usable` are the backends that may be taken now (None: all).
+
+        `stream`: the request is one of many on its connection at a time (HTTP/2), all of which Maglev would send to one
+        backend. Unless a key is asked for, the backend with the fewest requests in flight gets it.
 
         Returns None if there is none. Raises PluginFailedError if a plugin balancer does not keep its contract.
         """

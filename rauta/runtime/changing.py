@@ -21,16 +21,15 @@ from rauta.routing.errors import RautaError
 from rauta.routing.settings import Address, LogFormat
 from rauta.routing.table import Table
 from rauta.runtime.control import Applied, Apply, Built, Channel, Drop, change_of, unpack
+from rauta.runtime.materials import client_tls_of
 from rauta.runtime.passing import receive_descriptors
 from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from rauta.proxy.tls import ServerContexts
-    from rauta.routing.model import Configuration
     from rauta.routing.settings import Listener
     from rauta.runtime.client_tls import ClientTls
     from rauta.runtime.credentials import Credentials
-    from rauta.runtime.materials import Materials
 
 SWITCH_INTERVAL: Final = 0.0005  # seconds, while building; 5 ms by default
 
@@ -55,15 +54,6 @@ def contexts_of(listener: Listener, credentials: Credentials) -> ServerContexts 
     from rauta.runtime.tls import server_contexts  # OpenSSL's tables: only where TLS is served
 
     return server_contexts(listener.tls, credentials[listener.name], listener=listener.name)
-
-
-def client_tls_of(configuration: Configuration, materials: Materials, before: ClientTls | None) -> ClientTls | None:
-    """The TLS contexts towards backends; None where there is no TLS. Raises StartError."""
-    if not materials:
-        return None
-    from rauta.runtime.client_tls import ClientTls, client_tls
-
-    return client_tls(configuration.services, materials, before or ClientTls())
 
 
 class Changes:

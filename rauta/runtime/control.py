@@ -3,7 +3,8 @@
 A frame is one byte (the kind of its payload), four bytes (the length, network order) and the payload.
 
 * Supervisor to worker: first one Setup, pickled; then messages, JSON, and Changes, pickled. Setup and Change hold the
-  keys of certificates; nothing else does, and the agent gets neither, but AgentSetups and Readings, pickled too.
+  keys of certificates; nothing else does. The agent gets AgentSetups and Readings, pickled too, with no key but those
+  that backends ask for in health checks.
 * Worker to supervisor: messages, JSON only. A worker parses what strangers send; should it be taken over, it
   must not be able to run code in the supervisor, so the supervisor never unpickles.
 
@@ -112,11 +113,13 @@ class Reopen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSetup:
-    """What the agent works for; a new one with each generation. `token` is that of the admin interface."""
+    """What the agent works for; a new one with each generation. `token` is that of the admin interface, `materials` are
+    for health checks by TLS."""
 
     generation: int
     configuration: Configuration
     token: str | None = None
+    materials: Materials = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
+    from rauta.routing.model import Configuration
     from rauta.routing.services import BackendTls, Service
+    from rauta.runtime.client_tls import ClientTls
     from rauta.runtime.credentials import Place
 
 
@@ -53,3 +55,12 @@ def _read(service: Service, tls: BackendTls, place: Place | None) -> Material:
         where = "" if place is None else place(service, "tls", *keys)
         raise StartError(f"{where}service {service.name!r}: {error.message}") from None
     return Material(ca, chain, key)
+
+
+def client_tls_of(configuration: Configuration, materials: Materials, before: ClientTls | None) -> ClientTls | None:
+    """The TLS contexts towards backends; None where there is no TLS. Raises StartError."""
+    if not materials:
+        return None
+    from rauta.runtime.client_tls import ClientTls, client_tls
+
+    return client_tls(configuration.services, materials, before or ClientTls())

@@ -44,6 +44,7 @@ from rauta.runtime.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from rauta.runtime.credentials import Place
+    from rauta.runtime.materials import Materials
     from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
@@ -232,7 +233,8 @@ class Supervisor:
         before = self._predecessor
         settings = self._configuration.admin
         admin = self._agents.bind(settings, passed=None if before is None else before.admin)
-        self._agents.configure(self._agent_setup(self._configuration), admin)
+        token = agents.token_of(self._configuration)
+        self._agents.configure(self._agent_setup(self._configuration, token, self._materials), admin)
         self._successors.bind(settings, before)
         workers = []
         for slot in self._slots:
@@ -381,13 +383,14 @@ class Supervisor:
                     self._generation + 1, self._configuration, configuration, slots=self._slots, log=self._log
                 )
                 self._generation += 1
-                setup = self._agent_setup(configuration)
+                token = agents.token_of(configuration)
                 admin = self._agents.bind(configuration.admin)
                 try:
                     await revision.prepare(serving, self._offloading, place=self._origin.place)
                 except BaseException:
                     self._agents.unbind(admin)
                     raise
+                setup = self._agent_setup(configuration, token, revision.materials)
                 self._configuration = configuration
                 self._credentials, self._materials = revision.credentials, revision.materials
                 self._live = self._generation
@@ -411,9 +414,12 @@ class Supervisor:
         self._host.notifier.ready(result.text if result.ok else f"the old configuration goes on: {result.text}")
         return result
 
-    def _agent_setup(self, configuration: Configuration) -> AgentSetup:
+    def _agent_setup(self, configuration: Configuration, token: str | None, materials: Materials) -> AgentSetup:
         return AgentSetup(
-            generation=self._generation, configuration=configuration, token=agents.token_of(configuration)
+            generation=self._generation,
+            configuration=configuration,
+            token=token,
+            materials=materials,
         )
 
     def _reopen(self) -> None:

@@ -28,7 +28,7 @@ from rauta.proxy.metrics import WorkerMetrics
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.table import Table
-from rauta.runtime.changing import Changes, client_tls_of, contexts_of
+from rauta.runtime.changing import Changes, contexts_of
 from rauta.runtime.control import (
     Apply,
     Channel,
@@ -51,6 +51,7 @@ from rauta.runtime.control import (
 )
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
 from rauta.runtime.log import EventLog, bridge
+from rauta.runtime.materials import client_tls_of
 from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.segment import column
 from rauta.runtime.tasks import Tasks

@@ -9,28 +9,26 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import rauta
-from rauta.proxy.http1.grammar import HEAD_END, MalformedError, parse_response
-from rauta.proxy.proxyprotocol import own
+from rauta.proxy.connecting import tls_failure
 from rauta.proxy.tasks import Tasks
-from rauta.routing.defaults import HEAD_LIMIT
 from rauta.routing.model import Configuration
-from rauta.routing.services import HealthCheck, HealthKind, ProxyProtocol, Service
+from rauta.routing.services import BackendProtocol, BackendTls, HealthCheck, ProxyProtocol, Service
 from rauta.routing.settings import Address
+from rauta.runtime.agent.probes import CheckFailedError, probe
 from rauta.runtime.log import EventLog
+
+if TYPE_CHECKING:
+    from rauta.proxy.pool import ClientContexts
 
 AT_ONCE: Final = 256  # checks; each holds a descriptor, and the limit of a process may be 1024
 JITTER: Final = 0.1  # of the interval, either way: checks of many gateways must not fall together
 FIRST_WITHIN: Final = 1.0  # seconds; the first checks of all backends are spread over that
-
-
-class CheckFailedError(Exception):
-    """A check found a backend unfit; the text says why."""
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ class State:
     streak: int = 0  # checks in a row that speak against `healthy`
 
 
-_Key = tuple[str, Address, HealthCheck, ProxyProtocol | None]
+_Key = tuple[str, Address, HealthCheck, ProxyProtocol | None, tuple[BackendTls | None, BackendProtocol]]
 
 
 class HealthChecks:
@@ -61,15 +59,18 @@ class HealthChecks:
         self._watched: dict[_Key, asyncio.Task[None]] = {}
         self._states: dict[_Key, State] = {}
         self._told: dict[str, frozenset[str]] = {}
+        self._contexts: ClientContexts = {}
         self._random = random.Random()
 
-    def update(self, configuration: Configuration) -> None:
-        """Check the backends of this configuration, and no others."""
+    def update(self, configuration: Configuration, contexts: ClientContexts | None = None) -> None:
+        """Check the backends of this configuration, and no others; by TLS with these contexts, where it has TLS."""
+        self._contexts = contexts or {}
         wanted: dict[_Key, Service] = {}
         for service in configuration.services:
             if service.health is not None:
                 for backend in service.backends:
-                    key = (service.name, backend.address, service.health, service.proxy_protocol)
+                    way = (service.tls, service.protocol)
+                    key = (service.name, backend.address, service.health, service.proxy_protocol, way)
                     wanted[key] = service
         for key in [key for key in self._watched if key not in wanted]:
             self._watched.pop(key).cancel()
@@ -90,29 +91,30 @@ class HealthChecks:
         await self._tasks.cancel()
 
     async def _watch(self, key: _Key) -> None:
-        _, address, check, proxy_protocol = key
+        check = key[2]
         await asyncio.sleep(self._random.uniform(0, min(FIRST_WITHIN, check.interval)))
         while True:
             async with self._room:
-                failure, seconds = await self._check(address, check, proxy_protocol)
+                failure, seconds = await self._check(key)
             self._note(key, failure, seconds)
             pause = check.interval * self._random.uniform(1 - JITTER, 1 + JITTER)
             await asyncio.sleep(max(0.05, pause - seconds))
 
-    async def _check(
-        self, address: Address, check: HealthCheck, proxy_protocol: ProxyProtocol | None
-    ) -> tuple[str | None, float]:
+    async def _check(self, key: _Key) -> tuple[str | None, float]:
         """What is wrong (None: nothing), and how long it took."""
+        _, address, check, proxy_protocol, way = key
         loop = asyncio.get_running_loop()
         started = loop.time()
         failure = None
         try:
             async with asyncio.timeout(check.timeout):
-                await probe(address, check, proxy_protocol)
+                await probe(address, check, proxy_protocol, way, self._contexts.get(way))
         except TimeoutError:
             failure = f"no answer within {check.timeout:g} s"
         except CheckFailedError as error:
             failure = str(error)
+        except ssl.SSLError as error:
+            failure = tls_failure(error)
         except OSError as error:
             failure = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio has words of its own
         return failure, loop.time() - started
@@ -124,7 +126,7 @@ class HealthChecks:
         if good is state.healthy:
             state.streak = 0
             return
-        name, address, check, _ = key
+        name, address, check, *_ = key
         state.streak += 1
         needed = check.healthy if good else check.unhealthy
         if state.streak < needed:
@@ -147,38 +149,3 @@ class HealthChecks:
         else:
             del self._told[service]
         self._tell(service, down)
-
-
-async def probe(address: Address, check: HealthCheck, proxy_protocol: ProxyProtocol | None) -> None:
-    """One check. Raises CheckFailedError or OSError."""
-    if address.path is not None:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=HEAD_LIMIT)
-    else:
-        reader, writer = await asyncio.open_connection(address.host, address.port, limit=HEAD_LIMIT)
-    try:
-        if check.kind is HealthKind.HTTP:
-            if proxy_protocol is not None:
-                writer.write(own(proxy_protocol))
-            host = check.host or (str(address) if address.path is None else "localhost")
-            writer.write(
-                f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: rauta-health/{rauta.__version__}\r\n"
-                f"Accept: */*\r\nConnection: close\r\n\r\n".encode("latin-1")
-            )
-            await _judge(reader, check)
-    finally:
-        writer.transport.abort()  # nothing of the body is wanted, and nobody waits for an orderly end
-
-
-async def _judge(reader: asyncio.StreamReader, check: HealthCheck) -> None:
-    while True:
-        try:
-            data = await reader.readuntil(HEAD_END)
-            head = parse_response(data[:-2], "GET")
-        except asyncio.IncompleteReadError:
-            raise CheckFailedError("the connection was closed before an answer") from None
-        except (asyncio.LimitOverrunError, MalformedError) as error:
-            raise CheckFailedError(f"the answer is no HTTP: {error}") from None
-        if head.status >= 200:
-            break
-    if not any(low <= head.status <= high for low, high in check.statuses):
-        raise CheckFailedError(f"status {head.status}")

@@ -38,12 +38,14 @@ from rauta.runtime.control import (
 from rauta.runtime.control import Names as NamesMessage
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
 from rauta.runtime.log import EventLog, bridge
+from rauta.runtime.materials import client_tls_of
 from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.terminal import ignore_terminal
 
 if TYPE_CHECKING:
     from rauta.runtime.agent.admin import Admin
     from rauta.runtime.agent.metrics import Metrics
+    from rauta.runtime.client_tls import ClientTls
 
 COMMAND_TIMEOUT = 120.0  # a reload may build for a minute
 
@@ -62,6 +64,7 @@ class Agent:
         self._configured = loop.create_future()
         self._configuration: Configuration | None = None
         self._token: str | None = None
+        self._client_tls: ClientTls | None = None
         self._status: dict[str, Any] = {}
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._numbers = 0
@@ -108,7 +111,8 @@ class Agent:
 
     def _on_setup(self, setup: AgentSetup) -> None:
         self._configuration, self._token = setup.configuration, setup.token
-        self._health.update(self._configuration)
+        self._client_tls = client_tls_of(self._configuration, setup.materials, self._client_tls)
+        self._health.update(self._configuration, None if self._client_tls is None else self._client_tls.contexts)
         self._names.update(self._configuration)
         self._configure()
         if not self._configured.done():
