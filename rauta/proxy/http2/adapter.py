@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -128,6 +128,18 @@ class BrokenError(Exception):
     sent already."""
 
 
+class _Machine(H2ConnectionStateMachine):
+    """That of h2, but that GOAWAY is not the end: RFC 9113 6.8 lets streams up to its number go on."""
+
+    _transitions = {
+        **H2ConnectionStateMachine._transitions,  # noqa: SLF001
+        **{
+            (state, ConnectionInputs.RECV_GOAWAY): (None, state)
+            for state in (ConnectionState.IDLE, ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+        },
+    }
+
+
 class Frames:
     """One side of one connection; `client`: ours opens the streams."""
 
@@ -136,6 +148,7 @@ class Frames:
     def __init__(self, *, head_limit: int, window: int = STREAM_WINDOW, client: bool = False) -> None:
         config = H2Configuration(client_side=client, header_encoding=None, validate_outbound_headers=False)
         self._h2 = H2Connection(config)
+        self._h2.state_machine = _Machine()
         values = {SettingCodes.INITIAL_WINDOW_SIZE: window, SettingCodes.MAX_HEADER_LIST_SIZE: head_limit}
         if client:
             values[SettingCodes.ENABLE_PUSH] = 0
@@ -222,7 +235,7 @@ class Frames:
         as it has come. So a stream that is slow stops itself and no other."""
         try:
             self._h2.increment_flow_control_window(size, stream)
-        except (StreamClosedError, ProtocolError, ValueError):
+        except (StreamClosedError, ProtocolError, ValueError, KeyError):  # KeyError: h2 has dropped the stream
             return  # it has ended meanwhile
 
     def reset(self, stream: int, code: int) -> None:

@@ -31,12 +31,13 @@ MORE, WAITS, DONE, GONE = range(4)
 class Outbox:
     """A message that is being sent: a head, a body, perhaps trailers."""
 
-    __slots__ = ("_body", "_ended", "_head", "_trailers", "size")
+    __slots__ = ("_body", "_ended", "_head", "_over", "_trailers", "size")
 
     def __init__(self) -> None:
         self._head: list[Raw] | None = None  # not sent yet: perhaps the end comes with it
         self._body: deque[bytes] = deque()
         self._ended = False  # nothing follows what is in `_body`
+        self._over = False  # the end has been sent
         self._trailers: list[Raw] = []
         self.size = 0  # bytes of body that wait
 
@@ -71,13 +72,15 @@ class Outbox:
         if self._head is not None:
             head, self._head = self._head, None
             at_once = self._ended and not self._body and not self._trailers
+            self._over = at_once
             if not frames.send_head(stream, head, end=at_once):
                 return GONE
             return DONE if at_once else MORE if self._body or self._ended else WAITS
         if self._body:
             return self._send_body(frames, stream)
-        if not self._ended:
+        if not self._ended or self._over:
             return WAITS
+        self._over = True
         if self._trailers:
             sent = frames.send_head(stream, self._trailers, end=True)
         else:
@@ -93,7 +96,7 @@ class Outbox:
             self._body.appendleft(piece[room:])
             piece = piece[:room]
         self.size -= len(piece)
-        last = self._ended and not self._body and not self._trailers
+        last = self._over = self._ended and not self._body and not self._trailers
         if not frames.send_data(stream, piece, end=last):
             return GONE
         return DONE if last else MORE if self._body or self._ended else WAITS

@@ -1,0 +1,499 @@
+"""HTTP/2 towards backends: what goes over, what is shared, and what happens when a backend gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from h2.errors import ErrorCodes
+
+from rauta.routing.services import BackendProtocol, Service, ServiceLimits, Timeouts
+from rauta.routing.settings import LogFormat
+from support import h2client
+from support.h2server import STREAMS, WINDOW, Connection, Script, Server, mirror, server
+from support.http import Client, Gateway, client, forward, free_port, gateway, request, service
+
+Pair = tuple[Server, Gateway]
+
+
+def spoken_to(*ports: int, **more: Any) -> Service:
+    """A service whose backends know HTTP/2."""
+    return replace(service(*ports), protocol=BackendProtocol.HTTP2, **more)
+
+
+@asynccontextmanager
+async def between(script: Script, settings: dict[Any, int] | None = None, **more: Any) -> AsyncIterator[Pair]:
+    """A scripted backend, and a gateway in front of it."""
+    async with server(script, settings) as behind:
+        services = [spoken_to(behind.port, **more)]
+        async with gateway(services=services, routes=[forward()], log=LogFormat.COMMON) as rauta:
+            yield behind, rauta
+
+
+async def status_of(peer: Client) -> int:
+    return int((await peer.response())[0].split()[1])
+
+
+# --- what goes over -----------------------------------------------------------------------------------------
+
+
+async def test_requests_and_responses() -> None:
+    async with between(mirror) as (behind, rauta), client(rauta.port) as peer:
+        peer.send(request("/a?b=c", "X-One: 1", "Connection: x-hop", "X-Hop: no", "Cookie: a=1"))
+        assert (await peer.response())[1] == b"GET /a?b=c"
+        body = bytes(range(256)) * 800
+        peer.send(request("/p", method="POST", body=body))
+        assert (await peer.response())[1] == body
+        peer.send(request("/h", method="HEAD"))
+        assert (await peer.head()).startswith(b"HTTP/1.1 200 OK\r\n")
+        (connection,) = behind.connections
+        first = dict(connection.requests[1].fields)
+        assert first.pop("x-forwarded-for") == "127.0.0.1"
+        assert first == {
+            ":method": "GET", ":scheme": "http", ":authority": "test", ":path": "/a?b=c", "x-one": "1",
+            "cookie": "a=1", "te": "trailers", "x-forwarded-proto": "http", "x-forwarded-host": "test",
+        }  # fmt: skip
+        assert connection.requests[3]["content-length"] == str(len(body))
+
+
+async def test_interim_responses_trailers_and_no_length() -> None:
+    async def script(peer: Connection) -> None:
+        sent = await peer.request()
+        assert sent.body == b"hello"
+        assert sent.trailers == [("x-sum", "5")]
+        peer.head(1, [(":status", "103"), ("link", "</s>")])
+        peer.head(1, [(":status", "200"), ("x", "y")])
+        peer.data(1, b"some")
+        peer.head(1, [("x-more", "z")], end=True)
+        await peer.until(lambda: False)
+
+    async with between(script) as (_, rauta), client(rauta.port) as peer:
+        head = request("/", "Transfer-Encoding: chunked", "Trailer: x-sum", method="POST")
+        peer.send(head + b"5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n")
+        assert (await peer.head()).startswith(b"HTTP/1.1 103 Early Hints\r\nlink: </s>")
+        assert b"Transfer-Encoding: chunked" in await peer.head()
+        expected = b"4\r\nsome\r\n0\r\nx-more: z\r\n\r\n"
+        assert await peer.exactly(len(expected)) == expected
+
+
+async def test_expect_100_continue() -> None:
+    async def script(peer: Connection) -> None:
+        await peer.until(lambda: 1 in peer.requests)
+        assert peer.requests[1]["expect"] == "100-continue"
+        peer.head(1, [(":status", "100")])
+        peer.answer(1, (await peer.request()).body)
+        await peer.until(lambda: False)
+
+    async with between(script) as (_, rauta), client(rauta.port) as peer:
+        head = request("/", "Expect: 100-continue", method="POST", body=b"xyz")
+        peer.send(head[:-3])
+        assert (await peer.head()).startswith(b"HTTP/1.1 100 Continue")
+        peer.send(b"xyz")
+        assert b"xyz" in await peer.exactly(len(await peer.head()) and 3)
+
+
+async def test_http_2_on_both_sides_keeps_what_grpc_needs() -> None:
+    """A response that ends with its head has no length then: its fields are trailers."""
+
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        peer.answer(1, b"", ("content-type", "application/grpc"), ("grpc-status", "5"))
+        await peer.request(1)
+        peer.answer(3, b"", ("content-type", "text/plain"))
+        await peer.until(lambda: False)
+
+    async with between(script) as (_, rauta), h2client.client(rauta.port) as peer:
+        first = await peer.answer(peer.request(("te", "trailers"), method="POST"))
+        assert (first.fields["grpc-status"], first.ended, "content-length" in first.fields) == ("5", True, False)
+        second = await peer.answer(peer.request())
+        assert second.fields["content-length"] == "0"
+
+
+# --- connections are shared ---------------------------------------------------------------------------------
+
+
+async def test_requests_share_a_connection_also_while_it_is_made() -> None:
+    async with between(mirror) as (behind, rauta):
+
+        async def ask(number: int) -> bytes:
+            async with client(rauta.port) as peer:
+                peer.send(request(f"/{number}"))
+                return (await peer.response())[1]
+
+        for _ in range(2):
+            assert await asyncio.gather(*map(ask, range(50))) == [b"GET /%d" % number for number in range(50)]
+        assert len(behind.connections) == 1
+        (pool,) = rauta.plane.pools
+        assert (pool.connects, pool.open, pool.idle, pool.in_flight) == (1, 1, 1, 0)
+
+
+async def test_no_more_streams_than_the_backend_allows() -> None:
+    async def slowly(peer: Connection) -> None:
+        done: set[int] = set()
+        while not peer.closed:
+            await peer.more()
+            await asyncio.sleep(0.002)  # others may come meanwhile
+            for stream in peer.requests.keys() - done:
+                done.add(stream)
+                peer.answer(stream, b"ok")
+
+    async with between(slowly, {STREAMS: 3}, limits=ServiceLimits(connections=2)) as (behind, rauta):
+
+        async def ask(_: int) -> int:
+            async with client(rauta.port) as peer:
+                peer.send(request())
+                return await status_of(peer)
+
+        assert await ask(0) == 200  # the settings are known now
+        assert await asyncio.gather(*map(ask, range(40))) == [200] * 40
+        assert 2 <= max(connection.most for connection in behind.connections) <= 3
+        assert len(behind.connections) <= 2
+
+
+async def test_a_stream_that_is_slow_stalls_no_other() -> None:
+    async def script(peer: Connection) -> None:
+        first = await peer.request()
+        sent = 0
+        peer.head(first.stream, [(":status", "200")])
+        while not peer.closed:
+            while (room := peer.h2.local_flow_control_window(first.stream)) and sent < 50_000_000:
+                size = min(room, 16_384)
+                peer.data(first.stream, bytes(size))
+                sent += size
+            for stream, asked in [*peer.requests.items()][1:]:
+                if asked.ended and not asked.body:
+                    asked.body = b"%d" % sent
+                    peer.answer(stream, asked.body)
+            await peer.more()
+
+    async with between(script) as (behind, rauta), client(rauta.port) as slow:
+        slow.send(request("/large"))
+        await slow.head()
+        before = -1
+        for _ in range(100):  # until all windows on the way are full
+            async with client(rauta.port) as peer:
+                peer.send(request("/small"))
+                sent = int((await peer.response())[1])
+            if sent == before:
+                break
+            before = sent
+            await asyncio.sleep(0.01)
+        assert sent == before
+        assert 256 * 1024 <= sent < 12_000_000  # the sockets' buffers hold most of it
+        assert len(behind.connections) == 1
+
+
+async def test_a_backend_that_takes_nothing_stops_the_client() -> None:
+    taken = asyncio.Event()
+
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        peer.answer(1, b"ok")  # the settings are known now
+        peer.greedy = False
+        await peer.until(lambda: 3 in peer.requests and len(peer.requests[3].body) == 1000)
+        await taken.wait()
+        peer.greedy = True
+        peer.h2.increment_flow_control_window(1 << 20, 3)
+        peer.h2.increment_flow_control_window(1 << 20)
+        peer.flush()
+        peer.answer(3, b"%d" % len((await peer.request(1)).body))
+        await peer.until(lambda: False)
+
+    async with between(script, {WINDOW: 1000}) as (_, rauta), client(rauta.port) as peer:
+        peer.send(request())
+        assert await status_of(peer) == 200
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        body = bytes(4_000_000)
+        peer.send(request("/", method="POST", body=body))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.writer.drain(), 0.5)  # not taken
+        taken.set()
+        assert (await peer.response())[1] == b"4000000"
+        (pool,) = rauta.plane.pools
+        assert pool.in_flight == 0
+
+
+# --- a backend gives up -------------------------------------------------------------------------------------
+
+
+async def test_goaway_lets_go_on_what_was_taken_and_repeats_what_was_not() -> None:
+    async def script(peer: Connection) -> None:
+        if peer.number:
+            await mirror(peer)
+            return
+        await peer.until(lambda: len(peer.requests) == 2 and peer.requests[3].ended)
+        peer.leave(1)
+        peer.answer(1, b"taken")
+        await peer.until(lambda: False)
+
+    async with between(script) as (behind, rauta), client(rauta.port) as one, client(rauta.port) as two:
+        one.send(request("/one"))
+        while not behind.connections or 1 not in behind.connections[0].requests:
+            await asyncio.sleep(0.005)
+        two.send(request("/two", method="POST", body=b"twice"))
+        assert (await one.response())[1] == b"taken"
+        assert (await two.response())[1] == b"twice"
+        assert [line.split(" attempts=")[1][0] for line in rauta.log_lines()] == ["1", "2"]
+        first = behind.connections[0]
+        while not first.closed:
+            await asyncio.sleep(0.005)
+        assert first.goaway == 0
+
+
+async def test_a_refused_stream_is_tried_once_more() -> None:
+    refusals = 1
+
+    async def script(peer: Connection) -> None:
+        nonlocal refusals
+        done: set[int] = set()
+        while not peer.closed:
+            await peer.more()
+            for stream in peer.requests.keys() - done:
+                done.add(stream)
+                if refusals:
+                    refusals -= 1
+                    peer.reset(stream, ErrorCodes.REFUSED_STREAM)
+                else:
+                    peer.answer(stream, b"ok")
+
+    async with between(script) as (_, rauta), client(rauta.port) as peer:
+        peer.send(request("/", method="POST", body=b"x"))
+        assert await status_of(peer) == 200
+        refusals = 2
+        peer.send(request("/", method="POST", body=b"x"))
+        assert await status_of(peer) == 502
+        assert "the stream was reset (REFUSED_STREAM)" in rauta.log_lines()[1]
+
+
+@pytest.mark.parametrize("code", [ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL, 0x77])
+async def test_other_resets_are_errors(code: int) -> None:
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        peer.raw(h2client.frame(h2client.RST_STREAM, 0, 1, int(code).to_bytes(4, "big")))
+        await peer.request(1)
+        peer.answer(3, b"ok")
+        await peer.until(lambda: False)
+
+    async with between(script) as (behind, rauta), client(rauta.port) as peer:
+        peer.send(request())
+        head, body = await peer.response()
+        assert head.startswith(b"HTTP/1.1 502 ")
+        assert b"upstream_reset" in body
+        peer.send(request())
+        assert await status_of(peer) == 200
+        assert len(behind.connections) == 1
+
+
+async def test_a_reset_within_the_response_cuts_it() -> None:
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        peer.head(1, [(":status", "200"), ("content-length", "10")])
+        peer.data(1, b"half")
+        peer.reset(1, ErrorCodes.INTERNAL_ERROR)
+        await peer.until(lambda: False)
+
+    async with between(script) as (_, rauta), client(rauta.port) as peer:
+        peer.send(request())
+        assert (await peer.rest()).endswith(b"half")
+        assert "reason=upstream_reset" in rauta.log_lines()[0]
+
+
+async def test_a_connection_that_is_lost_repeats_only_what_is_idempotent() -> None:
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        peer.answer(1, b"ok")
+        if not peer.number:
+            await peer.until(lambda: 3 in peer.requests and 5 in peer.requests and peer.requests[5].ended)
+            return
+        await mirror(peer)
+
+    async with between(script) as (behind, rauta), client(rauta.port) as one, client(rauta.port) as two:
+        one.send(request())
+        assert await status_of(one) == 200
+        one.send(request("/again"))
+        while 3 not in behind.connections[0].requests:
+            await asyncio.sleep(0.005)
+        two.send(request("/", method="POST", body=b"x"))
+        assert await status_of(one) == 200
+        assert await status_of(two) == 502
+
+
+MALFORMED: dict[str, list[tuple[str, str]]] = {
+    "no status": [("x", "y")],
+    "a status of letters": [(":status", "abc")],
+    "a long status": [(":status", "2000")],
+    "101": [(":status", "101")],
+    "an upper-case name": [(":status", "200"), ("X-A", "y")],
+    "a name with a space": [(":status", "200"), ("x a", "y")],
+    "a value with a line break": [(":status", "200"), ("x", "a\r\nb: c")],
+    "a value with NUL": [(":status", "200"), ("x", "a\0b")],
+    "connection": [(":status", "200"), ("connection", "close")],
+    "transfer-encoding": [(":status", "200"), ("transfer-encoding", "chunked")],
+    "two lengths": [(":status", "200"), ("content-length", "1"), ("content-length", "2")],
+    "a length that is none": [(":status", "200"), ("content-length", "1x")],
+    "a length and no body": [(":status", "200"), ("content-length", "5")],
+    "an unknown pseudo-header": [(":status", "200"), (":x", "y")],
+    "a pseudo-header behind a field": [("x", "y"), (":status", "200")],
+    "a request's pseudo-header": [(":status", "200"), (":path", "/")],
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_malformed_responses(name: str) -> None:
+    """None reaches the client, and the next request is answered."""
+
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        if not peer.number:
+            block = peer.h2.encoder.encode(MALFORMED[name])
+            peer.raw(h2client.frame(h2client.HEADERS, 0x5, 1, block))
+            await peer.until(lambda: 3 in peer.requests)
+            if peer.closed:
+                return
+            peer.answer(3, b"ok")
+        else:
+            peer.answer(1, b"ok")
+        await peer.until(lambda: False)
+
+    async with between(script) as (_, rauta), client(rauta.port) as peer:
+        peer.send(request())
+        head, body = await peer.response()
+        assert head.startswith(b"HTTP/1.1 502 ")
+        assert b"upstream_malformed" in body
+        peer.send(request())
+        assert await status_of(peer) == 200
+
+
+async def test_what_is_no_http_2_at_all() -> None:
+    async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    plain = await asyncio.start_server(hello, "127.0.0.1", 0)
+    async with plain:
+        services = [spoken_to(plain.sockets[0].getsockname()[1])]
+        async with gateway(services=services, routes=[forward()]) as rauta, client(rauta.port) as peer:
+            peer.send(request())
+            head, body = await peer.response()
+            assert head.startswith(b"HTTP/1.1 502 ")
+            assert b"upstream_malformed" in body
+
+
+async def test_nobody_is_there() -> None:
+    services = [spoken_to(free_port())]
+    async with gateway(services=services, routes=[forward()]) as rauta:
+
+        async def ask(_: int) -> bytes:
+            async with client(rauta.port) as peer:
+                peer.send(request())
+                return (await peer.response())[1]
+
+        assert all(b"upstream_refused" in body for body in await asyncio.gather(*map(ask, range(5))))
+        (pool,) = rauta.plane.pools
+        assert (pool.open, pool.in_flight) == (0, 0)
+
+
+async def test_time_outs() -> None:
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        await peer.request(1)
+        peer.head(3, [(":status", "200")])
+        peer.data(3, b"x")
+        await peer.until(lambda: False)
+
+    times = Timeouts(response=0.2, idle=0.4)
+    async with between(script, timeouts=times) as (behind, rauta), client(rauta.port) as peer:
+        peer.send(request())
+        assert await status_of(peer) == 504
+        peer.send(request())
+        assert (await peer.rest()).endswith(b"1\r\nx\r\n")  # cut
+        assert [line.split("reason=")[1].split()[0] for line in rauta.log_lines()] == ["upstream_timeout"] * 2
+        (connection,) = behind.connections
+        await asyncio.wait_for(connection_has(connection, lambda: connection.requests[3].reset == 8), 2)
+        assert connection.requests[1].reset == ErrorCodes.CANCEL
+
+
+async def connection_has(connection: Connection, ready: Any) -> None:
+    while not ready():
+        await asyncio.sleep(0.005)
+
+
+async def test_a_client_that_leaves_cancels_its_stream_alone() -> None:
+    async def script(peer: Connection) -> None:
+        await peer.until(lambda: 3 in peer.requests)
+        await peer.until(lambda: peer.requests[1].reset is not None)
+        peer.answer(3, b"ok")
+        await peer.until(lambda: False)
+
+    async with between(script) as (behind, rauta), client(rauta.port) as leaves, client(rauta.port) as stays:
+        leaves.send(request())
+        while not behind.connections or 1 not in behind.connections[0].requests:
+            await asyncio.sleep(0.005)
+        stays.send(request())
+        leaves.writer.transport.abort()
+        assert await status_of(stays) == 200
+        assert behind.connections[0].requests[1].reset == ErrorCodes.CANCEL
+
+
+async def test_a_response_before_the_end_of_its_request() -> None:
+    """RFC 9113 8.1: what is left of the request nobody wants."""
+
+    async def script(peer: Connection) -> None:
+        peer.greedy = False
+        await peer.until(lambda: 1 in peer.requests)
+        peer.answer(1, b"enough", status=413)
+        await peer.until(lambda: peer.requests[1].reset is not None)
+        await mirror(peer)
+
+    async with between(script) as (behind, rauta), client(rauta.port) as peer:
+        peer.send(request("/", "Content-Length: 300000", method="POST") + bytes(1000))
+        head, body = await peer.response()
+        assert (head.split()[1], body) == (b"413", b"enough")
+        (connection,) = behind.connections
+        await asyncio.wait_for(connection_has(connection, lambda: connection.requests[1].reset is not None), 2)
+        assert connection.requests[1].reset == ErrorCodes.NO_ERROR
+
+
+async def test_the_end_of_the_gateway_is_an_orderly_one() -> None:
+    async with server(mirror) as behind:
+        async with gateway(services=[spoken_to(behind.port)], routes=[forward()]) as rauta, client(rauta.port) as peer:
+            peer.send(request())
+            assert await status_of(peer) == 200
+        (connection,) = behind.connections
+        await asyncio.wait_for(connection_has(connection, lambda: connection.closed), 2)
+        assert connection.goaway == 0
+
+
+@pytest.mark.skipif(shutil.which("nghttpd") is None, reason="nghttpd is not installed (nghttp2-server)")
+async def test_nghttpd(tmp_path: Path) -> None:
+    body = bytes(range(256)) * 8000
+    (tmp_path / "big").write_bytes(body)
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        "nghttpd", "-d", str(tmp_path), "--no-tls", "--trailer=x-t: 1", str(port), stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        services = [spoken_to(port)]
+        async with gateway(services=services, routes=[forward()]) as rauta, h2client.client(rauta.port) as peer:
+            answer = h2client.Answer()
+            for _ in range(200):
+                answer = await peer.answer(peer.request(path="/big"))
+                if answer.status != 502:
+                    break
+                await asyncio.sleep(0.02)
+            assert (answer.status, answer.body, answer.trailers) == (200, body, {"x-t": "1"})
+            command = ("h2load", "-n", "300", "-c", "3", "-m", "10", f"http://127.0.0.1:{rauta.port}/big")
+            load = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            out, _ = await load.communicate()
+            assert b"300 succeeded, 0 failed" in out
+    finally:
+        process.terminate()
+        await process.wait()
