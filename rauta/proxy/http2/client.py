@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from rauta.proxy.exchange import Upstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
 from rauta.proxy.http1.grammar import MalformedError
-from rauta.proxy.http2 import adapter
-from rauta.proxy.http2.adapter import (
+from rauta.proxy.http2 import frames as wire
+from rauta.proxy.http2.frames import (
     BrokenError,
     Control,
     Data,
     End,
-    Frames,
     Goodbye,
     Head,
     Interim,
@@ -125,7 +124,7 @@ class ClientStream(Upstream):
 
     def abort(self) -> None:
         self._exchange = None
-        self._connection.reset(self, adapter.CANCEL)
+        self._connection.reset(self, wire.CANCEL)
 
     def pause_body(self) -> None:
         self._paused = True
@@ -216,12 +215,12 @@ class ClientStream(Upstream):
             self._connection.forget(self)
         else:
             # RFC 9113 8.1: a response may be complete before its request; the rest of that nobody wants.
-            self._connection.reset(self, adapter.NO_ERROR)
+            self._connection.reset(self, wire.NO_ERROR)
         if exchange is not None:
             exchange.response_end(trailers)
 
     def fail(
-        self, reason: str, detail: str, *, refused: bool = False, stale: bool = False, code: int = adapter.CANCEL
+        self, reason: str, detail: str, *, refused: bool = False, stale: bool = False, code: int = wire.CANCEL
     ) -> None:
         """Give it up, and say so to both sides."""
         exchange, self._exchange = self._exchange, None
@@ -245,7 +244,7 @@ class ClientConnection(Multiplexed):
     __slots__ = ("_draining", "_streams", "_touched", "_used", "kept_for", "made", "pool", "single")
 
     def __init__(self, pool: BackendPool) -> None:
-        super().__init__(Frames(head_limit=HEAD_LIMIT, window=WINDOW, client=True))
+        super().__init__(wire.make(head_limit=HEAD_LIMIT, window=WINDOW, client=True))
         self.pool = pool
         self._streams: dict[int, ClientStream] = {}
         self._touched: dict[ClientStream, None] = {}  # by what is being read
@@ -283,7 +282,7 @@ class ClientConnection(Multiplexed):
         """No more requests; those that are there go on."""
         self._draining = True
         if not self._streams:
-            self._end(adapter.NO_ERROR)
+            self._end(wire.NO_ERROR)
 
     # --- asyncio.Protocol ---
 
@@ -328,7 +327,7 @@ class ClientConnection(Multiplexed):
             self._transport.abort()
         elif not self._streams:
             self.pool.forget(self)
-            self._end(adapter.NO_ERROR)
+            self._end(wire.NO_ERROR)
 
     # --- for streams ---
 
@@ -357,10 +356,10 @@ class ClientConnection(Multiplexed):
         if not self._draining:
             self.pool.put(self)
         elif not self._streams:
-            self._end(adapter.NO_ERROR)
+            self._end(wire.NO_ERROR)
 
     def flooded(self, why: str) -> None:
-        self._break("upstream_malformed", f"{self.pool.name}: {why}", adapter.ENHANCE_YOUR_CALM)
+        self._break("upstream_malformed", f"{self.pool.name}: {why}", wire.ENHANCE_YOUR_CALM)
 
     # --- events ---
 
@@ -405,7 +404,10 @@ class ClientConnection(Multiplexed):
 
     def _reset(self, event: Reset) -> None:
         if (stream := self._streams.get(event.stream)) is not None:
-            refused = event.code == adapter.REFUSED_STREAM and stream.silent
+            if event.broken:
+                stream.fail("upstream_malformed", f"{self.pool.name}: broken frames ({code_name(event.code)})")
+                return
+            refused = event.code == wire.REFUSED_STREAM and stream.silent
             text = f"{self.pool.name}: the stream was reset ({code_name(event.code)})"
             stream.fail("upstream_reset", text, refused=refused)
 
@@ -426,12 +428,12 @@ class ClientConnection(Multiplexed):
         for stream in [stream for number, stream in self._streams.items() if number > event.last]:
             stream.fail("upstream_reset", text, refused=stream.silent)
         if not self._streams and not self._closing:
-            self._end(adapter.NO_ERROR)
+            self._end(wire.NO_ERROR)
 
     # --- the end ---
 
     def _malformed(self, stream: ClientStream, error: MalformedError) -> None:
-        stream.fail("upstream_malformed", f"{self.pool.name}: {error}", code=adapter.PROTOCOL_ERROR)
+        stream.fail("upstream_malformed", f"{self.pool.name}: {error}", code=wire.PROTOCOL_ERROR)
 
     def _break(self, reason: str, why: str, code: int | None = None) -> None:
         """The connection cannot go on."""

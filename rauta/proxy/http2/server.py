@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
-from rauta.proxy.http2 import adapter
-from rauta.proxy.http2.adapter import STREAM_WINDOW, BrokenError, Control, Data, End, Frames, Goodbye, Head, Reset, Room
+from rauta.proxy.http2 import frames as wire
+from rauta.proxy.http2.frames import STREAM_WINDOW, BrokenError, Control, Data, End, Goodbye, Head, Reset, Room
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
 from rauta.proxy.messages import Field, ResponseHead
@@ -82,7 +82,7 @@ class Stream(Downstream):
 
     def cut(self) -> None:
         self.exchange = None
-        self._connection.drop(self, adapter.INTERNAL_ERROR)
+        self._connection.drop(self, wire.INTERNAL_ERROR)
 
     def switch(self, head: ResponseHead, token: str) -> None:
         raise RuntimeError("no upgrade is offered on a stream")  # RFC 9113 8.6
@@ -109,7 +109,7 @@ class Stream(Downstream):
         if self.exchange is not None:
             self.exchange.expired()
         else:
-            self._connection.drop(self, adapter.CANCEL)
+            self._connection.drop(self, wire.CANCEL)
 
     # --- from the connection ---
 
@@ -154,7 +154,7 @@ class Stream(Downstream):
         if not self.asked:
             # RFC 9113 8.1: "When this is true, a server MAY request that the client abort transmission of a request
             # without error by sending a RST_STREAM with an error code of NO_ERROR after sending a complete response".
-            self._connection.frames.reset(self.number, adapter.NO_ERROR)
+            self._connection.frames.reset(self.number, wire.NO_ERROR)
         self._connection.forget(self)
         return False
 
@@ -171,7 +171,7 @@ class ServerConnection(Multiplexed):
     )
 
     def __init__(self, dispatcher: Dispatcher, scheme: str) -> None:
-        super().__init__(Frames(head_limit=dispatcher.listener.limits.head))
+        super().__init__(wire.make(head_limit=dispatcher.listener.limits.head))
         self.dispatcher = dispatcher
         self.scheme = scheme
         self.client: tuple[str, int] = ("", 0)
@@ -222,7 +222,7 @@ class ServerConnection(Multiplexed):
         if self._closing:
             self._transport.abort()
         elif not self._streams:
-            self._end(adapter.NO_ERROR)
+            self._end(wire.NO_ERROR)
 
     # --- draining ---
 
@@ -232,7 +232,7 @@ class ServerConnection(Multiplexed):
         if self._closing or self._draining:
             return
         self._draining = True
-        self.frames.goaway(adapter.NO_ERROR)
+        self.frames.goaway(wire.NO_ERROR)
         self.write()
         if not self._streams:
             self.dispatcher.wheel.arm(self, grace)
@@ -263,13 +263,13 @@ class ServerConnection(Multiplexed):
         self._waiting.pop(stream, None)
         if not self._streams and not self._closing:
             if self._draining:
-                self._end(adapter.NO_ERROR)
+                self._end(wire.NO_ERROR)
             else:
                 self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.idle)
 
     # --- events ---
 
-    def _take(self, event: adapter.Event) -> None:
+    def _take(self, event: wire.Event) -> None:
         if not self._closing:
             _TAKE[type(event)](self, event)
 
@@ -285,6 +285,8 @@ class ServerConnection(Multiplexed):
 
     def _reset(self, event: Reset) -> None:
         self._count("RST_STREAM")
+        if event.broken:
+            self.dispatcher.refused(self.client, "bad_frame", f"stream {event.stream}: {wire.code_name(event.code)}")
         stream = self._streams.get(event.stream)
         if stream is not None:
             stream.gone()
@@ -301,12 +303,12 @@ class ServerConnection(Multiplexed):
     def _goodbye(self, _: Goodbye) -> None:
         self._draining = True
         if not self._streams:
-            self._end(adapter.NO_ERROR)
+            self._end(wire.NO_ERROR)
 
     def _begin(self, event: Head) -> None:
         dispatcher = self.dispatcher
         if self._draining:
-            self.frames.reset(event.stream, adapter.REFUSED_STREAM)
+            self.frames.reset(event.stream, wire.REFUSED_STREAM)
             return
         stream = self._streams[event.stream] = Stream(self, event.stream)
         stream.asked = event.ended
@@ -360,7 +362,7 @@ class ServerConnection(Multiplexed):
 
     def flooded(self, why: str) -> None:
         self.dispatcher.refused(self.client, "flood", why)
-        self._end(adapter.ENHANCE_YOUR_CALM)
+        self._end(wire.ENHANCE_YOUR_CALM)
 
     # --- the end ---
 

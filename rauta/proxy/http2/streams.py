@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 from rauta.proxy.flow import LOW_WATER
-from rauta.proxy.http2.adapter import Frames
+from rauta.proxy.http2.frames import Frames
 from rauta.proxy.http2.heads import Raw
 from rauta.proxy.wheel import Expiring
 

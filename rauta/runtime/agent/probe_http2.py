@@ -7,8 +7,8 @@ from typing import Final
 
 from rauta.proxy.grpc import told_in
 from rauta.proxy.http1.grammar import MalformedError
-from rauta.proxy.http2 import adapter
-from rauta.proxy.http2.adapter import BrokenError, Data, End, Frames, Goodbye, Head, Reset, code_name
+from rauta.proxy.http2 import frames as wire
+from rauta.proxy.http2.frames import BrokenError, Data, End, Frames, Goodbye, Head, Reset, code_name
 from rauta.proxy.http2.heads import Raw, response_head, trailer_fields
 from rauta.proxy.messages import ResponseHead
 from rauta.routing.defaults import HEAD_LIMIT
@@ -27,7 +27,7 @@ async def ask(
 ) -> None:
     """One check over a connection. Raises CheckFailedError or OSError."""
     grpc = check.kind is HealthKind.GRPC
-    frames = Frames(head_limit=HEAD_LIMIT, client=True)
+    frames = wire.make(head_limit=HEAD_LIMIT, client=True)
     stream = frames.open()
     frames.send_head(stream, _request(check, host, scheme, agent), end=not grpc)
     if grpc:
@@ -97,7 +97,7 @@ async def _answer(
                 return head, body, told_in(trailers) or told_in(head.fields)
             elif isinstance(event, Reset):
                 raise CheckFailedError(f"the stream was reset ({code_name(event.code)})")
-            elif isinstance(event, Goodbye) and event.code != adapter.NO_ERROR:
+            elif isinstance(event, Goodbye) and event.code != wire.NO_ERROR:
                 raise CheckFailedError(f"the backend ended the connection ({code_name(event.code)})")
     raise CheckFailedError("the connection was closed before an answer")
 

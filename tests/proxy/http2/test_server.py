@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rauta.proxy.http2.adapter import STREAM_WINDOW, STREAMS
+from rauta.proxy.http2.frames import STREAM_WINDOW, STREAMS
 from rauta.proxy.http2.streams import FREE_FRAMES
 from rauta.routing.model import Match, PathMatch, Respond, Route
 from rauta.routing.settings import LogFormat
@@ -130,7 +130,8 @@ async def test_trailers_of_requests() -> None:
     async with backend(script) as server, gateway(server.port) as rauta, h2client.client(rauta.port) as peer:
         stream = peer.request(method="POST", end=False)
         peer.h2.send_data(stream, b"hi")
-        peer.h2.send_headers(stream, [("x-sum", "7"), ("content-length", "9"), ("host", "b")], end_stream=True)
+        trailers = [("x-sum", "7"), ("cache-control", "no-store"), ("x-forwarded-for", "10.0.0.1")]
+        peer.h2.send_headers(stream, trailers, end_stream=True)
         peer.flush()
         assert (await peer.answer(stream)).status == 204
     assert seen == [b"2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n"]

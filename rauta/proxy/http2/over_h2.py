@@ -1,16 +1,12 @@
-"""What the connections here need of a library that knows frames, HPACK and windows, and `h2` behind it.
-
-No I/O: bytes in, events out; calls in, bytes out. Another library is measured, and tested, behind the same few calls.
-"""
+"""Frames by `h2`, in plain Python: the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
-from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
@@ -26,81 +22,26 @@ from h2.events import (
 )
 from h2.exceptions import FlowControlError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
 
+from rauta.proxy.http2.frames import (
+    CONNECTION_WINDOW,
+    FRAME,
+    FRAME_SIZE_ERROR,
+    STREAMS,
+    BrokenError,
+    Control,
+    Data,
+    End,
+    Event,
+    Frames,
+    Goodbye,
+    Head,
+    Interim,
+    Reset,
+    Room,
+    goaway_frame,
+)
 from rauta.proxy.http2.heads import Raw
-
-NO_ERROR: Final = int(ErrorCodes.NO_ERROR)
-PROTOCOL_ERROR: Final = int(ErrorCodes.PROTOCOL_ERROR)
-INTERNAL_ERROR: Final = int(ErrorCodes.INTERNAL_ERROR)
-CANCEL: Final = int(ErrorCodes.CANCEL)
-REFUSED_STREAM: Final = int(ErrorCodes.REFUSED_STREAM)
-ENHANCE_YOUR_CALM: Final = int(ErrorCodes.ENHANCE_YOUR_CALM)
-
-FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
-STREAMS: Final = 100  # at the same time on one connection (RFC 9113 6.5.2 asks for no fewer)
-STREAM_WINDOW: Final = 65_535  # bytes that a stream may send before its backend has taken any
-CONNECTION_WINDOW: Final = 1 << 20  # the same of all streams together, beyond what slow ones hold: see `credit`
-
-
-class Head(NamedTuple):
-    """A request, or the final response to one, begins."""
-
-    stream: int
-    fields: list[Raw]
-    ended: bool
-
-
-class Interim(NamedTuple):
-    """A 1xx response."""
-
-    stream: int
-    fields: list[Raw]
-
-
-class Data(NamedTuple):
-    """A piece of the body; `size` with padding, which is of the window too."""
-
-    stream: int
-    data: bytes
-    size: int
-
-
-class End(NamedTuple):
-    """The message is complete."""
-
-    stream: int
-    trailers: list[Raw]
-
-
-class Reset(NamedTuple):
-    """The peer has given the stream up."""
-
-    stream: int
-    code: int
-
-
-class Room(NamedTuple):
-    """The peer takes more of a stream; 0: of all."""
-
-    stream: int
-
-
-class Control(NamedTuple):
-    """A frame that costs its sender nothing and us an answer."""
-
-    kind: str
-
-
-class Goodbye(NamedTuple):
-    """The peer opens no more streams, and takes none beyond `last`."""
-
-    code: int
-    last: int
-
-
-Event = Head | Interim | Data | End | Reset | Room | Control | Goodbye
-
 
 _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     RequestReceived: lambda event: (Head(event.stream_id, event.headers, event.stream_ended is not None),),
@@ -115,23 +56,10 @@ _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
 }
 
 
-def code_name(code: int) -> str:
-    """An error code for people (RFC 9113 7)."""
-    try:
-        return ErrorCodes(code).name
-    except ValueError:
-        return f"code {code:#x}"
-
-
-class BrokenError(Exception):
-    """The peer has broken the protocol, so that the connection cannot go on. What tells it why is among the bytes to be
-    sent already."""
-
-
 class _Machine(H2ConnectionStateMachine):
     """That of h2, but that GOAWAY is not the end: RFC 9113 6.8 lets streams up to its number go on."""
 
-    _transitions = {
+    _transitions = {  # noqa: RUF012 - as in the class
         **H2ConnectionStateMachine._transitions,  # noqa: SLF001
         **{
             (state, ConnectionInputs.RECV_GOAWAY): (None, state)
@@ -140,12 +68,12 @@ class _Machine(H2ConnectionStateMachine):
     }
 
 
-class Frames:
-    """One side of one connection; `client`: ours opens the streams."""
+class Connection(Frames):
+    """One side of one connection."""
 
     __slots__ = ("_goaway", "_h2", "_last")
 
-    def __init__(self, *, head_limit: int, window: int = STREAM_WINDOW, client: bool = False) -> None:
+    def __init__(self, *, head_limit: int, window: int, client: bool) -> None:
         config = H2Configuration(client_side=client, header_encoding=None, validate_outbound_headers=False)
         self._h2 = H2Connection(config)
         self._h2.state_machine = _Machine()
@@ -165,19 +93,15 @@ class Frames:
 
     @property
     def streams(self) -> int:
-        """How many streams of ours may be open at a time, by the peer's settings and by what is enough."""
         return min(self._h2.remote_settings.max_concurrent_streams, STREAMS)
 
     def open(self) -> int:
-        """The number for a new stream, to be used at once; 0: there are no more (RFC 9113 5.1.1: "a client that is
-        unable to establish a new stream identifier can establish a new connection for new streams")."""
         try:
             return self._h2.get_next_available_stream_id()
         except ProtocolError:  # NoAvailableStreamIDError
             return 0
 
     def receive(self, data: bytes) -> list[Event]:
-        """What the bytes bring. Raises BrokenError."""
         try:
             events = self._h2.receive_data(data)
         except ProtocolError as error:
@@ -187,7 +111,7 @@ class Frames:
         # h2 looks at a frame's length when all of it has come: 16 MiB, for a length that means "GET".
         begun = self._h2.incoming_buffer._data[:3]  # noqa: SLF001 - nothing else tells
         if len(begun) == 3 and int.from_bytes(begun, "big") > FRAME:
-            self.goaway(int(ErrorCodes.FRAME_SIZE_ERROR))
+            self.goaway(FRAME_SIZE_ERROR)
             raise BrokenError(f"a frame of {int.from_bytes(begun, 'big')} bytes")
         found: list[Event] = []
         trailers: dict[int, list[Raw]] = {}
@@ -203,12 +127,10 @@ class Frames:
         return found
 
     def take(self) -> bytes:
-        """What is to be sent."""
         goaway, self._goaway = self._goaway, b""
         return self._h2.data_to_send() + goaway
 
     def send_head(self, stream: int, fields: list[Raw], *, end: bool) -> bool:
-        """A head, final or interim, or trailers (with `end`). False: the stream is no more, or is not to be."""
         try:
             self._h2.send_headers(stream, fields, end_stream=end)
         except (StreamClosedError, ProtocolError):
@@ -216,14 +138,12 @@ class Frames:
         return True
 
     def room(self, stream: int) -> int:
-        """How many bytes of a body may be sent in one frame now."""
         try:
             return max(0, min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size))
         except (StreamClosedError, ProtocolError):
             return 0
 
     def send_data(self, stream: int, data: bytes, *, end: bool) -> bool:
-        """A piece of a body, within `room`. False: the stream is no more."""
         try:
             self._h2.send_data(stream, data, end_stream=end)
         except (StreamClosedError, FlowControlError, ProtocolError):
@@ -231,24 +151,17 @@ class Frames:
         return True
 
     def credit(self, size: int, stream: int | None) -> None:
-        """The peer may send that much more: on a stream, whose backend has taken it; on the connection (None), as soon
-        as it has come. So a stream that is slow stops itself and no other."""
         try:
             self._h2.increment_flow_control_window(size, stream)
         except (StreamClosedError, ProtocolError, ValueError, KeyError):  # KeyError: h2 has dropped the stream
             return  # it has ended meanwhile
 
     def reset(self, stream: int, code: int) -> None:
-        """Give a stream up."""
         try:
             self._h2.reset_stream(stream, code)
         except (StreamClosedError, ProtocolError):
             return
 
     def goaway(self, code: int) -> None:
-        """No more streams than those that are known; these go on (RFC 9113 6.8). Not by h2, which takes the connection
-        for closed then."""
-        frame = GoAwayFrame(0)
-        frame.last_stream_id = self._last
-        frame.error_code = code
-        self._goaway += frame.serialize()
+        # Not by h2, which takes the connection for closed then.
+        self._goaway += goaway_frame(self._last, code)

@@ -1,0 +1,179 @@
+"""What the connections here need of a library that knows frames, HPACK and windows.
+
+No I/O: bytes in, events out; calls in, bytes out. `over_h2` is the reference, `over_ngh2` the fast one; both are tested
+alike, and the fast one is used where it is installed (decision 163).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Final, NamedTuple, cast
+
+from rauta.proxy.http2.heads import Raw
+
+# RFC 9113 7
+ERRORS: Final = (
+    "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
+)  # fmt: skip
+NO_ERROR: Final = 0
+PROTOCOL_ERROR: Final = 1
+INTERNAL_ERROR: Final = 2
+FRAME_SIZE_ERROR: Final = 6
+REFUSED_STREAM: Final = 7
+CANCEL: Final = 8
+ENHANCE_YOUR_CALM: Final = 11
+
+FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
+STREAMS: Final = 100  # at the same time on one connection (RFC 9113 6.5.2 asks for no fewer)
+STREAM_WINDOW: Final = 65_535  # bytes that a stream may send before its backend has taken any
+CONNECTION_WINDOW: Final = 1 << 20  # the same of all streams together, beyond what slow ones hold: see `credit`
+
+
+class Head(NamedTuple):
+    """A request, or the final response to one, begins."""
+
+    stream: int
+    fields: list[Raw]
+    ended: bool
+
+
+class Interim(NamedTuple):
+    """A 1xx response."""
+
+    stream: int
+    fields: list[Raw]
+
+
+class Data(NamedTuple):
+    """A piece of the body; `size` with padding, which is of the window too."""
+
+    stream: int
+    data: bytes
+    size: int
+
+
+class End(NamedTuple):
+    """The message is complete."""
+
+    stream: int
+    trailers: list[Raw]
+
+
+class Reset(NamedTuple):
+    """The stream was given up: by the peer; or here, since what came on it breaks the protocol (`broken`)."""
+
+    stream: int
+    code: int
+    broken: bool = False
+
+
+class Room(NamedTuple):
+    """The peer takes more of a stream; 0: of all."""
+
+    stream: int
+
+
+class Control(NamedTuple):
+    """A frame that costs its sender nothing and us an answer."""
+
+    kind: str
+
+
+class Goodbye(NamedTuple):
+    """The peer opens no more streams, and takes none beyond `last`."""
+
+    code: int
+    last: int
+
+
+Event = Head | Interim | Data | End | Reset | Room | Control | Goodbye
+
+
+def code_name(code: int) -> str:
+    """An error code for people."""
+    return ERRORS[code] if code < len(ERRORS) else f"code {code:#x}"
+
+
+class BrokenError(Exception):
+    """The peer has broken the protocol, so that the connection cannot go on. What tells it why is among the bytes to be
+    sent already."""
+
+
+class Frames(ABC):
+    """One side of one connection. Heads, bodies and trailers go out in the order of the calls."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def streams(self) -> int:
+        """How many streams of ours may be open at a time, by the peer's settings and by what is enough."""
+
+    @abstractmethod
+    def open(self) -> int:
+        """The number for a new stream, to be used at once; 0: there are no more (RFC 9113 5.1.1: "a client that is
+        unable to establish a new stream identifier can establish a new connection for new streams")."""
+
+    @abstractmethod
+    def receive(self, data: bytes) -> list[Event]:
+        """What the bytes bring. Raises BrokenError."""
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """What is to be sent."""
+
+    @abstractmethod
+    def send_head(self, stream: int, fields: list[Raw], *, end: bool) -> bool:
+        """A head, final or interim, or trailers (with `end`). False: the stream is no more, or is not to be."""
+
+    @abstractmethod
+    def room(self, stream: int) -> int:
+        """How many bytes of a body may be sent in one frame now."""
+
+    @abstractmethod
+    def send_data(self, stream: int, data: bytes, *, end: bool) -> bool:
+        """A piece of a body, within `room`. False: the stream is no more."""
+
+    @abstractmethod
+    def credit(self, size: int, stream: int | None) -> None:
+        """The peer may send that much more: on a stream, whose backend has taken it; on the connection (None), as soon
+        as it has come. So a stream that is slow stops itself and no other."""
+
+    @abstractmethod
+    def reset(self, stream: int, code: int) -> None:
+        """Give a stream up."""
+
+    @abstractmethod
+    def goaway(self, code: int) -> None:
+        """No more streams than those that are known; these go on (RFC 9113 6.8)."""
+
+
+def goaway_frame(last: int, code: int) -> bytes:
+    """RFC 9113 6.8."""
+    return b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last.to_bytes(4, "big") + code.to_bytes(4, "big")
+
+
+LIBRARIES: Final = ("ngh2", "h2")  # the first that is there is used
+
+
+@cache
+def library() -> str:
+    """The library in use: `ngh2` if it is installed (`pip install rauta[http2-fast]`), else `h2`; RAUTA_HTTP2 in the
+    environment names another."""
+    wanted = os.environ.get("RAUTA_HTTP2", "")
+    if wanted in LIBRARIES:
+        return wanted
+    return next((name for name in LIBRARIES if find_spec(name) is not None), "h2")
+
+
+def make(*, head_limit: int, window: int = STREAM_WINDOW, client: bool = False) -> Frames:
+    """One side of a new connection; `client`: ours opens the streams. Heads are at most `head_limit` bytes, and a
+    stream may bring `window` bytes that are not credited yet."""
+    module = import_module(f"rauta.proxy.http2.over_{library()}")
+    return cast(Frames, module.Connection(head_limit=head_limit, window=window, client=client))
