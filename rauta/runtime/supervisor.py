@@ -25,7 +25,7 @@ from rauta.routing.settings import Address
 from rauta.runtime import agents, segment, sockets
 from rauta.runtime.agents import Agents
 from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
-from rauta.runtime.credentials import environment_without, read_credentials
+from rauta.runtime.credentials import environment_without, facts_of_all, read_credentials
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
@@ -230,7 +230,7 @@ class Supervisor:
         before = self._predecessor
         settings = self._configuration.admin
         admin = self._agents.bind(settings, passed=None if before is None else before.admin)
-        self._agents.configure(self._agent_setup(self._configuration), admin)
+        self._agents.configure(self._agent_setup(agents.token_of(self._configuration)), admin)
         self._successors.bind(settings, before)
         workers = []
         for slot in self._slots:
@@ -374,7 +374,7 @@ class Supervisor:
                     self._generation + 1, self._configuration, configuration, slots=self._slots, log=self._log
                 )
                 self._generation += 1
-                setup = self._agent_setup(configuration)
+                token = agents.token_of(configuration)
                 admin = self._agents.bind(configuration.admin)
                 try:
                     await revision.prepare(serving, self._offloading, place=self._origin.place)
@@ -384,7 +384,7 @@ class Supervisor:
                 self._configuration, self._credentials = configuration, revision.credentials
                 self._live = self._generation
                 await revision.commit(serving, self._offloading)
-                self._agents.configure(setup, admin)
+                self._agents.configure(self._agent_setup(token), admin)
                 await self._successors.move(configuration.admin, self._helpers)
             except Exception as error:  # noqa: BLE001 - a defect, ours or a plugin's, must not end a gateway that serves
                 if not isinstance(error, StartError | WorkerError):
@@ -403,9 +403,13 @@ class Supervisor:
         self._host.notifier.ready(result.text if result.ok else f"the old configuration goes on: {result.text}")
         return result
 
-    def _agent_setup(self, configuration: Configuration) -> AgentSetup:
+    def _agent_setup(self, token: str | None) -> AgentSetup:
+        """For what is live."""
         return AgentSetup(
-            generation=self._generation, configuration=configuration, token=agents.token_of(configuration)
+            generation=self._live,
+            configuration=self._configuration,
+            token=token,
+            certificates={} if self._configuration.admin is None else facts_of_all(self._credentials),
         )
 
     def _reopen(self) -> None:
