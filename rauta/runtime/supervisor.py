@@ -42,7 +42,7 @@ from rauta.runtime.tasks import Tasks
 from rauta.runtime.upgrade import Upgrade
 
 if TYPE_CHECKING:
-    from rauta.runtime.credentials import Place
+    from rauta.runtime.credentials import Credentials, Place
     from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
@@ -79,12 +79,14 @@ class Backoff:
 class Origin:
     """Where the configuration comes from: a name for people; the place of a listener's setting in it (of its address,
     without keys); and what reads it anew, in a thread, raising StartError. None: there is no file. `watch` runs while
-    the gateway serves, and calls the reload that it is given, with a cause."""
+    the gateway serves, and calls the reload that it is given, with a cause. `credentials` are there where no file has
+    them."""
 
     name: str = ""
     place: Place | None = None
     load: Callable[[], Configuration] | None = None
     watch: Callable[[Callable[[str], Awaitable[Reloaded]]], Coroutine[Any, Any, None]] | None = None
+    credentials: Credentials | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class Supervisor:
         self._origin = Origin() if origin is None else origin
         self._predecessor = predecessor
         self._host = Host() if host is None else host
-        self._credentials = read_credentials(configuration.listeners, self._origin.place)
+        self._credentials = self._origin.credentials or read_credentials(configuration.listeners, self._origin.place)
         self._log = self._host.log
         passed = {address: [*socks] for address, socks in self._host.lent.items()}
         for address, socks in ({} if predecessor is None else predecessor.listeners).items():
