@@ -69,7 +69,7 @@ def _tell(output: Output, found: dict[str, Any]) -> int:
         for one in listener["certificates"]
     ]
     if rows:
-        output.table(_HEADER, rows)
+        output.records(_HEADER, rows)
     else:
         output.line("no listener terminates TLS")
     return EXIT_OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rauta.config.doubts import Doubt
+from support.adminsocket import AdminSocket
 from support.tls import Pair, make_dated, make_pair
 
 DAY = 86_400.0
@@ -103,6 +106,46 @@ def test_a_file_that_cannot_be_read_is_told_at_its_line(rautactl: Control, tmp_p
     pairs[1].cert.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     ended = rautactl("certs", str(path))
     assert (ended.code, ":9: " in ended.err) == (2, True)
+
+
+ANSWER = {
+    "time": 1_796_000_000.0,
+    "listeners": [
+        {
+            "name": "websecure",
+            "address": "0.0.0.0:8443",
+            "certificates": [
+                {
+                    "file": "/etc/rauta/example.com.crt",
+                    "names": ["example.com", "*.example.com"],
+                    "key": {"kind": "ECDSA", "bits": 256},
+                    "issuer": "CN=Example CA,O=Example",
+                    "fingerprint": ":".join(["F9", "26", "71", "AC"] * 8),
+                    "not_before": 1_789_034_400.0,
+                    "not_after": 1_796_810_400.0,
+                    "days_left": 9,
+                    "doubts": ["soon"],
+                }
+            ],
+        }
+    ],
+}
+
+
+def test_the_page_shows_what_it_writes(rautactl: Control, on_a_terminal: Callable[..., str], tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rautactl.md").read_text()
+    found = re.search(r"```text\n\$ rautactl certs\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    with AdminSocket(tmp_path / "admin", certificates=[ANSWER]) as admin:
+        written = on_a_terminal(118, "certs", "--socket", admin.path, NO_COLOR="1")
+        assert rautactl("certs", "--json", "--socket", admin.path).document == {"version": 1, **ANSWER}
+    assert written.splitlines() == found[1].splitlines()
+
+
+def test_every_doubt_is_on_the_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rautactl.md").read_text()
+    for doubt in Doubt:
+        assert f"| `{doubt.value.replace('_', ' ').upper()}` | `{doubt.value}` | " in page
 
 
 def test_without_tls_there_is_nothing_to_list(rautactl: Control, example: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -15,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from rauta.config.x509 import facts_of
 from rauta.routing.settings import Address
 from rauta.runtime import selfsigned
 from rauta.runtime.errors import StartError
-from support.process import PATIENCE, Backend, free_port, gateway, run_rauta
+from support.process import PATIENCE, ROOT, Backend, free_port, gateway, run_rauta
 from support.tls import make_pair
 
 NAMES = ["localhost", "127.0.0.1", "::1"]
@@ -60,6 +63,29 @@ def test_in_memory_it_is_https_for_those_who_do_not_verify(backend: Backend) -> 
         assert curl(port)[0] == 60  # CURLE_PEER_FAILED_VERIFICATION
         seen = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=PATIENCE))
         assert told["fingerprint"] == sha256(seen).digest().hex(":").upper()
+
+
+def test_a_person_sees_what_to_trust(backend: Backend, tmp_path: Path) -> None:
+    port, folder = free_port(), tmp_path / "folder"
+    master, slave = os.openpty()
+    words = ["--listen", f"127.0.0.1:{port}", "--to", backend.url, "--workers", "1", "--self-signed", str(folder)]
+    command = [sys.executable, "-m", "rauta.proxy", *words]
+    with subprocess.Popen(command, stderr=slave, stdout=subprocess.DEVNULL, cwd=ROOT) as running:
+        os.close(slave)
+        try:
+            said = b""
+            while b"access log" not in said:
+                said += os.read(master, 10_000)
+        finally:
+            running.terminate()
+            running.wait(PATIENCE)
+            os.close(master)
+    lines = said.decode().splitlines()
+    facts, file = facts_of((folder / "self-signed.crt").read_bytes()), folder / "self-signed.crt"
+    until = time.strftime("%Y-%m-%d", time.gmtime(facts.not_after))
+    assert any(line.startswith(f"  https        https://127.0.0.1:{port}  ") for line in lines)
+    assert f"  certificate  self-signed, in {file}, until {until}, for {', '.join(facts.names)}" in lines
+    assert f"  SHA-256      {facts.fingerprint}" in lines
 
 
 def test_one_that_is_kept_can_be_trusted_and_is_the_same_again(backend: Backend, tmp_path: Path) -> None:
