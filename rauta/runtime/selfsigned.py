@@ -119,6 +119,8 @@ def kept(folder: Path, names: Sequence[str]) -> SelfSigned:
                 pair = made(names).pair
                 _write(folder / CERT, pair.chain, 0o644)  # first: a key alone would be taken for another's
                 _write(folder / KEY, pair.key, 0o600)
+    except (FileExistsError, NotADirectoryError):
+        raise StartError(f"--self-signed: {folder} is no folder, and cannot be one: name another") from None
     except OSError as error:
         raise StartError(f"--self-signed: {error.filename or folder}: {error.strerror}") from error
     return SelfSigned(pair, folder.absolute() / CERT)

@@ -152,6 +152,7 @@ def test_what_is_gone_leaves_no_series(site: Site, running: Gateway) -> None:
 
 def test_the_agent_is_told_again_when_it_is_replaced(site: Site, running: Gateway) -> None:
     listed = site.listed()
+    site.put("c", "b")  # of what is served, not of what the files hold by now
     (agent,) = set(children(running.process.pid)) - set(running.wait_for("ready")["workers"])
     os.kill(agent, signal.SIGKILL)
     running.wait_for("agent_died")

@@ -195,7 +195,9 @@ TO = ("--to", "http://127.0.0.1:9")
             "--self-signed needs --listen: in a file, a listener has certificates",
         ),
         (("--self-signed",), "give --config FILE, or --listen ADDRESS and --to URL"),
-        (("--listen", ":8443", *TO, "--self-signed", "/dev/null"), "--self-signed: /dev/null: File exists"),
+        (("--listen", ":8443", *TO, "--self-signed", "/dev/null/x"), "--self-signed: /dev/null/x is no folder"),
+        (("--listen", ":8443", *TO, "--self-signed", "/proc/x"), "--self-signed: /proc/x: No such file or directory"),
+        (("--listen", ":8443", *TO, "--self-signed", "/dev/null"), "--self-signed: /dev/null is no folder"),
     ],
 )
 def test_bad_usage(arguments: tuple[str, ...], complaint: str) -> None:
