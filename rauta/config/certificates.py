@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from rauta.config.doubts import DAY, Doubt, doubts
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origins
 from rauta.config.secrets import SecretError, is_exposed, read, read_file
@@ -18,9 +19,6 @@ from rauta.routing.settings import Certificate
 
 if TYPE_CHECKING:
     from rauta.config.x509 import Facts
-
-_DAY: Final = 86_400.0
-SOON: Final = 14 * _DAY  # before its end a certificate is warned about; ACME clients renew a month before
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----")
 _ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
@@ -60,16 +58,15 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
     """Warnings: certificates that clients will not take, now or soon, and those that no client gets. `now` is seconds
     since 1970. What cannot be read is not told here."""
     for listener in configuration.listeners:
-        covered: set[tuple[str, str]] = set()
-        for position, certificate in enumerate(listener.tls.certificates if listener.tls is not None else ()):
-            facts = _facts(certificate)
+        certificates = listener.tls.certificates if listener.tls is not None else ()
+        read = [_facts(certificate) for certificate in certificates]
+        for position, (facts, against) in enumerate(zip(read, doubts(read, now), strict=True)):
             if facts is None:
                 continue
-            wanted = {(name, facts.key) for name in facts.names}
-            for message in _doubts(facts, now, shadowed=position > 0 and wanted <= covered):
+            for doubt in against:
                 origin = origins.named["listeners", listener.name]
-                yield origin.problem(f"{certificate.cert!r} {message}", ("tls", "certificates", position, "cert"))
-            covered |= wanted
+                message = f"{certificates[position].cert!r} {_told(doubt, facts, now)}"
+                yield origin.problem(message, ("tls", "certificates", position, "cert"))
 
 
 def _facts(certificate: Certificate) -> Facts | None:
@@ -81,17 +78,18 @@ def _facts(certificate: Certificate) -> Facts | None:
         return None
 
 
-def _doubts(facts: Facts, now: float, *, shadowed: bool) -> Iterator[str]:
-    if now >= facts.not_after:
-        yield f"has expired on {_day(facts.not_after)}: clients refuse it"
-    elif now + SOON >= facts.not_after:
-        yield f"expires on {_day(facts.not_after)}, in {(facts.not_after - now) / _DAY:.0f} days"
-    if now < facts.not_before:
-        yield f"is not valid before {_day(facts.not_before)}: clients refuse it"
-    if not facts.names:
-        yield "names no host: clients refuse it"
-    elif shadowed:
-        yield f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
+def _told(doubt: Doubt, facts: Facts, now: float) -> str:
+    match doubt:
+        case Doubt.EXPIRED:
+            return f"has expired on {_day(facts.not_after)}: clients refuse it"
+        case Doubt.SOON:
+            return f"expires on {_day(facts.not_after)}, in {(facts.not_after - now) / DAY:.0f} days"
+        case Doubt.NOT_YET_VALID:
+            return f"is not valid before {_day(facts.not_before)}: clients refuse it"
+        case Doubt.NAMELESS:
+            return "names no host: clients refuse it"
+        case Doubt.SHADOWED:
+            return f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
 
 
 def _day(seconds: float) -> str:

@@ -96,6 +96,16 @@ def _offload(arguments: argparse.Namespace, output: Output) -> int:
     return offload.run(output, socket=_socket(arguments))
 
 
+def _certs(arguments: argparse.Namespace, output: Output) -> int:
+    from rauta.ctl import certs
+
+    if arguments.file is None:
+        return certs.served(output, socket=_socket(arguments))
+    if arguments.socket is not None or arguments.config is not None:
+        raise ControlError("FILE asks no gateway, and --socket and --config are for asking one: give FILE, or these")
+    return certs.held(output, file=arguments.file)
+
+
 def _top(arguments: argparse.Namespace, output: Output) -> int:
     from rauta.ctl import top
 
@@ -160,6 +170,7 @@ def parser() -> argparse.ArgumentParser:
         "status": (_show("status"), "say what runs: version, generation, workers, the last reload"),
         "services": (_show("services"), "list the backends of a running gateway, with their health"),
         "stats": (_show("stats"), "count the requests of a running gateway by route and service"),
+        "certs": (_certs, "list the certificates that a running gateway serves: names, key, dates, what is wrong"),
         "offload": (_offload, "say what the kernel does: interfaces, maps, hits, misses and why, hand-overs, drops"),
         "top": (_top, "show the rates of requests by route and tier, as they are now"),
         "dump": (_show("dump"), "print the configuration that a running gateway serves"),
@@ -179,6 +190,8 @@ def parser() -> argparse.ArgumentParser:
         "detach: take the kernel programs away, tier 3 serves all until the next reload"
     )
     added["offload"].add_argument("action", nargs="?", choices=("flows", "detach"), help=text)
+    text = "list what this configuration's files hold now, and ask no gateway"
+    added["certs"].add_argument("file", metavar="FILE", nargs="?", help=text)
     added["top"].add_argument("--once", action="store_true", help="one interval of a second, then end; so does --json")
     return top
 

@@ -35,14 +35,14 @@ def status(output: Output, *, socket: str) -> int:
     attached = [f"{row['name']} ({row['hook']}, {row['mode']})" for row in offload.get("interfaces", ())]
     output.facts(
         [
-            ("gateway", f"rauta {answer['version']}, {state}, since {_when(answer['started'])}"),
+            ("gateway", f"rauta {answer['version']}, {state}, since {when(answer['started'])}"),
             ("configuration", f"{answer['source']}, generation {answer['generation']}"),
             ("workers", workers),
             ("restarts", str(answer["restarts"])),
             ("offload", offload["reason"]),
             *([("programs on", ", ".join(attached))] if attached else []),
             ("reloads", f"{answer['reloads']['succeeded']} done, {answer['reloads']['failed']} failed"),
-            *([("last reload", f"{_when(last['time'])}: {last['text']}")] if last else []),
+            *([("last reload", f"{when(last['time'])}: {last['text']}")] if last else []),
         ]
     )
     return EXIT_OK
@@ -106,5 +106,6 @@ def _time(seconds: Any) -> str:
     return "-" if seconds is None else f"<= {seconds * 1000:g} ms"
 
 
-def _when(unix: float) -> str:
+def when(unix: float) -> str:
+    """`2026-11-29 14:00:00 UTC`."""
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -43,6 +43,14 @@ class Output:
         for line in tables.table(header, rows, width=self._width, paint=self.paint):
             self._write(line)
 
+    def records(self, header: Sequence[str], rows: Sequence[Row]) -> None:
+        """What is too much for a line of a terminal: there each row is a block of lines, elsewhere one of a table."""
+        if self._width is None:
+            self.table(header, rows)
+            return
+        for line in tables.records(header, rows, width=self._width, paint=self.paint):
+            self._write(line)
+
     def facts(self, pairs: Sequence[tuple[str, Cell | str]]) -> None:
         """See tables.facts."""
         for line in tables.facts(pairs, width=self._width, paint=self.paint):

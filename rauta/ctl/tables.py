@@ -128,7 +128,7 @@ def table(
     minimal = [min(n, max(len(title), MIN_COLUMN)) for n, title in zip(natural, header, strict=True)]
     widths = natural if width is None else widths_for(natural, minimal, width)
     if widths is None:
-        yield from _records(header, cells, width, paint)
+        yield from records(header, cells, width=width, paint=paint)
         return
     yield from _lines([Cell(title.upper(), Style.STRONG) for title in header], widths, paint)
     for row in cells:
@@ -166,9 +166,12 @@ def _lines(row: Sequence[Cell], widths: Sequence[int], paint: Paint) -> Iterator
         yield line.rstrip()
 
 
-def _records(header: Sequence[str], rows: Sequence[Sequence[Cell]], width: int | None, paint: Paint) -> Iterator[str]:
+def records(
+    header: Sequence[str], rows: Sequence[Row], *, width: int | None = None, paint: Paint = plain
+) -> Iterator[str]:
+    """Each row as a block of lines, without those that would be empty; an empty line between blocks."""
     for number, row in enumerate(rows):
         if number:
             yield ""
-        pairs = [(title, cell) for title, cell in zip(header, row, strict=True) if cell.text]
+        pairs = [(title, cell) for title, cell in zip(header, map(_cell, row), strict=True) if cell.text]
         yield from facts(pairs, width=width, paint=paint)

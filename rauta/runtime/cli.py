@@ -23,6 +23,7 @@ _EPILOG: Final = """\
 examples:
   python -m rauta.proxy --config rauta.yaml
   python -m rauta.proxy --listen :8080 --to http://127.0.0.1:9000
+  python -m rauta.proxy --listen :8443 --self-signed --to http://127.0.0.1:9000
 
 signals: SIGTERM or SIGINT stops when the requests in flight are done; a second one stops at once.
          SIGHUP reads the file again, SIGUSR1 opens the access log again,
@@ -72,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="the configuration file")
     parser.add_argument("--listen", metavar="ADDRESS", help="without a file: where to listen, HOST:PORT or :PORT")
     parser.add_argument("--to", metavar="URL", help="without a file: the backend, http://HOST:PORT")
+    parser.add_argument(
+        "--self-signed",
+        metavar="DIR",
+        nargs="?",
+        const="",
+        help="without a file: serve HTTPS with a certificate made for it, kept in DIR or in memory only",
+    )
     parser.add_argument("--workers", metavar="N", type=int, help="worker processes (default: one per CPU)")
     parser.add_argument("--user", metavar="USER[:GROUP]", help="run workers and agent as this user (needs root)")
     parser.add_argument("--watch", action="store_true", help="reload when the configuration's files change")
@@ -102,6 +110,10 @@ def _source(arguments: argparse.Namespace, events: EventLog) -> Source:
     if arguments.config is not None:
         if arguments.listen is not None or arguments.to is not None:
             raise UsageError("--config and --listen/--to exclude each other")
+        if arguments.self_signed is not None:
+            raise UsageError(
+                "--self-signed needs --listen: in a file, a listener has certificates in its `tls` section"
+            )
         source = _from_file(arguments.config, arguments.workers, events)
     elif arguments.listen is None or arguments.to is None:
         raise UsageError("give --config FILE, or --listen ADDRESS and --to URL")
@@ -109,6 +121,8 @@ def _source(arguments: argparse.Namespace, events: EventLog) -> Source:
         raise UsageError("--watch needs --config FILE: there is no file to watch")
     else:
         source = _from_addresses(arguments.listen, arguments.to)
+        if arguments.self_signed is not None:
+            source = _secured(source, arguments.self_signed if not arguments.check else "")
     return dataclasses.replace(source, configuration=_with_workers(source.configuration, arguments.workers))
 
 
@@ -170,6 +184,19 @@ def _from_addresses(listen: str, to: str) -> Source:
     route = Route(name="all", action=Forward(services=(WeightedService(name=service.name),)))
     configuration = Configuration(listeners=(listener,), services=(service,), routes=(route,))
     return Source(configuration=configuration, name=f"everything to {to}")
+
+
+def _secured(source: Source, folder: str) -> Source:
+    """The same over TLS, with a certificate of its own; it is in memory only if there is no folder."""
+    from rauta.routing.settings import TlsSettings
+    from rauta.runtime.selfsigned import kept, made, names_for
+
+    (listener,) = source.configuration.listeners
+    names = names_for(listener.address)
+    own = kept(Path(folder), names) if folder else made(names)
+    secure = dataclasses.replace(listener, name="https", tls=TlsSettings(certificates=(own.setting(),)))
+    configuration = dataclasses.replace(source.configuration, listeners=(secure,))
+    return dataclasses.replace(source, configuration=configuration, self_signed=own)
 
 
 def _backend(url: str) -> Address:

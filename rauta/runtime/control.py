@@ -21,7 +21,7 @@ import asyncio
 import json
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -31,6 +31,7 @@ from rauta.runtime.errors import StartError
 if TYPE_CHECKING:
     import socket
 
+    from rauta.config.x509 import Facts
     from rauta.offload import Counters
     from rauta.routing.model import Configuration
     from rauta.routing.settings import Address
@@ -113,13 +114,14 @@ class Reopen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSetup:
-    """What the agent works for; a new one with each generation. `token` is that of the admin interface, `materials` are
-    for health checks by TLS."""
+    """What the agent works for; a new one with each generation. `token` is that of the admin interface, for which also
+    what the certificates say is there, by listener and in order; `materials` are for health checks by TLS."""
 
     generation: int
     configuration: Configuration
     token: str | None = None
     materials: Materials = field(default_factory=dict)
+    certificates: Mapping[str, tuple[Facts, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

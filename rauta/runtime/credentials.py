@@ -46,6 +46,11 @@ def read_credentials(listeners: Iterable[Listener], place: Place | None = None) 
     }
 
 
+def facts_of_all(credentials: Credentials) -> dict[str, tuple[Facts, ...]]:
+    """What the certificates say, without them and their keys."""
+    return {name: tuple(pair.facts for pair in pairs) for name, pairs in credentials.items()}
+
+
 def environment_without(configuration: Configuration) -> dict[str, str]:
     """The environment for a child: this process's, without the variables that hold keys."""
     used = [

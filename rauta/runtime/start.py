@@ -26,9 +26,11 @@ from rauta.runtime.watching import Watching
 
 if TYPE_CHECKING:
     from rauta.routing.model import Configuration
+    from rauta.runtime.credentials import Credentials
     from rauta.runtime.log import EventLog
     from rauta.runtime.places import Keys, Place
     from rauta.runtime.privileges import Identity
+    from rauta.runtime.selfsigned import SelfSigned
     from rauta.runtime.watched import Watched
 
 
@@ -37,6 +39,7 @@ class Source:
     """A configuration, where it comes from (for people), and the files that it was read from, if any.
 
     `load` reads it anew, for a reload; it raises StartError. `watched` tells what the last `load` has looked at.
+    `self_signed` is the certificate of the one listener, where it was made for this start.
     """
 
     configuration: Configuration
@@ -44,6 +47,7 @@ class Source:
     files: tuple[Path, ...] = ()
     load: Callable[[], Configuration] | None = None
     watched: Callable[[], Watched] | None = None
+    self_signed: SelfSigned | None = None
 
     def places(self, wanted: Sequence[Keys]) -> list[Place | None]:
         """Where values of it are written down; None: in no file. Blocks, since it reads the files."""
@@ -88,10 +92,11 @@ def run(
                 ),
                 load=source.load,
                 watch=None if watching is None else watching.run,
+                credentials=_made_credentials(source),
             ),
             offloading=running,
             predecessor=predecessor,
-            on_ready=lambda pids: announce(events, configuration, running, pids, source.name),
+            on_ready=lambda pids: announce(events, configuration, running, pids, source.name, source.self_signed),
         )
         return asyncio.run(_run(supervisor, source, events))
 
@@ -132,6 +137,12 @@ async def _check_names(source: Source, events: EventLog) -> None:
         where = {} if place is None else {"file": place.file, "line": place.line}
         text = f"{finding}" if place is None else f"{place}: {finding}"
         events.warning("backend_unresolved", text, service=finding.service, host=finding.host, **where)
+
+
+def _made_credentials(source: Source) -> Credentials | None:
+    if source.self_signed is None:
+        return None
+    return {listener.name: (source.self_signed.pair,) for listener in source.configuration.listeners}
 
 
 def _predecessor(source: Source, events: EventLog) -> Predecessor | None:

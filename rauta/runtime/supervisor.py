@@ -25,7 +25,7 @@ from rauta.routing.settings import Address
 from rauta.runtime import agents, segment, sockets
 from rauta.runtime.agents import Agents
 from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
-from rauta.runtime.credentials import environment_without, read_credentials
+from rauta.runtime.credentials import environment_without, facts_of_all, read_credentials
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
@@ -43,8 +43,7 @@ from rauta.runtime.tasks import Tasks
 from rauta.runtime.upgrade import Upgrade
 
 if TYPE_CHECKING:
-    from rauta.runtime.credentials import Place
-    from rauta.runtime.materials import Materials
+    from rauta.runtime.credentials import Credentials, Place
     from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
@@ -81,12 +80,14 @@ class Backoff:
 class Origin:
     """Where the configuration comes from: a name for people; the place of a listener's setting in it (of its address,
     without keys); and what reads it anew, in a thread, raising StartError. None: there is no file. `watch` runs while
-    the gateway serves, and calls the reload that it is given, with a cause."""
+    the gateway serves, and calls the reload that it is given, with a cause. `credentials` are there where no file has
+    them."""
 
     name: str = ""
     place: Place | None = None
     load: Callable[[], Configuration] | None = None
     watch: Callable[[Callable[[str], Awaitable[Reloaded]]], Coroutine[Any, Any, None]] | None = None
+    credentials: Credentials | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ class Supervisor:
         self._origin = Origin() if origin is None else origin
         self._predecessor = predecessor
         self._host = Host() if host is None else host
-        self._credentials = read_credentials(configuration.listeners, self._origin.place)
+        self._credentials = self._origin.credentials or read_credentials(configuration.listeners, self._origin.place)
         self._materials = read_materials(configuration.services, self._origin.place)
         self._log = self._host.log
         passed = {address: [*socks] for address, socks in self._host.lent.items()}
@@ -233,8 +234,7 @@ class Supervisor:
         before = self._predecessor
         settings = self._configuration.admin
         admin = self._agents.bind(settings, passed=None if before is None else before.admin)
-        token = agents.token_of(self._configuration)
-        self._agents.configure(self._agent_setup(self._configuration, token, self._materials), admin)
+        self._agents.configure(self._agent_setup(agents.token_of(self._configuration)), admin)
         self._successors.bind(settings, before)
         workers = []
         for slot in self._slots:
@@ -390,12 +390,11 @@ class Supervisor:
                 except BaseException:
                     self._agents.unbind(admin)
                     raise
-                setup = self._agent_setup(configuration, token, revision.materials)
                 self._configuration = configuration
                 self._credentials, self._materials = revision.credentials, revision.materials
                 self._live = self._generation
                 await revision.commit(serving, self._offloading)
-                self._agents.configure(setup, admin)
+                self._agents.configure(self._agent_setup(token), admin)
                 await self._successors.move(configuration.admin, self._helpers)
             except Exception as error:  # noqa: BLE001 - a defect, ours or a plugin's, must not end a gateway that serves
                 if not isinstance(error, StartError | WorkerError):
@@ -414,12 +413,14 @@ class Supervisor:
         self._host.notifier.ready(result.text if result.ok else f"the old configuration goes on: {result.text}")
         return result
 
-    def _agent_setup(self, configuration: Configuration, token: str | None, materials: Materials) -> AgentSetup:
+    def _agent_setup(self, token: str | None) -> AgentSetup:
+        """For what is live."""
         return AgentSetup(
-            generation=self._generation,
-            configuration=configuration,
+            generation=self._live,
+            configuration=self._configuration,
             token=token,
-            materials=materials,
+            certificates={} if self._configuration.admin is None else facts_of_all(self._credentials),
+            materials=self._materials,
         )
 
     def _reopen(self) -> None:

@@ -180,6 +180,8 @@ def test_the_balancer_spreads_clients_and_keeps_them() -> None:
         (Redirect(scheme="https"), "GET /a%2Fb?x=1", "test", "https://test/a%2Fb?x=1"),
         (Redirect(scheme="https"), "GET /a", "test:8080", "https://test/a"),
         (Redirect(scheme="https", port=8443), "GET /a", "test:8080", "https://test:8443/a"),
+        (Redirect(scheme="https"), "GET /a", "[::1]:8080", "https://[::1]/a"),
+        (Redirect(scheme="https", port=8443), "GET /a", "[::1]:8080", "https://[::1]:8443/a"),
         (Redirect(scheme="https", port=443), "GET /a", "test", "https://test/a"),
         (Redirect(host="new.example"), "GET /a?", "test:8080", "http://new.example/a?"),
         (Redirect(port=81), "GET /a", "test", "http://test:81/a"),

@@ -22,7 +22,7 @@ from rauta.routing.services import BackendTls
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
 from rauta.runtime.control import AgentSetup, Change, Setup, encode_agent_setup, encode_setup, pack
 from rauta.runtime.credentials import Pair as Pem
-from rauta.runtime.credentials import environment_without, read_credentials
+from rauta.runtime.credentials import environment_without, facts_of_all, read_credentials
 from rauta.runtime.errors import StartError
 from rauta.runtime.log import EventLog
 from rauta.runtime.logfile import LogFile
@@ -71,7 +71,9 @@ def test_nothing_that_holds_a_key_shows_it(ready_made: list[Pair]) -> None:
     assert credentials == {"web": (Pem(chain, pair.key.read_bytes(), facts_of(chain)),)}
     assert hidden(pair, *map(repr, (credentials, setup, change, revision)))
     assert not hidden(pair, encode_setup(setup).decode("latin-1"))
-    told = encode_agent_setup(AgentSetup(generation=2, configuration=configuration))
+    certificates = facts_of_all(credentials)
+    assert certificates["web"][0].names == ("localhost", "127.0.0.1")
+    told = encode_agent_setup(AgentSetup(generation=2, configuration=configuration, certificates=certificates))
     assert hidden(pair, told.decode("latin-1"))
 
 

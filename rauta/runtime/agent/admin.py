@@ -43,6 +43,9 @@ class Views(Protocol):
         """Have the kernel's counters read for `stats`, `offload` and `metrics`; if that takes long, they show the last
         ones."""
 
+    def certificates(self) -> Mapping[str, Any]:
+        """The certificates that listeners serve."""
+
     def stats(self) -> Mapping[str, Any]:
         """Counters, for people."""
 
@@ -78,6 +81,7 @@ class Admin:
                 web.get("/metrics", self._metrics),
                 web.get("/v1/status", self._shown(self._views.status)),
                 web.get("/v1/services", self._shown(lambda: {"services": self._views.services()})),
+                web.get("/v1/certificates", self._shown(self._views.certificates)),
                 web.get("/v1/stats", self._shown(self._views.stats, fresh=True)),
                 web.get("/v1/offload", self._shown(self._views.offload, fresh=True)),
                 web.get("/v1/config", self._shown(self._views.config)),

@@ -43,6 +43,7 @@ from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.terminal import ignore_terminal
 
 if TYPE_CHECKING:
+    from rauta.config.x509 import Facts
     from rauta.runtime.agent.admin import Admin
     from rauta.runtime.agent.metrics import Metrics
     from rauta.runtime.client_tls import ClientTls
@@ -65,6 +66,7 @@ class Agent:
         self._configuration: Configuration | None = None
         self._token: str | None = None
         self._client_tls: ClientTls | None = None
+        self._certificates: Mapping[str, tuple[Facts, ...]] = {}
         self._status: dict[str, Any] = {}
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._numbers = 0
@@ -111,6 +113,7 @@ class Agent:
 
     def _on_setup(self, setup: AgentSetup) -> None:
         self._configuration, self._token = setup.configuration, setup.token
+        self._certificates = setup.certificates
         self._client_tls = client_tls_of(self._configuration, setup.materials, self._client_tls)
         self._health.update(self._configuration, None if self._client_tls is None else self._client_tls.contexts)
         self._names.update(self._configuration)
@@ -125,6 +128,12 @@ class Agent:
         if self._metrics is not None:
             self._metrics.services = [service.name for service in configuration.services]
             self._metrics.status = self._status
+            self._metrics.certificates = {
+                (listener.name, certificate.cert): facts.not_after
+                for listener in configuration.listeners
+                if listener.tls is not None
+                for certificate, facts in zip(listener.tls.certificates, self._certificates[listener.name], strict=True)
+            }
         if self._admin is not None:
             self._admin.token = self._token
 
@@ -181,6 +190,14 @@ class Agent:
                 backends.append(row)
             found.append({"name": service.name, "backends": backends})
         return found
+
+    def certificates(self) -> Mapping[str, Any]:
+        """See Views."""
+        from rauta.config.inventory import inventory
+
+        return inventory(
+            () if self._configuration is None else self._configuration.listeners, self._certificates, time()
+        )
 
     def stats(self) -> Mapping[str, Any]:
         """See Views."""

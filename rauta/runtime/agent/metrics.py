@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -44,6 +44,7 @@ class Metrics(Collector):
         self.status: dict[str, Any] = {}
         self.health: HealthChecks | None = None
         self.services: Iterable[str] = ()
+        self.certificates: Mapping[tuple[str, str], float] = {}  # their ends, by listener and file
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -71,6 +72,7 @@ class Metrics(Collector):
         yield from families.values()
         yield from self._of_processes()
         yield from self._of_health()
+        yield self._of_certificates()
         yield GaugeMetricFamily("rauta_offload_live", "Whether a kernel offload answers.", float(self._kernel.live))
         if reading is not None:
             yield from kernelmetrics.families(reading.counters)
@@ -104,6 +106,16 @@ class Metrics(Collector):
             for backend, state in (self.health.states(service) if self.health else {}).items():
                 family.add_metric((service, backend), float(state.healthy))
         yield family
+
+    def _of_certificates(self) -> Metric:
+        family = GaugeMetricFamily(
+            "rauta_tls_certificate_not_after_timestamp_seconds",
+            "When a certificate that a listener serves expires.",
+            labels=("listener", "certificate"),
+        )
+        for labels, end in self.certificates.items():
+            family.add_metric(labels, end)
+        return family
 
 
 def _family(series: Series) -> Metric:

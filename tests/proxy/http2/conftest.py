@@ -1,15 +1,18 @@
-"""All of this runs with each library of frames."""
+"""Tests here are coroutines, on the loop that workers have, and run with each library of frames."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Iterator
 
 import pytest
+import uvloop
 
 from rauta.proxy.http2 import frames
 from support.compiled import COMPILED
 
-# The library is not compiled, and both see the same calls: of the compiled data plane one is enough.
+# The libraries are not compiled, and see the same calls: of the compiled data plane one is enough.
 USED = frames.LIBRARIES[:1] if COMPILED else frames.LIBRARIES
 
 
@@ -20,3 +23,14 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     frames.library.cache_clear()
     yield request.param
     frames.library.cache_clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run one."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames  # as pytest does it itself
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    uvloop.run(asyncio.wait_for(pyfuncitem.obj(**arguments), 60))
+    return True

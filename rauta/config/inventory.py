@@ -1,0 +1,51 @@
+"""The certificates of listeners, as programs see them: the answer of `/v1/certificates` (docs/admin.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rauta.config.doubts import DAY, Doubt, doubts
+
+if TYPE_CHECKING:
+    from rauta.config.x509 import Facts
+    from rauta.routing.settings import Listener
+
+Document = dict[str, Any]
+
+
+def inventory(listeners: Iterable[Listener], facts: Mapping[str, Sequence[Facts]], now: float) -> Document:
+    """What listeners that terminate TLS serve; `facts` are those of their certificates, by listener and in order. `now`
+    and the times are seconds since 1970; days left are whole ones, negative once it has expired."""
+    return {
+        "time": now,
+        "listeners": [
+            {
+                "name": listener.name,
+                "address": str(listener.address),
+                "certificates": [
+                    _document(certificate.cert, of_one, against, now)
+                    for certificate, of_one, against in zip(
+                        listener.tls.certificates, facts[listener.name], doubts(facts[listener.name], now), strict=True
+                    )
+                ],
+            }
+            for listener in listeners
+            if listener.tls is not None
+        ],
+    }
+
+
+def _document(file: str, facts: Facts, against: Sequence[Doubt], now: float) -> Document:
+    return {
+        "file": file,
+        "names": list(facts.names),
+        "key": {"kind": facts.key, "bits": facts.bits},
+        "issuer": facts.issuer,
+        "fingerprint": facts.fingerprint,
+        "not_before": facts.not_before,
+        "not_after": facts.not_after,
+        "days_left": math.floor((facts.not_after - now) / DAY),
+        "doubts": [doubt.value for doubt in against],
+    }

@@ -1,0 +1,159 @@
+"""rautactl certs FILE: what the files of a configuration hold, and what speaks against it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rauta.config.doubts import Doubt
+from support.adminsocket import AdminSocket
+from support.tls import Pair, make_dated, make_pair
+
+DAY = 86_400.0
+Control = Callable[..., Any]
+
+
+def write(folder: Path, *pairs: Pair) -> Path:
+    """A file with one listener that has these certificates."""
+    certificates = "".join(f"        - {{cert: {pair.cert}, key: {{file: {pair.key}}}}}\n" for pair in pairs)
+    path = folder / "rauta.yaml"
+    path.write_text(
+        "version: 1\nlisteners:\n  plain: {address: ':8080'}\n"
+        f"  web:\n    address: ':8443'\n    tls:\n      certificates:\n{certificates}"
+        "routes: [{name: r, match: {path: {prefix: /}}, respond: {body: hi}}]\n"
+    )
+    return path
+
+
+def openssl(pair: Pair, *what: str) -> str:
+    """What another program says of it."""
+    command = ["openssl", "x509", "-noout", "-in", str(pair.cert), *what]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_it_says_what_openssl_says(rautactl: Control, tmp_path: Path) -> None:
+    pairs = [make_pair(tmp_path, "a"), make_pair(tmp_path, "b", names="DNS:*.Other.test", rsa=True)]
+    now = time.time()
+    ended = rautactl("certs", str(write(tmp_path, *pairs)), "--json")
+    assert ended.code == 0
+    (web,) = ended.document["listeners"]  # a listener without TLS has none
+    assert (web["name"], web["address"]) == ("web", "0.0.0.0:8443")
+    first, second = web["certificates"]
+    assert [first["file"], second["file"]] == [str(pair.cert) for pair in pairs]
+    assert [first["names"], second["names"]] == [["localhost", "127.0.0.1"], ["*.other.test"]]
+    assert [first["key"], second["key"]] == [{"kind": "ECDSA", "bits": 256}, {"kind": "RSA", "bits": 2048}]
+    for pair, one in zip(pairs, web["certificates"], strict=True):
+        assert openssl(pair, "-fingerprint", "-sha256").partition("=")[2] == one["fingerprint"]
+        assert openssl(pair, "-issuer", "-nameopt", "RFC2253") == f"issuer={one['issuer']}"
+        assert now - 60 < one["not_before"] <= now + 1
+        assert one["not_after"] - one["not_before"] == 30 * DAY
+        assert (one["days_left"], one["doubts"]) == (29, [])
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "days", "doubts", "state"),
+    [
+        (-50, 14.5, 14, [], "good, 14 days left"),
+        (-50, 13.9, 13, ["soon"], "SOON, 13 days left"),
+        (-50, 1.5, 1, ["soon"], "SOON, 1 day left"),
+        (-50, -0.1, -1, ["expired"], "EXPIRED 0 days ago"),
+        (-50, -3.5, -4, ["expired"], "EXPIRED 3 days ago"),
+        (1, 60.5, 60, ["not_yet_valid"], "NOT YET VALID, 60 days left"),
+        (1, 3.5, 3, ["soon", "not_yet_valid"], "SOON, NOT YET VALID, 3 days left"),
+    ],
+)
+def test_dates(
+    rautactl: Control, tmp_path: Path, begins: float, ends: float, days: int, doubts: list[str], state: str
+) -> None:
+    now = time.time()
+    pair = make_dated(tmp_path, "a", ("a.test",), now + begins * DAY, now + ends * DAY)
+    path = str(write(tmp_path, pair))
+    (one,) = rautactl("certs", path, "--json").document["listeners"][0]["certificates"]
+    assert (one["days_left"], one["doubts"]) == (days, doubts)
+    assert f"  {state}  " in rautactl("certs", path).out
+
+
+def test_those_that_no_client_gets(rautactl: Control, tmp_path: Path) -> None:
+    names = {"a": "DNS:a.test,DNS:b.test", "b": "DNS:b.test", "c": "DNS:b.test,DNS:c.test"}
+    pairs = [make_pair(tmp_path, name, names=of_it) for name, of_it in names.items()]
+    other_kind = make_pair(tmp_path, "d", names="DNS:b.test", rsa=True)
+    path = str(write(tmp_path, *pairs, other_kind))
+    (web,) = rautactl("certs", path, "--json").document["listeners"]
+    assert [one["doubts"] for one in web["certificates"]] == [[], ["shadowed"], [], []]
+    assert "  SHADOWED, 29 days left  " in rautactl("certs", path).out
+
+
+def test_keys_are_not_read(rautactl: Control, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "a")
+    pair.key.unlink()
+    assert rautactl("certs", str(write(tmp_path, pair))).code == 0
+
+
+def test_a_file_that_cannot_be_read_is_told_at_its_line(rautactl: Control, tmp_path: Path) -> None:
+    pairs = [make_pair(tmp_path, "a"), make_pair(tmp_path, "b")]
+    path = write(tmp_path, *pairs)
+    pairs[1].cert.unlink()
+    ended = rautactl("certs", str(path), "--json")
+    assert ended.code == 2
+    (problem,) = ended.document["error"]["problems"]
+    assert (problem["line"], problem["key"]) == (9, "listeners.web.tls.certificates[1].cert")
+    pairs[1].cert.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    ended = rautactl("certs", str(path))
+    assert (ended.code, ":9: " in ended.err) == (2, True)
+
+
+ANSWER = {
+    "time": 1_796_000_000.0,
+    "listeners": [
+        {
+            "name": "websecure",
+            "address": "0.0.0.0:8443",
+            "certificates": [
+                {
+                    "file": "/etc/rauta/example.com.crt",
+                    "names": ["example.com", "*.example.com"],
+                    "key": {"kind": "ECDSA", "bits": 256},
+                    "issuer": "CN=Example CA,O=Example",
+                    "fingerprint": ":".join(["F9", "26", "71", "AC"] * 8),
+                    "not_before": 1_789_034_400.0,
+                    "not_after": 1_796_810_400.0,
+                    "days_left": 9,
+                    "doubts": ["soon"],
+                }
+            ],
+        }
+    ],
+}
+
+
+def test_the_page_shows_what_it_writes(rautactl: Control, on_a_terminal: Callable[..., str], tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rautactl.md").read_text()
+    found = re.search(r"```text\n\$ rautactl certs\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    with AdminSocket(tmp_path / "admin", certificates=[ANSWER]) as admin:
+        written = on_a_terminal(118, "certs", "--socket", admin.path, NO_COLOR="1")
+        assert rautactl("certs", "--json", "--socket", admin.path).document == {"version": 1, **ANSWER}
+    assert written.splitlines() == found[1].splitlines()
+
+
+def test_every_doubt_is_on_the_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rautactl.md").read_text()
+    for doubt in Doubt:
+        assert f"| `{doubt.value.replace('_', ' ').upper()}` | `{doubt.value}` | " in page
+
+
+def test_without_tls_there_is_nothing_to_list(rautactl: Control, example: Path) -> None:
+    assert rautactl("certs", "rauta.yaml").out == "no listener terminates TLS\n"
+
+
+@pytest.mark.parametrize("more", [("--socket", "/nowhere"), ("--config", "rauta.yaml")])
+def test_a_file_or_a_gateway(rautactl: Control, example: Path, more: tuple[str, ...]) -> None:
+    ended = rautactl("certs", "rauta.yaml", *more)
+    assert ended.code == 2
+    assert "FILE asks no gateway" in ended.err
