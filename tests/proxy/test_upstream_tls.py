@@ -1,0 +1,348 @@
+"""TLS towards backends: who is verified against what, what is agreed on, and what is told when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rauta.proxy.dataplane import Endpoint
+from rauta.proxy.pool import ClientContexts
+from rauta.routing.model import Configuration, Match, PathMatch
+from rauta.routing.services import Backend, BackendProtocol, BackendTls, ProxyProtocol, Service
+from rauta.routing.settings import AccessLog, Address, Certificate, Listener, LogFormat, Secret
+from rauta.routing.table import Table
+from rauta.runtime.client_tls import ClientTls, client_tls
+from rauta.runtime.errors import StartError
+from rauta.runtime.materials import read_materials
+from support import h2server
+from support.http import Gateway, client, forward, gateway, ok, request, run
+from support.tls import Pair, make_pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """For localhost and 127.0.0.1."""
+    return make_pair(tmp_path_factory.mktemp("backend"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """For another name."""
+    return make_pair(tmp_path_factory.mktemp("other"), names="DNS:other.test")
+
+
+def contexts_of(*services: Service) -> ClientContexts:
+    return client_tls(services, read_materials(services), ClientTls()).contexts
+
+
+def certificate(pair: Pair) -> Certificate:
+    return Certificate(cert=str(pair.cert), key=Secret(file=str(pair.key)))
+
+
+def serving(pair: Pair, *protocols: str, clients: Pair | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    if protocols:
+        context.set_alpn_protocols([*protocols])
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients.cert)
+    return context
+
+
+class Behind:
+    """A backend of HTTP/1.1 over TLS."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.connections = 0
+        self.heads: list[bytes] = []
+        self.asked: list[str | None] = []  # by SNI
+        self.shown: list[Any] = []  # certificates of the gateway
+
+
+@asynccontextmanager
+async def behind(context: ssl.SSLContext | None) -> AsyncIterator[Behind]:
+    found = Behind()
+    if context is not None:
+        context.sni_callback = lambda _, name, __: found.asked.append(name)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found.connections += 1
+        found.shown.append(writer.get_extra_info("peercert"))
+        try:
+            while True:
+                found.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(ok(b"secure"))
+        except (asyncio.IncompleteReadError, OSError):
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.close()
+
+
+def to(port: int, tls: BackendTls, host: str = "127.0.0.1", **more: Any) -> Service:
+    return Service(name="s", backends=(Backend(address=Address(host, port)),), tls=tls, **more)
+
+
+@asynccontextmanager
+async def before(service: Service) -> AsyncIterator[Gateway]:
+    async with gateway(
+        services=[service], routes=[forward()], log=LogFormat.COMMON, client_contexts=contexts_of(service)
+    ) as rauta:
+        yield rauta
+
+
+async def ask(rauta: Gateway, times: int = 1) -> tuple[int, bytes]:
+    async with client(rauta.port) as peer:
+        for _ in range(times):
+            peer.send(request())
+            head, body = await peer.response()
+        return int(head.split()[1]), body
+
+
+# --- who is verified ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "sni"),
+    [("127.0.0.1", None, None), ("localhost", None, "localhost"), ("127.0.0.1", "localhost", "localhost")],
+    ids=["by address", "by name", "another name than the address"],
+)
+def test_a_backend_that_is_who_it_should_be(pair: Pair, host: str, name: str | None, sni: str | None) -> None:
+    async def main() -> None:
+        async with (
+            behind(serving(pair)) as backend,
+            before(to(backend.port, BackendTls(ca=str(pair.cert), name=name), host)) as rauta,
+        ):
+            assert await ask(rauta, 3) == (200, b"secure")
+            assert (backend.connections, backend.asked) == (1, [sni])
+            assert b"Host: test\r\n" in backend.heads[0]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "its certificate is not accepted: self-signed certificate"),
+        ({"name": "wrong.test", "ca": True}, "its certificate is not accepted: Hostname mismatch"),
+        ({"ca": "other"}, "its certificate is not accepted: "),
+    ],
+    ids=["the system's CAs", "another name", "another CA"],
+)
+def test_a_backend_that_is_not(pair: Pair, other: Pair, settings: dict[str, Any], why: str) -> None:
+    ca = {True: str(pair.cert), "other": str(other.cert), None: None}[settings.get("ca")]
+    tls = BackendTls(**{**settings, "ca": ca})
+
+    async def main() -> None:
+        async with behind(serving(pair)) as backend, before(to(backend.port, tls)) as rauta:
+            status, body = await ask(rauta)
+            assert (status, b"upstream_tls" in body, backend.heads) == (502, True, [])
+            assert why in rauta.log_lines()[0]
+
+    run(main())
+
+
+def test_nobody_is_verified_where_that_is_off(other: Pair) -> None:
+    async def main() -> None:
+        async with behind(serving(other)) as backend:
+            service = to(backend.port, BackendTls(verify=False, name="any.test"))
+            async with before(service) as rauta:
+                assert await ask(rauta) == (200, b"secure")
+                assert backend.asked == ["any.test"]
+
+    run(main())
+
+
+def test_a_backend_asks_for_our_certificate(pair: Pair, other: Pair) -> None:
+    async def main() -> None:
+        async with behind(serving(pair, clients=other)) as backend:
+            tls = BackendTls(ca=str(pair.cert), certificate=certificate(other))
+            async with before(to(backend.port, tls)) as rauta:
+                assert await ask(rauta) == (200, b"secure")
+                assert backend.shown[0]["subjectAltName"] == (("DNS", "other.test"),)
+            async with before(to(backend.port, BackendTls(ca=str(pair.cert)))) as rauta:
+                status, _ = await ask(rauta)
+                assert status == 502
+                assert "certificate required" in rauta.log_lines()[0].lower().replace("_", " ")
+
+    run(main())
+
+
+def test_a_backend_that_speaks_no_tls() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with before(to(port, BackendTls())) as rauta:
+                assert (await ask(rauta))[0] == 502
+                assert "it does not speak TLS on this port" in rauta.log_lines()[0]
+
+    run(main())
+
+
+def test_a_unix_socket(tmp_path: Path, pair: Pair) -> None:
+    async def main() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(ok(b"unix"))
+
+        path = str(tmp_path / "s")
+        async with await asyncio.start_unix_server(serve, path, ssl=serving(pair)):
+            tls = BackendTls(ca=str(pair.cert), name="localhost")
+            service = Service(name="s", backends=(Backend(address=Address.unix(path)),), tls=tls)
+            async with before(service) as rauta:
+                assert await ask(rauta) == (200, b"unix")
+
+    run(main())
+
+
+def test_a_proxy_header_goes_before_tls(pair: Pair) -> None:
+    async def main() -> None:
+        first: list[bytes] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            first.append(await reader.readuntil(b"\r\n"))
+            await writer.start_tls(serving(pair))
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(ok(b"behind it"))
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            service = to(port, BackendTls(ca=str(pair.cert)), proxy_protocol=ProxyProtocol.V1)
+            async with before(service) as rauta, client(rauta.port) as peer:
+                peer.send(request())
+                assert (await peer.response())[1] == b"behind it"
+                us = peer.writer.get_extra_info("sockname")[1]
+        assert first == [b"PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n" % (us, rauta.port)]
+
+    run(main())
+
+
+# --- what is agreed on --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", list(BackendProtocol))
+@pytest.mark.parametrize("knows", [(), ("http/1.1",), ("h2",), ("h2", "http/1.1")], ids="+".join)
+def test_alpn(pair: Pair, protocol: BackendProtocol, knows: tuple[str, ...]) -> None:
+    """What is wanted and what the backend knows; without ALPN it is HTTP/1.1."""
+
+    async def main() -> None:
+        spoken: list[str | None] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+            spoken.append(agreed)
+            if agreed == "h2":
+                await h2server.mirror(h2server.Connection(0, reader, writer, {}))
+                return
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(ok(b"GET /"))
+                await reader.read()
+            except asyncio.IncompleteReadError:
+                pass
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=serving(pair, *knows)) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with before(to(port, BackendTls(ca=str(pair.cert)), protocol=protocol)) as rauta:
+                answers = await asyncio.gather(*(ask(rauta) for _ in range(4)))
+                if protocol is BackendProtocol.HTTP2 and "h2" not in knows:
+                    assert {status for status, _ in answers} == {502}
+                    assert "it does not speak HTTP/2 (ALPN)" in rauta.log_lines()[0]
+                    return
+                assert answers == [(200, b"GET /")] * 4
+        wants = {"http1": ("http/1.1",), "http2": ("h2",), "auto": ("h2", "http/1.1")}[protocol.value]
+        agreed = next((name for name in knows if name in wants), None)
+        assert set(spoken) == {agreed}
+        assert (len(spoken) == 1) == (agreed == "h2")
+
+    run(main())
+
+
+# --- reload -------------------------------------------------------------------------------------------------
+
+
+def test_what_has_changed_is_used_from_the_next_request_on(tmp_path: Path, pair: Pair, other: Pair) -> None:
+    """Idle connections that were verified by what counts no more are closed; those of others are kept."""
+
+    async def main() -> None:
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes(pair.cert.read_bytes())
+        async with behind(serving(pair)) as backend:
+            service = to(backend.port, BackendTls(ca=str(ca)))
+            first = client_tls([service], read_materials([service]), ClientTls())
+            listener = Listener(name="web", address=Address("127.0.0.1", 1))
+            async with gateway(
+                services=[service], routes=[forward()], listener=listener, client_contexts=first.contexts
+            ) as rauta:
+                assert (await ask(rauta))[0] == 200
+
+                async def reload(before: ClientTls) -> ClientTls:
+                    found = client_tls([service], read_materials([service]), before)
+                    configuration = Configuration(
+                        listeners=(listener,), services=(service,), routes=(forward(),), access_log=AccessLog(to="off")
+                    )
+                    await rauta.plane.swap(Table(configuration), [Endpoint(listener=listener)], found.contexts)
+                    return found
+
+                same = await reload(first)
+                assert (await ask(rauta))[0] == 200
+                assert backend.connections == 1
+                ca.write_bytes(other.cert.read_bytes())
+                await reload(same)
+                assert (await ask(rauta))[0] == 502
+                assert backend.connections == 1
+
+    run(main())
+
+
+def test_what_cannot_be_read_or_used_is_told(tmp_path: Path, pair: Pair, other: Pair) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    mixed = Certificate(cert=str(pair.cert), key=Secret(file=str(other.key)))
+    for tls, why in (
+        (BackendTls(ca=str(tmp_path / "none")), "service 's': there is no file"),
+        (BackendTls(ca=str(broken)), "service 's': .* holds no certificate that can be read"),
+        (BackendTls(certificate=mixed), "service 's': .*the key does not belong to the certificate"),
+    ):
+        with pytest.raises(StartError, match=why):
+            contexts_of(to(1, tls))
+
+
+def test_two_ways_to_one_address_do_not_share_connections(pair: Pair) -> None:
+    """Verified and not: what one of them takes must not serve the other."""
+
+    async def main() -> None:
+        async with behind(serving(pair)) as backend:
+            strict = replace(to(backend.port, BackendTls()), name="strict")
+            lax = replace(to(backend.port, BackendTls(verify=False)), name="lax")
+            routes = [
+                forward("strict", route="a", matches=(Match(path=PathMatch.exact("/strict")),)),
+                forward("lax", route="b"),
+            ]
+            contexts = contexts_of(strict, lax)
+            async with gateway(services=[strict, lax], routes=routes, client_contexts=contexts) as rauta:
+                assert (await ask(rauta))[0] == 200
+                async with client(rauta.port) as peer:
+                    peer.send(request("/strict"))
+                    assert (await peer.response())[0].startswith(b"HTTP/1.1 502")
+
+    run(main())
