@@ -37,6 +37,11 @@ def check(configuration: Configuration, origins: Origins) -> Iterator[ConfigProb
                 _check(certificate)
             except SecretError as bad:
                 yield origin.problem(bad.message, ("tls", "certificates", position, *bad.where))
+        if listener.tls.clients is not None:
+            try:
+                _check_authorities(listener.tls.clients.ca)
+            except SecretError as bad:
+                yield origin.problem(bad.message, ("tls", "clients", *bad.where))
 
 
 def exposed(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
@@ -65,6 +70,11 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
                 origin = origins.named["listeners", listener.name]
                 yield origin.problem(f"{certificate.cert!r} {message}", ("tls", "certificates", position, "cert"))
             covered |= wanted
+        clients = None if listener.tls is None else listener.tls.clients
+        for message in () if clients is None else _doubts_of_authorities(clients.ca, now):
+            yield origins.named["listeners", listener.name].problem(
+                f"{clients.ca!r}: {message}", ("tls", "clients", "ca")
+            )
 
 
 def _facts(certificate: Certificate) -> Facts | None:
@@ -87,6 +97,24 @@ def _doubts(facts: Facts, now: float, *, shadowed: bool) -> Iterator[str]:
         yield "names no host: clients refuse it"
     elif shadowed:
         yield f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
+
+
+def _doubts_of_authorities(name: str, now: float) -> Iterator[str]:
+    from rauta.config.x509 import authorities_of
+
+    try:
+        found = authorities_of(read_file(name, ("ca",)))
+    except (SecretError, ValueError):
+        return
+    for authority in found:
+        if now >= authority.not_after:
+            yield f"{authority.subject!r} has expired on {_day(authority.not_after)}: clients that it signed are refused"
+        elif now + SOON >= authority.not_after:
+            days = (authority.not_after - now) / _DAY
+            yield f"{authority.subject!r} expires on {_day(authority.not_after)}, in {days:.0f} days"
+        if now < authority.not_before:
+            since = _day(authority.not_before)
+            yield f"{authority.subject!r} is not valid before {since}: clients that it signed are refused"
 
 
 def _day(seconds: float) -> str:
@@ -122,6 +150,22 @@ def _check(certificate: Certificate) -> None:
                 ("cert",), f"the certificate in {certificate.cert!r} is too weak: {_reason(error)}"
             ) from None
         raise SecretError(where, f"the key in {name} cannot be used: {_reason(error)}") from None
+
+
+def _check_authorities(name: str) -> None:
+    """Of those who sign clients' certificates."""
+    bundle = read_file(name, ("ca",))
+    if _KEY.search(bundle):
+        raise SecretError(
+            ("ca",), f"{name!r} holds a private key: only certificates belong there, keep their keys away"
+        )
+    if not _CERTIFICATE.search(bundle):
+        raise SecretError(("ca",), f"{name!r} holds no PEM certificate: it needs '-----BEGIN CERTIFICATE-----'")
+    try:
+        # As workers do; comments between the certificates may hold anything.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=bundle.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise SecretError(("ca",), f"a certificate in {name!r} is broken: {_reason(error)}") from None
 
 
 def _load_pair(chain: bytes, key: bytes) -> None:

@@ -70,6 +70,8 @@ def _secrets(configuration: Configuration) -> Iterator[Path]:
             yield Path(certificate.cert)
             if certificate.key.file is not None:
                 yield Path(certificate.key.file)
+        if listener.tls is not None and listener.tls.clients is not None:
+            yield Path(listener.tls.clients.ca)
     admin = configuration.admin
     if admin is not None and admin.token is not None and admin.token.file is not None:
         yield Path(admin.token.file)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
+from rauta.proxy.handshake import Shown, shown_in
 from rauta.proxy.http2 import adapter
 from rauta.proxy.http2.adapter import BrokenError, Control, Data, End, Goodbye, Head, Reset, Room, ServerFrames
 from rauta.proxy.http2.heads import Raw, glimpsed, request_head, response_fields, trailer_fields
@@ -59,6 +60,7 @@ class Stream(Downstream):
     def __init__(self, connection: ServerConnection, number: int) -> None:
         super().__init__(connection.scheme)
         self.client = connection.client
+        self.shown = connection.shown
         self.number = number
         self.exchange: Exchange | None = None
         self.asked = False  # the request is complete
@@ -213,6 +215,7 @@ class ServerConnection(Expiring):
         "dispatcher",
         "frames",
         "scheme",
+        "shown",
     )
 
     _transport: asyncio.Transport
@@ -222,6 +225,7 @@ class ServerConnection(Expiring):
         self.dispatcher = dispatcher
         self.scheme = scheme
         self.client: tuple[str, int] = ("", 0)
+        self.shown: Shown | None = None
         self.frames = ServerFrames(head_limit=dispatcher.listener.limits.head)
         self._streams: dict[int, Stream] = {}
         self._waiting: dict[Stream, None] = {}  # those that have something to send, in turn
@@ -238,6 +242,8 @@ class ServerConnection(Expiring):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
             self.client = (peer[0], peer[1])
+        if self.dispatcher.rule is not None:
+            self.shown = shown_in(transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self.dispatcher.connections.add(self)
         self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.head)
