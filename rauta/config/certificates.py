@@ -70,11 +70,11 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
                 origin = origins.named["listeners", listener.name]
                 yield origin.problem(f"{certificate.cert!r} {message}", ("tls", "certificates", position, "cert"))
             covered |= wanted
-        clients = None if listener.tls is None else listener.tls.clients
-        for message in () if clients is None else _doubts_of_authorities(clients.ca, now):
-            yield origins.named["listeners", listener.name].problem(
-                f"{clients.ca!r}: {message}", ("tls", "clients", "ca")
-            )
+        if listener.tls is None or listener.tls.clients is None:
+            continue
+        ca = listener.tls.clients.ca
+        for message in _doubts_of_authorities(ca, now):
+            yield origins.named["listeners", listener.name].problem(f"{ca!r}: {message}", ("tls", "clients", "ca"))
 
 
 def _facts(certificate: Certificate) -> Facts | None:
@@ -108,13 +108,13 @@ def _doubts_of_authorities(name: str, now: float) -> Iterator[str]:
         return
     for authority in found:
         if now >= authority.not_after:
-            yield f"{authority.subject!r} has expired on {_day(authority.not_after)}: clients that it signed are refused"
+            yield f"{authority.subject!r} has expired on {_day(authority.not_after)}: whom it signed is refused"
         elif now + SOON >= authority.not_after:
             days = (authority.not_after - now) / _DAY
             yield f"{authority.subject!r} expires on {_day(authority.not_after)}, in {days:.0f} days"
         if now < authority.not_before:
             since = _day(authority.not_before)
-            yield f"{authority.subject!r} is not valid before {since}: clients that it signed are refused"
+            yield f"{authority.subject!r} is not valid before {since}: whom it signed is refused"
 
 
 def _day(seconds: float) -> str:

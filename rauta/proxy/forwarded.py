@@ -17,9 +17,8 @@ from rauta.routing.hosts import HostError, normalise_host
 from rauta.routing.settings import X_FORWARDED, Forwarded, Network
 
 Builder = Callable[[str, str, str, str, str], str]
-"""(chain of clients, scheme, authority or "", version as in "1.1", the client's certificate as Client-Cert has it or "")
--> complete field lines. The chain is what X-Forwarded-For holds: the peer's address, behind those that trusted proxies
-have told."""
+"""(chain of clients, scheme, authority or "", version as in "1.1", the value of Client-Cert or "") -> complete field
+lines. The chain is what X-Forwarded-For holds: the peer's address, behind those that trusted proxies have told."""
 
 # Proxies in a row that are believed. Beyond, the chain is somebody's attack or loop: it counts as the last of these.
 MAX_CHAIN: Final = 32

@@ -1,6 +1,6 @@
 """TLS handshakes: with which contexts they begin, what the client says of itself in them, and why they fail. The event
-loops close a connection whose handshake fails without a word to its protocol, which they connect only afterwards; so the
-TLS object itself has to tell why, and a weak reference that."""
+loops close a connection that fails in its handshake without a word to its protocol, which they connect only afterwards;
+so the TLS object itself has to tell why, and a weak reference that."""
 
 from __future__ import annotations
 
