@@ -35,16 +35,25 @@ class Observed(ssl.SSLObject):
     contexts: ServerContexts | None = None
     failed: Failed | None = None
     asked: str | None = None
+    _refused: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
+        if self._refused is not None:
+            raise self._refused
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise  # not over yet
         except ssl.SSLError as error:
+            reason = error.reason or ""
             if self.failed is not None:
-                self.failed(error.reason or "", getattr(error, "verify_message", ""))
-            raise
+                self.failed(reason, getattr(error, "verify_message", ""))
+            if reason not in (NO_CERTIFICATE, BAD_CERTIFICATE):
+                raise
+            # The loops close without having sent OpenSSL's alert, and the client would never learn why. As if there were
+            # something to wait for, they send it; then the client closes, or says more, or its time is over.
+            self._refused = error
+            raise ssl.SSLWantReadError from None
 
 
 def choose(connection: ssl.SSLObject, name: str | None, initial: ssl.SSLContext) -> None:

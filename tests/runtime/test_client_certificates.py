@@ -140,9 +140,9 @@ def ask(sock: ssl.SSLSocket, host: str | None, *fields: str) -> tuple[int, Any]:
     """A request and its answer: the status, and what the backend has said. `host` None: HTTP/1.0 without Host."""
     lines = ["GET / HTTP/1.0", *fields] if host is None else ["GET / HTTP/1.1", f"Host: {host}", *fields]
     sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
-    response = http.client.HTTPResponse(sock)
-    response.begin()
-    body = response.read()
+    with contextlib.closing(http.client.HTTPResponse(sock)) as response:
+        response.begin()
+        body = response.read()
     return response.status, json.loads(body) if response.status == 200 else body.decode()
 
 
