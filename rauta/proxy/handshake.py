@@ -50,8 +50,8 @@ class Observed(ssl.SSLObject):
                 self.failed(reason, getattr(error, "verify_message", ""))
             if reason not in (NO_CERTIFICATE, BAD_CERTIFICATE):
                 raise
-            # The loops close without having sent OpenSSL's alert, and the client would never learn why. As if there were
-            # something to wait for, they send it; then the client closes, or says more, or its time is over.
+            # The loops close without having sent OpenSSL's alert, and the client would never learn why. They send it if
+            # there is something to wait for; then the client closes, or says more, or its time is over.
             self._refused = error
             raise ssl.SSLWantReadError from None
 
