@@ -35,11 +35,11 @@ class Observed(ssl.SSLObject):
     contexts: ServerContexts | None = None
     failed: Failed | None = None
     asked: str | None = None
-    _refused: ssl.SSLError | None = None
+    _refused: str | None = None  # why; no exception, whose traceback would keep this object
 
     def do_handshake(self) -> None:
         if self._refused is not None:
-            raise self._refused
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, self._refused)
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -52,7 +52,7 @@ class Observed(ssl.SSLObject):
                 raise
             # The loops close without having sent OpenSSL's alert, and the client would never learn why. They send it if
             # there is something to wait for; then the client closes, or says more, or its time is over.
-            self._refused = error
+            self._refused = reason
             raise ssl.SSLWantReadError from None
 
 

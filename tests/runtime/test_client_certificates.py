@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from support.process import PATIENCE, Gateway, free_port, gateway
+from support.process import PATIENCE, Gateway, free_port, gateway, get
 from support.tls import Authority, Pair, make_pair
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
@@ -324,6 +324,34 @@ def test_connections_from_before_are_not_served_when_certificates_are_demanded(s
             assert (status, "misdirected: " in text) == (421, True)
             assert sock.recv(1) == b""  # for the client to make a new one
         assert site.status(None) == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+
+
+def test_a_handshake_that_a_reload_has_overtaken_leads_nowhere(site: Site, clients: Clients) -> None:
+    site.write(None)
+    with (
+        gateway("--config", str(site.path), stdout=site.log) as running,
+        socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE) as raw,
+    ):
+        site.write({"ca": "live-ca.crt"})
+        running.signal(signal.SIGHUP)
+        running.wait_for("reloaded")
+        with site.context().wrap_socket(raw, server_hostname="first.test") as sock:
+            assert ask(sock, "first.test")[0] == 421
+
+
+def test_a_listener_that_was_plain_answers_nothing_in_the_clear(site: Site, clients: Clients) -> None:
+    good = site.path.read_text()
+    document = json.loads(good)
+    for listener in document["listeners"].values():
+        del listener["tls"]
+    document["listeners"]["web"]["forwarded"] = []
+    site.path.write_text(json.dumps(document))
+    with gateway("--config", str(site.path), stdout=site.log) as running:
+        assert get(site.port)[0] == 200
+        site.path.write_text(good)
+        running.signal(signal.SIGHUP)
+        running.wait_for("reloaded")
+        assert get(site.port)[0] == 421
 
 
 def test_a_reload_that_changes_nothing_of_it_leaves_connections_alone(
