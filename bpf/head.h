@@ -137,7 +137,8 @@ INLINE bool is_forbidden(u64 w)
 	       w == WORD('k', 'e', 'e', 'p', '-', 'a', 'l', 'i') || w == WORD('h', 't', 't', 'p', '2', '-', 's', 'e') ||
 	       (w & FIRST(6)) == WORD('p', 'r', 'o', 'x', 'y', '-', 0, 0) ||
 	       w == WORD('f', 'o', 'r', 'w', 'a', 'r', 'd', 'e') || w == WORD('x', '-', 'f', 'o', 'r', 'w', 'a', 'r') ||
-	       w == WORD('x', '-', 'r', 'e', 'a', 'l', '-', 'i') || w == WORD('m', 'a', 'x', '-', 'f', 'o', 'r', 'w');
+	       w == WORD('x', '-', 'r', 'e', 'a', 'l', '-', 'i') || w == WORD('m', 'a', 'x', '-', 'f', 'o', 'r', 'w') ||
+	       w == WORD('c', 'l', 'i', 'e', 'n', 't', '-', 'c');
 }
 
 /* A port behind a host's colon, of no meaning here; but it must be one, with the line's end behind it. */

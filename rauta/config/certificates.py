@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from rauta.config.doubts import DAY, Doubt, doubts
+from rauta.config.doubts import DAY, SOON, Doubt, doubts
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origins
 from rauta.config.secrets import SecretError, is_exposed, read, read_file
@@ -36,6 +36,11 @@ def check(configuration: Configuration, origins: Origins) -> Iterator[ConfigProb
                 _check(certificate)
             except SecretError as bad:
                 yield origin.problem(bad.message, ("tls", "certificates", position, *bad.where))
+        if listener.tls.clients is not None:
+            try:
+                _check_authorities(listener.tls.clients.ca)
+            except SecretError as bad:
+                yield origin.problem(bad.message, ("tls", "clients", *bad.where))
     for service in configuration.services:
         if service.tls is not None:
             origin = origins.named["services", service.name]
@@ -67,6 +72,11 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
                 origin = origins.named["listeners", listener.name]
                 message = f"{certificates[position].cert!r} {_told(doubt, facts, now)}"
                 yield origin.problem(message, ("tls", "certificates", position, "cert"))
+        if listener.tls is None or listener.tls.clients is None:
+            continue
+        ca = listener.tls.clients.ca
+        for message in _doubts_of_authorities(ca, now):
+            yield origins.named["listeners", listener.name].problem(f"{ca!r}: {message}", ("tls", "clients", "ca"))
 
 
 def _facts(certificate: Certificate) -> Facts | None:
@@ -90,6 +100,24 @@ def _told(doubt: Doubt, facts: Facts, now: float) -> str:
             return "names no host: clients refuse it"
         case Doubt.SHADOWED:
             return f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
+
+
+def _doubts_of_authorities(name: str, now: float) -> Iterator[str]:
+    from rauta.config.x509 import authorities_of
+
+    try:
+        found = authorities_of(read_file(name, ("ca",)))
+    except (SecretError, ValueError):
+        return
+    for authority in found:
+        if now >= authority.not_after:
+            yield f"{authority.subject!r} has expired on {_day(authority.not_after)}: whom it signed is refused"
+        elif now + SOON >= authority.not_after:
+            days = (authority.not_after - now) / DAY
+            yield f"{authority.subject!r} expires on {_day(authority.not_after)}, in {days:.0f} days"
+        if now < authority.not_before:
+            since = _day(authority.not_before)
+            yield f"{authority.subject!r} is not valid before {since}: whom it signed is refused"
 
 
 def _day(seconds: float) -> str:

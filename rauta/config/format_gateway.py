@@ -22,6 +22,27 @@ def _listen_address(text: str) -> settings.Address:
     return settings.Address.parse(text, any_host="0.0.0.0")
 
 
+_clients = Object(
+    name="client certificates",
+    doc="Certificates that clients have to show, whatever name they ask for.",
+    fields=(
+        Field(
+            key="ca",
+            type=FilePath(),
+            doc="PEM file with the certificates of those who sign clients' ones; relative to this file.",
+            example="clients-ca.crt",
+        ),
+        Field(
+            key="mode",
+            type=Choice(settings.ClientMode),
+            doc="`require`, or `optional`: who has none is served all the same. A bad one is always refused.",
+            example="optional",
+        ),
+    ),
+    model=settings.ClientCertificates,
+    instead="{ca: %s}",
+)
+
 _tls = Object(
     name="tls",
     doc="TLS termination.",
@@ -31,6 +52,13 @@ _tls = Object(
             type=ListOf(CERTIFICATE, empty="TLS needs a certificate"),
             doc="The certificates. A client gets the first that covers the name it asks for (SNI), else the first.",
             example="[{cert: tls.crt, key: {file: tls.key}}]",
+        ),
+        Field(
+            key="clients",
+            type=_clients,
+            doc="Ask clients for certificates.",
+            example="{ca: clients-ca.crt}",
+            absent="clients are not asked",
         ),
     ),
     model=settings.TlsSettings,

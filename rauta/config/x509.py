@@ -50,3 +50,26 @@ def facts_of(chain: bytes) -> Facts:
         certificate.issuer.rfc4514_string(),
         certificate.fingerprint(hashes.SHA256()).hex(":").upper(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """One that signs certificates: its subject (RFC 4514), and its certificate's validity, seconds since 1970."""
+
+    subject: str
+    not_before: float
+    not_after: float
+
+
+def authorities_of(bundle: bytes) -> tuple[Authority, ...]:
+    """All in a PEM file. Raises ValueError."""
+    from cryptography import x509
+
+    return tuple(
+        Authority(
+            found.subject.rfc4514_string(),
+            found.not_valid_before_utc.timestamp(),
+            found.not_valid_after_utc.timestamp(),
+        )
+        for found in x509.load_pem_x509_certificates(bundle)
+    )

@@ -13,6 +13,7 @@ from rauta.ctl.probe import Probe
 from rauta.ctl.tables import Cell, Style
 from rauta.routing.model import Configuration, Forward, Route
 from rauta.routing.services import BalancerKey, Service
+from rauta.routing.settings import Listener
 
 Facts = list[tuple[str, Cell | str]]
 
@@ -51,11 +52,20 @@ def _tell(
     output.facts(_answer_facts(configuration, decision, offload))
 
 
+def _asked(listener: Listener) -> str | None:
+    """Whether clients are asked for certificates, and how."""
+    clients = None if listener.tls is None else listener.tls.clients
+    return None if clients is None else clients.mode.value
+
+
 def _request_facts(decision: Decision) -> Facts:
     probe, listener = decision.probe, decision.listener
     address, port = probe.client
     client = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     scheme = "https" if listener.tls is not None else "http"
+    asked = _asked(listener)
+    if asked is not None:
+        scheme += f" with client certificates ({asked})"
     found: Facts = [
         ("request", f"{probe.method} {probe.target}"),
         ("client", client if probe.client_given else f"{client} (the default; --client names another)"),
@@ -197,6 +207,7 @@ def _document(
             "name": decision.listener.name,
             "address": str(decision.listener.address),
             "tls": decision.listener.tls is not None,
+            "clients": _asked(decision.listener),
             "why": decision.listener_why,
         },
         "host": {"known": decision.owned, "owner": None if decision.owner is None else str(decision.owner)},

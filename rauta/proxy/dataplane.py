@@ -6,12 +6,13 @@ import asyncio
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dispatch import Dispatcher
 from rauta.proxy.generation import Generation
-from rauta.proxy.handshake import PLAIN_HTTP, Handshake, observe
+from rauta.proxy.handshake import BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_HTTP, Entry, Handshake
 from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.pool import ClientContexts, Pools
 from rauta.proxy.shared import Shared
@@ -21,8 +22,6 @@ from rauta.routing.settings import Address, Listener
 from rauta.routing.table import Table
 
 if TYPE_CHECKING:
-    import ssl as tls
-
     from rauta.proxy.dispatch import FromClient
     from rauta.proxy.metrics import WorkerMetrics
 
@@ -48,7 +47,19 @@ class _Entrance:
     """What serves one address."""
 
     dispatcher: Dispatcher
+    entry: Entry | None  # to TLS
     servers: list[asyncio.Server]
+
+    def swap(self, endpoint: Endpoint, generation: Generation) -> None:
+        """Serve it by these. Where clients' certificates are to be verified in another way, connections that are open
+        were not: they end as when draining, and get 421 until then."""
+        rule = self.dispatcher.rule
+        self.dispatcher.swap(endpoint.listener, generation, endpoint.contexts)
+        if self.entry is not None and endpoint.contexts is not None:
+            self.entry.contexts = endpoint.contexts
+        if self.dispatcher.rule not in (None, rule):
+            for connection in list(self.dispatcher.connections):
+                connection.drain(DRAIN_GRACE)
 
 
 class DataPlane:
@@ -120,7 +131,7 @@ class DataPlane:
                 self._shut(address)
             raise
         for address, endpoint in wanted.items():
-            self._entrances[address].dispatcher.swap(endpoint.listener, generation, endpoint.contexts)
+            self._entrances[address].swap(endpoint, generation)
         for address in [address for address in self._entrances if address not in wanted]:
             self._shut(address)
         old, self._generation = self._generation, generation
@@ -195,15 +206,16 @@ class DataPlane:
         entrance = self._entrances.get(endpoint.listener.address)
         if entrance is None:
             dispatcher = Dispatcher(endpoint.listener, generation, self._shared, endpoint.contexts)
-            entrance = self._entrances[endpoint.listener.address] = _Entrance(dispatcher, [])
+            entry = None
             if endpoint.contexts is not None:
-                _let_swap(endpoint.contexts, dispatcher)
+                entry = Entry(endpoint.contexts, partial(_handshake_failed, dispatcher))
+            entrance = self._entrances[endpoint.listener.address] = _Entrance(dispatcher, entry, [])
         for sock in endpoint.sockets:
-            entrance.servers.append(await self._server(entrance.dispatcher, sock))
+            entrance.servers.append(await self._server(entrance, sock))
         self._shared.wheel.start()
 
-    async def _server(self, dispatcher: Dispatcher, sock: socket.socket) -> asyncio.Server:
-        context = None if dispatcher.contexts is None else dispatcher.contexts.default
+    async def _server(self, entrance: _Entrance, sock: socket.socket) -> asyncio.Server:
+        dispatcher, context = entrance.dispatcher, entrance.entry
         scheme = "http" if context is None else "https"
         timeout = None if context is None else dispatcher.listener.timeouts.head
 
@@ -278,22 +290,12 @@ class _Refusal(asyncio.Protocol):
         cast("asyncio.WriteTransport", transport).abort()  # uvloop's are no instances of it
 
 
-def _let_swap(contexts: ServerContexts, dispatcher: Dispatcher) -> None:
-    """Let a listener's first context hand each handshake over to the one for its name that the dispatcher has then: the
-    loop's server keeps the context that it was made with."""
-
-    def choose(connection: tls.SSLObject, name: str | None, initial: tls.SSLContext) -> None:
-        if dispatcher.contexts is not None:
-            wanted = dispatcher.contexts.of(name)
-            if wanted is not initial:
-                connection.context = wanted
-
-    contexts.default.sni_callback = choose
-    observe(contexts.default, lambda why: _handshake_failed(dispatcher, why))
-
-
-def _handshake_failed(dispatcher: Dispatcher, why: str) -> None:
-    """Log the one failure that is a mistake of people and not a probe. Nobody knows the client here, nor is it
-    answered: the loop closes the connection."""
+def _handshake_failed(dispatcher: Dispatcher, why: str, of_certificate: str) -> None:
+    """Log the failures that are mistakes of people and no probes. Nobody knows the client here, nor is it answered: the
+    loop closes the connection, behind OpenSSL's alert."""
     if why == PLAIN_HTTP:
         dispatcher.refused(("", 0), "plain_on_tls", "the TLS handshake began with an HTTP request")
+    elif why == NO_CERTIFICATE:
+        dispatcher.refused(("", 0), "client_certificate", "the client sent no certificate")
+    elif why == BAD_CERTIFICATE:
+        dispatcher.refused(("", 0), "client_certificate", f"the client's certificate: {of_certificate}")

@@ -10,7 +10,7 @@ from rauta.proxy.exchange import Downstream, Exchange
 from rauta.proxy.filters import FilterError
 from rauta.proxy.forwarded import TrustedProxies
 from rauta.proxy.generation import Generation
-from rauta.proxy.handshake import Handshake
+from rauta.proxy.handshake import Handshake, Shown
 from rauta.proxy.messages import Glimpse, RequestHead
 from rauta.proxy.plan import RoutePlan
 from rauta.proxy.pool import BackendPool
@@ -18,6 +18,7 @@ from rauta.proxy.reasons import REASONS
 from rauta.proxy.redirects import redirect_location
 from rauta.proxy.shared import Shared
 from rauta.routing.errors import RautaError
+from rauta.routing.hosts import is_address
 from rauta.routing.model import Forward, Redirect, Respond
 from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed
 from rauta.routing.request import RequestView
@@ -58,7 +59,6 @@ class Dispatcher:
         "_trusted",
         "clock",
         "connections",
-        "contexts",
         "generation",
         "handshakes",
         "listener",
@@ -66,6 +66,7 @@ class Dispatcher:
         "loop",
         "metrics",
         "reject_encoded_slash",
+        "rule",
         "timed",
         "wheel",
     )
@@ -97,7 +98,7 @@ class Dispatcher:
         """From the next request on, also of a connection that is open, decide by these; TLS from the next handshake."""
         self.listener = listener
         self.generation = generation
-        self.contexts = contexts
+        self.rule = _rule_of(listener, contexts)
         self.reject_encoded_slash = listener.encoded_slash is EncodedSlash.REJECT
         self._trusted = TrustedProxies(listener.trusted_proxies) if listener.trusted_proxies else None
         # By the identity of the table's answer: it gives the same one each time, the plan keeps it alive, and hashing a
@@ -153,6 +154,11 @@ class Dispatcher:
         return min(left, key=lambda pool: pool.in_flight, default=None)
 
     def _decide(self, exchange: Exchange, head: RequestHead) -> None:
+        if self.rule is not None:
+            astray = _astray(exchange.downstream.shown, self.rule, head.host)
+            if astray:
+                exchange.fail("misdirected", astray)
+                return
         if head.scheme is not None and head.scheme != exchange.downstream.scheme and exchange.believed is None:
             # RFC 9110 7.4: "a request for an "https" resource MUST be rejected unless it has been received over a
             # connection that has been secured"; the other way round the two origins are different ones, too.
@@ -240,6 +246,26 @@ class Dispatcher:
             exchange.fail("bad_host", "a redirect needs the host of the request, and there is none")
         else:
             exchange.answer(action.status, [("Location", location)], b"")
+
+
+def _rule_of(listener: Listener, contexts: ServerContexts | None) -> str | None:
+    """How clients' certificates are verified; where they should be and are not, a rule that no connection meets."""
+    if contexts is not None:
+        return contexts.rule
+    return None if listener.tls is None or listener.tls.clients is None else ""
+
+
+def _astray(shown: Shown | None, rule: str, host: str) -> str | None:
+    """Why a request must not be answered on its connection, where clients are asked for certificates.
+
+    RFC 6066 11.1: "application server implementations that rely upon these names being the same MUST check to make sure
+    the client did not present a different name in the application protocol". Who asked for no name can mean nothing but
+    the address that it connected to."""
+    if shown is None or shown.rule != rule:
+        return "the connection was made before the listener asked for certificates as it does now"
+    if shown.name:
+        return None if shown.name == host else f"the TLS handshake was for {shown.name!r}"
+    return None if not host or is_address(host) else "the TLS handshake named no host (SNI)"
 
 
 def _options_end_here(exchange: Exchange, head: RequestHead) -> bool:

@@ -36,6 +36,7 @@ from rauta.routing.defaults import CONNECT_ATTEMPTS, REPLAY_LIMIT
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.forwarded import Believed
+    from rauta.proxy.handshake import Shown
     from rauta.proxy.plan import RoutePlan
     from rauta.proxy.pool import BackendPool, Waiter
 
@@ -49,10 +50,11 @@ _WITHOUT_END: Final = 10 * 365 * 86400.0
 class Downstream(Expiring):
     """What a codec towards clients offers to an exchange."""
 
-    __slots__ = ("client", "scheme")
+    __slots__ = ("client", "scheme", "shown")
 
     def __init__(self, scheme: str) -> None:
         super().__init__()
+        self.shown: Shown | None = None  # in the handshake, where clients are asked for certificates
         self.client: tuple[str, int] = ("", 0)
         self.scheme = scheme
 
@@ -355,7 +357,8 @@ class Exchange:
             self.t_connected = perf_counter()
         added = ""
         if plan.forwarded is not None:
-            added = plan.forwarded(*self._client_of(), self.head.version)
+            shown = self.downstream.shown
+            added = plan.forwarded(*self._client_of(), self.head.version, "" if shown is None else shown.certificate)
         upstream.send_request(self, head, added, plan)
         if not head.has_body:
             return

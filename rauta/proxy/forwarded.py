@@ -16,9 +16,9 @@ from rauta.proxy.messages import RequestHead, by_name
 from rauta.routing.hosts import HostError, normalise_host
 from rauta.routing.settings import X_FORWARDED, Forwarded, Network
 
-Builder = Callable[[str, str, str, str], str]
-"""(chain of clients, scheme, authority or "", version as in "1.1") -> complete field lines. The chain is what
-X-Forwarded-For holds: the peer's address, behind those that trusted proxies have told."""
+Builder = Callable[[str, str, str, str, str], str]
+"""(chain of clients, scheme, authority or "", version as in "1.1", the value of Client-Cert or "") -> complete field
+lines. The chain is what X-Forwarded-For holds: the peer's address, behind those that trusted proxies have told."""
 
 # Proxies in a row that are believed. Beyond, the chain is somebody's attack or loop: it counts as the last of these.
 MAX_CHAIN: Final = 32
@@ -44,7 +44,7 @@ def _rfc7239(chain: str, scheme: str, authority: str) -> str:
     return f"Forwarded: for={_node(first)}{host};proto={scheme}{rest}\r\n"
 
 
-def _x_forwarded(address: str, scheme: str, authority: str, _version: str) -> str:
+def _x_forwarded(address: str, scheme: str, authority: str, _version: str, _certificate: str) -> str:
     return (
         f"X-Forwarded-For: {address or 'unknown'}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: {authority}\r\n"
     )
@@ -58,7 +58,7 @@ def builder_of(wanted: Set[Forwarded]) -> Builder | None:
         return _x_forwarded  # the default, in one string
     rows = [_NAMES[field] for field in Forwarded if field in wanted and field in _NAMES]
 
-    def build(address: str, scheme: str, authority: str, version: str) -> str:
+    def build(address: str, scheme: str, authority: str, version: str, certificate: str) -> str:
         values = (address or "unknown", scheme, authority)
         lines = "".join([f"{name}: {values[place]}\r\n" for name, place in rows])
         if Forwarded.FORWARDED in wanted:
@@ -66,6 +66,8 @@ def builder_of(wanted: Set[Forwarded]) -> Builder | None:
         if Forwarded.VIA in wanted:
             # RFC 9110 7.6.3; those that the client sent stay before it: several fields are one list.
             lines += f"Via: {version} rauta\r\n"
+        if certificate and Forwarded.CLIENT_CERT in wanted:
+            lines += f"Client-Cert: {certificate}\r\n"
         return lines
 
     return build

@@ -1,11 +1,17 @@
-"""TLS handshakes that fail. The event loops close such a connection without a word to its protocol, which they connect
-only after the handshake; so the TLS object itself has to tell why, and a weak reference that."""
+"""TLS handshakes: with which contexts they begin, what the client says of itself in them, and why they fail. The event
+loops close a connection that fails in its handshake without a word to its protocol, which they connect only afterwards;
+so the TLS object itself has to tell why, and a weak reference that."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from base64 import b64encode
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from rauta.proxy.tls import ServerContexts
 
 
 class Handshake:
@@ -16,19 +22,101 @@ class Handshake:
 
 
 PLAIN_HTTP: Final = "HTTP_REQUEST"  # OpenSSL's name for a ClientHello that begins with a method of HTTP
+NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+BAD_CERTIFICATE: Final = "CERTIFICATE_VERIFY_FAILED"
+
+Failed = Callable[[str, str], None]
+"""Has OpenSSL's reason for a handshake that failed, and what it says of the client's certificate, or nothing."""
 
 
-def observe(context: ssl.SSLContext, failed: Callable[[str], None]) -> None:
-    """Let `failed` have OpenSSL's reason for each handshake with this context that fails. Once more replaces it."""
+class Observed(ssl.SSLObject):
+    """A connection's TLS. `contexts` are those that it began with; `asked` is the name that the client asks for."""
 
-    class Observed(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            try:
-                super().do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise  # not over yet
-            except ssl.SSLError as error:
-                failed(error.reason or "")
+    contexts: ServerContexts | None = None
+    failed: Failed | None = None
+    asked: str | None = None
+    _refused: str | None = None  # why; no exception, whose traceback would keep this object
+
+    def do_handshake(self) -> None:
+        if self._refused is not None:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, self._refused)
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise  # not over yet
+        except ssl.SSLError as error:
+            reason = error.reason or ""
+            if self.failed is not None:
+                self.failed(reason, getattr(error, "verify_message", ""))
+            if reason not in (NO_CERTIFICATE, BAD_CERTIFICATE):
                 raise
+            # The loops close without having sent OpenSSL's alert, and the client would never learn why. They send it if
+            # there is something to wait for; then the client closes, or says more, or its time is over.
+            self._refused = reason
+            raise ssl.SSLWantReadError from None
 
-    context.sslobject_class = Observed
+
+def choose(connection: ssl.SSLObject, name: str | None, initial: ssl.SSLContext) -> None:
+    """The `sni_callback` of contexts that handshakes begin with: hand one over to the context for its name. Among those
+    that it began with: how it verifies was settled then, and does not change with the context (SSL_set_SSL_CTX)."""
+    if isinstance(connection, Observed) and connection.contexts is not None:
+        connection.asked = name
+        wanted = connection.contexts.of(name)
+        if wanted is not initial:
+            connection.context = wanted
+
+
+class Entry(ssl.SSLContext):
+    """What a loop's server is made with, once and for all: it lets each handshake begin with the contexts of its time.
+
+    To begin with one context for ever and to choose another by name would not do: whether a client is asked for a
+    certificate, the keys of session tickets and the cache of sessions are those of the context that a connection begins
+    with. A client could resume what it began when nobody asked (as CVE-2025-23419 of nginx)."""
+
+    contexts: ServerContexts
+    failed: Failed
+
+    def __new__(cls, contexts: ServerContexts, failed: Failed) -> Self:  # noqa: ARG004 - for __init__
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, contexts: ServerContexts, failed: Failed) -> None:
+        self.contexts = contexts
+        self.failed = failed
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """A connection's TLS, by the contexts that there are now."""
+        made = self.contexts.default.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if isinstance(made, Observed):
+            made.contexts = self.contexts
+            made.failed = self.failed
+        return made
+
+
+class Shown:
+    """What a client has shown in its handshake: the name that it asked for, in lower case and without a trailing dot
+    ("": none); its certificate as in Client-Cert (RFC 9440 2.1; "": none), and the rule by which that was verified (see
+    ServerContexts)."""
+
+    __slots__ = ("certificate", "name", "rule")
+
+    def __init__(self, name: str, certificate: str, rule: str) -> None:
+        self.name = name
+        self.certificate = certificate
+        self.rule = rule
+
+
+def shown_in(transport: asyncio.BaseTransport) -> Shown | None:
+    """None: without TLS, or to a listener that asked for no certificate then."""
+    found = transport.get_extra_info("ssl_object")
+    if not isinstance(found, Observed) or found.contexts is None or found.contexts.rule is None:
+        return None
+    certificate = found.getpeercert(True)
+    value = "" if certificate is None else f":{b64encode(certificate).decode()}:"  # RFC 8941 3.3.5: a byte sequence
+    return Shown((found.asked or "").lower().removesuffix("."), value, found.contexts.rule)

@@ -35,6 +35,7 @@ REASONS: Final = _table(
     ("bad_chunk", 400, "the chunked body is malformed"),
     ("tls_on_plain", 400, "received TLS on a plain HTTP port"),
     ("plain_on_tls", 400, "received plain HTTP on a TLS port"),
+    ("client_certificate", 400, "the client's certificate is missing or not accepted"),
     ("method_not_allowed", 405, "this method is not served"),
     ("head_timeout", 408, "the request head did not arrive in time"),
     ("client_timeout", 408, "the client sent or took nothing for too long"),

@@ -5,20 +5,27 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Sequence
 
+from rauta.proxy.handshake import Observed, choose
+
 
 class ServerContexts:
     """The contexts of a listener.
 
     An exact name wins over a wildcard (`*.example.com`: one label, RFC 6125 6.4.3), the first certificate that has it
-    over others, and the first of all serves who asks for no name, or for an unknown one."""
+    over others, and the first of all serves who asks for no name, or for an unknown one. `rule` says how clients'
+    certificates are verified, by all of them (None: nobody is asked): equal ones do it equally."""
 
-    __slots__ = ("_exact", "_wildcard", "default")
+    __slots__ = ("_exact", "_wildcard", "default", "rule")
 
-    def __init__(self, contexts: Sequence[tuple[Iterable[str], ssl.SSLContext]]) -> None:
+    def __init__(self, contexts: Sequence[tuple[Iterable[str], ssl.SSLContext]], rule: str | None = None) -> None:
         """Each with the names that its certificate covers, in lower case. Raises ValueError if there is none."""
         if not contexts:
             raise ValueError("TLS needs a certificate")
+        self.rule = rule
         self.default = contexts[0][1]
+        # No closures: workers freeze what they have built, and a cycle would stay for ever.
+        self.default.sslobject_class = Observed
+        self.default.sni_callback = choose
         self._exact: dict[str, ssl.SSLContext] = {}
         self._wildcard: dict[str, ssl.SSLContext] = {}
         for names, context in contexts:

@@ -31,7 +31,9 @@ _OWN: Final = {
     "expect": "rauta writes it",
     "date": "rauta writes it, or passes the backend's on",
 }
-_FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"})
+_FORWARDED: Final = frozenset(
+    {"client-cert", "client-cert-chain", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
+)
 
 
 def check_field_name(where: str | tuple[str | int, ...], name: str) -> None:

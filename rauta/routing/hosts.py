@@ -67,6 +67,15 @@ def _normalise(value: str) -> str:
     return host
 
 
+def is_address(host: str) -> bool:
+    """Whether a normalised host is a literal IP address."""
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
 class HostKind(Enum):
     """How a host pattern claims hosts, in order of precedence."""
 

@@ -134,12 +134,28 @@ class Certificate:
     key: Secret
 
 
+class ClientMode(Enum):
+    """Whether a client without a certificate is served. One with a bad certificate never is."""
+
+    REQUIRE = "require"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificates:
+    """Certificates that clients have to show: signed by one of those in `ca`, a PEM file."""
+
+    ca: str
+    mode: ClientMode = ClientMode.REQUIRE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
     """TLS termination on a listener. A client that asks for a name (SNI) gets the first certificate that covers it; the
-    first of all serves the others."""
+    first of all serves the others. `clients` holds for all names."""
 
     certificates: tuple[Certificate, ...]
+    clients: ClientCertificates | None = None
 
     def __post_init__(self) -> None:
         if not self.certificates:
@@ -157,14 +173,15 @@ class EncodedSlash(Enum):
 
 
 class Forwarded(Enum):
-    """Fields that tell a backend about the client (RFC 7239 and its predecessors), and that a gateway was in between
-    (Via, RFC 9110 7.6.3)."""
+    """Fields that tell a backend about the client (RFC 7239 and its predecessors; RFC 9440), and that a gateway was in
+    between (Via, RFC 9110 7.6.3)."""
 
     X_FORWARDED_FOR = "x-forwarded-for"
     X_FORWARDED_PROTO = "x-forwarded-proto"
     X_FORWARDED_HOST = "x-forwarded-host"
     FORWARDED = "forwarded"
     VIA = "via"
+    CLIENT_CERT = "client-cert"
 
 
 X_FORWARDED = frozenset({Forwarded.X_FORWARDED_FOR, Forwarded.X_FORWARDED_PROTO, Forwarded.X_FORWARDED_HOST})
@@ -219,6 +236,8 @@ class Listener:
         for position, item in enumerate(self.filters):
             if not isinstance(item, ON_LISTENERS):
                 raise ModelError.at(("filters", position), "a rewrite needs the match of a route: write it there")
+        if Forwarded.CLIENT_CERT in (self.forwarded or ()) and (self.tls is None or self.tls.clients is None):
+            raise ModelError.at("forwarded", "client-cert needs tls.clients: nobody is asked for a certificate here")
         if self.address.is_name:
             raise ModelError.at(
                 "address", f"{self.address.host!r} is a name: a listener needs an IP address, for example 0.0.0.0"

@@ -29,17 +29,29 @@ class Pair:
     facts: Facts
 
 
-Credentials = Mapping[str, tuple[Pair, ...]]
-"""The pairs of each listener that terminates TLS, by its name, in the order of its certificates."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a listener terminates TLS with: its pairs, in the order of its certificates, and the certificates, PEM, of
+    those who sign clients' ones."""
+
+    pairs: tuple[Pair, ...]
+    clients_ca: bytes | None = field(default=None, repr=False)
+
+
+Credentials = Mapping[str, Held]
+"""Of each listener that terminates TLS, by its name."""
 
 
 def read_credentials(listeners: Iterable[Listener], place: Place | None = None) -> Credentials:
     """Read the files and variables of the environment that listeners name. Blocks. Raises StartError, which says where
     the file or variable is named, and never shows a key."""
     return {
-        listener.name: tuple(
-            _read(listener, position, certificate, place)
-            for position, certificate in enumerate(listener.tls.certificates)
+        listener.name: Held(
+            tuple(
+                _read(listener, position, certificate, place)
+                for position, certificate in enumerate(listener.tls.certificates)
+            ),
+            None if listener.tls.clients is None else _read_clients_ca(listener, listener.tls.clients.ca, place),
         )
         for listener in listeners
         if listener.tls is not None
@@ -48,7 +60,7 @@ def read_credentials(listeners: Iterable[Listener], place: Place | None = None) 
 
 def facts_of_all(credentials: Credentials) -> dict[str, tuple[Facts, ...]]:
     """What the certificates say, without them and their keys."""
-    return {name: tuple(pair.facts for pair in pairs) for name, pairs in credentials.items()}
+    return {name: tuple(pair.facts for pair in held.pairs) for name, held in credentials.items()}
 
 
 def environment_without(configuration: Configuration) -> dict[str, str]:
@@ -86,3 +98,13 @@ def _read(listener: Listener, position: int, certificate: Certificate, place: Pl
         text = f"{where}listener {listener.name!r}: {certificate.cert} is no PEM certificate, or a broken one"
         raise StartError(text) from None
     return Pair(chain, key, facts)
+
+
+def _read_clients_ca(listener: Listener, name: str, place: Place | None) -> bytes:
+    from rauta.config import secrets
+
+    try:
+        return secrets.read_file(name, ("ca",))
+    except secrets.SecretError as error:
+        where = "" if place is None else place(listener, "tls", "clients", *error.where)
+        raise StartError(f"{where}listener {listener.name!r}: {error.message}") from None

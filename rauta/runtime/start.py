@@ -14,6 +14,7 @@ from rauta.routing.services import Service
 from rauta.runtime import offloading
 from rauta.runtime.activation import lent_sockets
 from rauta.runtime.banner import announce
+from rauta.runtime.credentials import Held
 from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
 from rauta.runtime.notify import Notifier
@@ -142,7 +143,7 @@ async def _check_names(source: Source, events: EventLog) -> None:
 def _made_credentials(source: Source) -> Credentials | None:
     if source.self_signed is None:
         return None
-    return {listener.name: (source.self_signed.pair,) for listener in source.configuration.listeners}
+    return {listener.name: Held((source.self_signed.pair,)) for listener in source.configuration.listeners}
 
 
 def _predecessor(source: Source, events: EventLog) -> Predecessor | None:

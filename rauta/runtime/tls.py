@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from rauta.proxy.tls import ServerContexts
+from rauta.routing.settings import ClientMode
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
-    from rauta.routing.settings import Certificate, TlsSettings
-    from rauta.runtime.credentials import Pair
+    from rauta.routing.settings import Certificate, ClientCertificates, TlsSettings
+    from rauta.runtime.credentials import Held
 
 
 class _EncryptedKeyError(Exception):
     """The key asks for a pass phrase."""
 
 
-def server_contexts(settings: TlsSettings, pairs: Sequence[Pair], *, listener: str) -> ServerContexts:
-    """The contexts of a listener that terminates TLS: 1.2 or later, HTTP/2 and HTTP/1.1 by ALPN. `pairs` are what its
-    certificates and keys hold. Certificates for the same names with keys of different kinds share a context: OpenSSL
-    picks the one that the client can verify.
+def server_contexts(settings: TlsSettings, held: Held, *, listener: str) -> ServerContexts:
+    """The contexts of a listener that terminates TLS: 1.2 or later, HTTP/2 and HTTP/1.1 by ALPN. `held` is what its
+    files hold. Certificates for the same names with keys of different kinds share a context: OpenSSL picks the one that
+    the client can verify.
 
     Raises StartError that names the file or variable and what is wrong with it.
     """
     found: list[tuple[tuple[str, ...], ssl.SSLContext]] = []
     kinds: list[set[str]] = []
-    for certificate, pair in zip(settings.certificates, pairs, strict=True):
+    for certificate, pair in zip(settings.certificates, held.pairs, strict=True):
         same = [place for place, (names, _) in enumerate(found) if set(names) == set(pair.facts.names)]
         place = next((place for place in same if pair.facts.key not in kinds[place]), None)
         if place is None:
@@ -41,7 +43,17 @@ def server_contexts(settings: TlsSettings, pairs: Sequence[Pair], *, listener: s
             load_pair(found[place][1], certificate, pair.chain, pair.key)
         except StartError as error:
             raise StartError(f"listener {listener!r}: {error}") from error
-    return ServerContexts(found)
+    if settings.clients is None:
+        return ServerContexts(found)
+    if held.clients_ca is None:
+        raise StartError(f"listener {listener!r}: nobody has read {settings.clients.ca}")
+    for _, context in found:  # each: the one for a name brings its own certificates, and keeps the mode of the first
+        try:
+            _ask_clients(context, settings.clients, held.clients_ca)
+        except StartError as error:
+            raise StartError(f"listener {listener!r}: {error}") from error
+    rule = f"{settings.clients.mode.value} {hashlib.sha256(held.clients_ca).hexdigest()}"
+    return ServerContexts(found, rule)
 
 
 def _context() -> ssl.SSLContext:
@@ -50,6 +62,17 @@ def _context() -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # CRIME; RFC 9113 9.2.1 asks for both
     context.set_alpn_protocols(["h2", "http/1.1"])
     return context
+
+
+def _ask_clients(context: ssl.SSLContext, settings: ClientCertificates, ca: bytes) -> None:
+    """Ask clients for certificates. What the file holds is trusted, also the certificate of an intermediate without
+    that of its root: else who signs for others under the same root would have to be trusted, too."""
+    try:
+        context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise StartError(f"{settings.ca} holds no PEM certificates, or broken ones: {error}") from error
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_mode = ssl.CERT_OPTIONAL if settings.mode is ClientMode.OPTIONAL else ssl.CERT_REQUIRED
 
 
 def load_pair(context: ssl.SSLContext, certificate: Certificate, chain: bytes, key: bytes) -> None:

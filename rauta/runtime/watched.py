@@ -70,6 +70,8 @@ def _secrets(configuration: Configuration) -> Iterator[Path]:
             yield Path(certificate.cert)
             if certificate.key.file is not None:
                 yield Path(certificate.key.file)
+        if listener.tls is not None and listener.tls.clients is not None:
+            yield Path(listener.tls.clients.ca)
     for service in configuration.services:
         if service.tls is not None:
             ours = service.tls.certificate

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rauta.config import ConfigError, load
-from support.tls import make_dated
+from support.tls import DAY, Authority, make_dated
 
 TEXT = """\
 version: 1
@@ -147,6 +147,75 @@ def test_files_are_not_touched_unless_asked(pems: Path) -> None:
     path = pems / "other.yaml"
     path.write_text(TEXT.format(cert="absent.crt", key="file: absent.key"))
     assert load(path, check_files=False).warnings == ()
+
+
+# --- of those who sign clients' ones --------------------------------------------------------------------
+
+
+@pytest.fixture
+def check_ca(pems: Path) -> Callable[[str], list[str]]:
+    """Load with such a file: problems and warnings, one a line."""
+
+    def check(name: str) -> list[str]:
+        path = pems / "rauta.yaml"
+        clients = f"clients: {{ca: {name}}}"
+        text = TEXT.format(cert="one.crt", key="file: one.key").replace("services:", f"      {clients}\nservices:")
+        path.write_text(text)
+        try:
+            lines = [str(warning) for warning in load(path, warn=True).warnings]
+        except ConfigError as error:
+            lines = str(error).splitlines()
+        return [line.replace(f"{pems}/", "") for line in lines if ".tls.clients" in line]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("absent.crt", "there is no file 'absent.crt'"),
+        ("directory", "'directory' is a directory"),
+        ("text.txt", "'text.txt' holds no PEM certificate: it needs '-----BEGIN CERTIFICATE-----'"),
+        ("one.key", "'one.key' holds a private key: only certificates belong there, keep their keys away"),
+        ("both.pem", "'both.pem' holds a private key: only certificates belong there, keep their keys away"),
+        ("encrypted.key", "'encrypted.key' holds a private key: only certificates belong there, keep their keys away"),
+        ("broken.crt", "a certificate in 'broken.crt' is broken: "),
+        ("half.pem", "a certificate in 'half.pem' is broken: "),
+    ],
+)
+def test_what_is_wrong_with_authorities(
+    name: str, problem: str, check_ca: Callable[[str], list[str]], pems: Path
+) -> None:
+    good = (pems / "two.crt").read_text()
+    (pems / "both.pem").write_text(good + (pems / "two.key").read_text())
+    (pems / "half.pem").write_text(good + (pems / "broken.crt").read_text())
+    (told,) = check_ca(name)
+    assert told.startswith(f"rauta.yaml:9: listeners.web.tls.clients.ca: {problem}")
+
+
+def test_authorities_that_sign_nothing_valid_are_warned_about(
+    check_ca: Callable[[str], list[str]], pems: Path, tmp_path: Path
+) -> None:
+    made = [
+        Authority(tmp_path, "good"),
+        Authority(tmp_path, "old", begins=-9, ends=-1),
+        Authority(tmp_path, "soon", ends=10.2),
+        Authority(tmp_path, "later", begins=5),
+    ]
+    text = "# für Clients\n".encode() + b"".join(one.cert.read_bytes() for one in made)
+    (pems / "several.pem").write_bytes(text)
+
+    def date(days: float) -> str:
+        return time.strftime("%Y-%m-%d", time.gmtime(time.time() + days * DAY))
+
+    where = "rauta.yaml:9: listeners.web.tls.clients.ca: 'several.pem': "
+    told = [line.replace(f"{pems}/", "") for line in check_ca("several.pem")]
+    assert told == [
+        f"{where}'CN=old' has expired on {date(-1)}: whom it signed is refused",
+        f"{where}'CN=soon' expires on {date(10.2)}, in 10 days",
+        f"{where}'CN=later' is not valid before {date(5)}: whom it signed is refused",
+    ]
+    assert check_ca("two.crt") == []
 
 
 SEVERAL = """\

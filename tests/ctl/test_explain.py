@@ -223,6 +223,18 @@ def test_forwarded_fields_are_told(rautactl: Callable[..., Any], example: Path) 
     assert told["tier"] == "3"
 
 
+@pytest.mark.parametrize("mode", ["require", "optional"])
+def test_a_listener_that_asks_for_certificates(mode: str, rautactl: Callable[..., Any], example: Path) -> None:
+    tls = f"{{certificates: [{{cert: a.crt, key: {{file: a.key}}}}], clients: {{ca: ca.crt, mode: {mode}}}}}"
+    web = f'web: {{address: "0.0.0.0:8443", tls: {tls}, forwarded: [client-cert]}}'
+    example.write_text(example.read_text().replace('web: {address: "0.0.0.0:8080"}', web))
+    words = ("explain", "GET", "https://api.example.com:8443/users")
+    told = facts(rautactl(*words).out)
+    assert told["listener"].startswith(f"web, https with client certificates ({mode}) on 0.0.0.0:8443 ")
+    assert told["adds"] == "client-cert"
+    assert rautactl(*words, "--json").document["listener"]["clients"] == mode
+
+
 def test_another_file(rautactl: Callable[..., Any], example: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text('version: 1\nlisteners: {web: {address: ":80"}}\nroutes: [{name: all, respond: {status: 204}}]\n')

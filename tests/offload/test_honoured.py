@@ -51,7 +51,9 @@ from rauta.routing.settings import (
     Address,
     AdminSettings,
     Certificate,
+    ClientCertificates,
     ClientLimits,
+    ClientMode,
     ClientTimeouts,
     EncodedSlash,
     Forwarded,
@@ -121,6 +123,7 @@ def filtered(item: Filter) -> list[tuple[Configuration, Reason]]:
 
 
 TLS = TlsSettings(certificates=(Certificate(cert="a.crt", key=Secret(file="a.key")),))
+MTLS = replace(TLS, clients=ClientCertificates(ca="ca.crt", mode=ClientMode.OPTIONAL))
 XFF = frozenset({Forwarded.X_FORWARDED_FOR})
 SOCKET = Address.unix("/run/a.sock")
 NETWORK = ipaddress.ip_network("10.0.0.0/8")
@@ -208,7 +211,10 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
         (listener(address=Address("127.0.0.1", 80)), Reason.LISTENER_ADDRESS),
     ],
     (Listener, "tls"): [(listener(tls=TLS, forwarded=frozenset()), Reason.TLS)],
-    (Listener, "forwarded"): [(listener(forwarded=XFF), Reason.FORWARDED)],
+    (Listener, "forwarded"): [
+        (listener(forwarded=XFF), Reason.FORWARDED),
+        (listener(forwarded=frozenset({Forwarded.CLIENT_CERT}), tls=MTLS), Reason.FORWARDED),
+    ],
     (Listener, "timeouts"): [(listener(timeouts=ClientTimeouts(idle=1)), Reason.CLIENT_TIMEOUTS)],
     (Listener, "limits"): [(listener(limits=ClientLimits(head=1024)), Reason.CLIENT_LIMITS)],
     (ClientLimits, "connections"): [(listener(limits=ClientLimits(connections=9)), Reason.CLIENT_LIMITS)],
@@ -216,6 +222,9 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (Listener, "filters"): [(listener(filters=(RequestId(),)), Reason.FILTERS)],
     (Address, "path"): [(listener(address=SOCKET), Reason.UNIX), (backend(address=SOCKET), Reason.UNIX)],
     (TlsSettings, "certificates"): [(listener(tls=TLS), Reason.TLS)],
+    (TlsSettings, "clients"): [(listener(tls=MTLS), Reason.TLS)],
+    (ClientCertificates, "ca"): [(listener(tls=MTLS), Reason.TLS)],
+    (ClientCertificates, "mode"): [(listener(tls=MTLS), Reason.TLS)],
     (Certificate, "cert"): [(listener(tls=TLS), Reason.TLS)],
     (Certificate, "key"): [(listener(tls=TLS), Reason.TLS)],
     (Secret, "file"): [(listener(tls=TLS), Reason.TLS)],

@@ -21,8 +21,8 @@ from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.services import BackendTls
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
 from rauta.runtime.control import AgentSetup, Change, Setup, encode_agent_setup, encode_setup, pack
+from rauta.runtime.credentials import Held, environment_without, facts_of_all, read_credentials
 from rauta.runtime.credentials import Pair as Pem
-from rauta.runtime.credentials import environment_without, facts_of_all, read_credentials
 from rauta.runtime.errors import StartError
 from rauta.runtime.log import EventLog
 from rauta.runtime.logfile import LogFile
@@ -68,7 +68,7 @@ def test_nothing_that_holds_a_key_shows_it(ready_made: list[Pair]) -> None:
     revision = Revision(2, configuration, configuration, slots=(), log=LogFile(None))
     revision.credentials = credentials
     chain = pair.cert.read_bytes()
-    assert credentials == {"web": (Pem(chain, pair.key.read_bytes(), facts_of(chain)),)}
+    assert credentials == {"web": Held((Pem(chain, pair.key.read_bytes(), facts_of(chain)),))}
     assert hidden(pair, *map(repr, (credentials, setup, change, revision)))
     assert not hidden(pair, encode_setup(setup).decode("latin-1"))
     certificates = facts_of_all(credentials)

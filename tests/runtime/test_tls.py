@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import gc
 import ssl
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rauta.proxy.handshake import Entry
 from rauta.proxy.tls import ServerContexts
 from rauta.routing.settings import Address, Certificate, Listener, Secret, TlsSettings
 from rauta.runtime.credentials import read_credentials
@@ -108,6 +112,33 @@ def test_keys_of_two_kinds_for_the_same_names_share_a_context(tmp_path: Path) ->
         client.maximum_version = ssl.TLSVersion.TLSv1_2
         client.set_ciphers(f"ECDHE-{signed}-AES128-GCM-SHA256")
         assert handshake(server.default, client).version() == "TLSv1.2"
+
+
+def test_contexts_and_connections_need_no_collector(pair: Pair) -> None:
+    """What a worker has built is frozen (decision 043): a cycle would stay for ever."""
+    gc.disable()
+    try:
+        entry = Entry(several(pair), lambda *_: None)
+        refused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        refused.check_hostname = False
+        refused.verify_mode = ssl.CERT_NONE
+        entry.contexts.default.verify_mode = ssl.CERT_REQUIRED
+        made = [weakref.ref(entry.contexts.default)]
+
+        class Noted(Entry):
+            def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
+                one = super().wrap_bio(*args, **named)
+                made.append(weakref.ref(one))
+                return one
+
+        door = Noted(entry.contexts, entry.failed)
+        with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+            handshake(door, refused)
+        assert len(made) == 2
+        del entry, door
+        assert [one() for one in made] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_versions_below_1_2_are_refused(pair: Pair) -> None:

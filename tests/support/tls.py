@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,55 @@ def make_dated(folder: Path, name: str, names: tuple[str, ...], begins: float, e
     pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
     pair.key.chmod(0o600)
     return pair
+
+
+DAY = 86_400.0
+
+
+class Authority:
+    """One that signs certificates: `cert` is its own, a root's or by `parent`. Validity is in days from now."""
+
+    def __init__(
+        self, folder: Path, name: str, *, parent: Authority | None = None, begins: float = -1, ends: float = 30
+    ) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = _builder(self._name, self._key, begins, ends).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        self.cert = folder / f"{name}.crt"
+        self.cert.write_bytes(_pem((parent or self)._sign(builder)))
+
+    def issue(self, name: str, *, begins: float = -1, ends: float = 30, server: bool = False) -> Pair:
+        """A pair for a client, or for a server alone."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = _builder(subject, key, begins, ends).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
+        pair.cert.write_bytes(_pem(self._sign(builder)))
+        plain = serialization.NoEncryption()
+        pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+        return pair
+
+    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        return builder.issuer_name(self._name).sign(self._key, hashes.SHA256())
+
+
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePrivateKey, begins: float, ends: float
+) -> x509.CertificateBuilder:
+    now = time.time()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.fromtimestamp(now + begins * DAY, UTC))
+        .not_valid_after(datetime.fromtimestamp(now + ends * DAY, UTC))
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)

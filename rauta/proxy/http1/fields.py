@@ -41,6 +41,9 @@ _NAMED: Final = {
     "http2-settings": HOP,  # RFC 7540 3.2.1, part of the h2c upgrade
     "forwarded": FORWARDED,
     "x-real-ip": FORWARDED,
+    # RFC 9440 4: a reverse proxy "MUST sanitize" them; on each listener, since the backend cannot tell them apart.
+    "client-cert": FORWARDED,
+    "client-cert-chain": FORWARDED,
 }
 
 # RFC 9110 6.5.1: trailers must not hold what is needed for "message framing, routing, authentication, request

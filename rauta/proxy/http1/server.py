@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
+from rauta.proxy.handshake import shown_in
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
 from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, hand_over, reset_on_close
@@ -131,6 +132,8 @@ class ServerConnection(Downstream):
             self.client = (peer[0], peer[1])
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._gate = ReadGate(self._transport)
+        if self._dispatcher.rule is not None:
+            self.shown = shown_in(transport)
         self._connections.add(self)
         self._handshake = None
         # A client that connects and says nothing is given the time of a head.

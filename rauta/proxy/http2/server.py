@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
+from rauta.proxy.handshake import Shown, shown_in
 from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import STREAM_WINDOW, BrokenError, Control, Data, End, Goodbye, Head, Reset, Room
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
@@ -49,6 +50,7 @@ class Stream(Downstream):
     def __init__(self, connection: ServerConnection, number: int) -> None:
         super().__init__(connection.scheme)
         self.client = connection.client
+        self.shown = connection.shown
         self.number = number
         self.exchange: Exchange | None = None
         self.asked = False  # the request is complete
@@ -168,6 +170,7 @@ class ServerConnection(Multiplexed):
         "client",
         "dispatcher",
         "scheme",
+        "shown",
     )
 
     def __init__(self, dispatcher: Dispatcher, scheme: str) -> None:
@@ -175,6 +178,7 @@ class ServerConnection(Multiplexed):
         self.dispatcher = dispatcher
         self.scheme = scheme
         self.client: tuple[str, int] = ("", 0)
+        self.shown: Shown | None = None
         self._streams: dict[int, Stream] = {}
         self._draining = False
 
@@ -185,6 +189,8 @@ class ServerConnection(Multiplexed):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
             self.client = (peer[0], peer[1])
+        if self.dispatcher.rule is not None:
+            self.shown = shown_in(transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self.dispatcher.connections.add(self)
         self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.head)

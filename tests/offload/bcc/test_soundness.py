@@ -135,6 +135,7 @@ ODD_FIELDS = (
     b"Keep-Alive: timeout=5", b"HTTP2-Settings: AAA", b"Proxy-Connection: close", b"Proxy-Authorization: x",
     b"Forwarded: for=1.2.3.4", b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-Proto: https", b"X-Real-IP: 1.2.3.4",
     b"X_Forwarded_For: 1.2.3.4", b"X_Real_IP: 1.2.3.4", b"Max-Forwards: 0", b"Host: second",
+    b"Client-Cert: :QUJD:", b"CLIENT-CERT-CHAIN: :QUJD:",
     b"X : a", b" folded", b"no colon", b": no name", b"X: \x00", b"X: \x7f", b"X: a\rb", b"X: a\nb", b"X(: 1",
     b"N" * 70 + b": 1", b"X: \t\x00", b"X: \t\x7fa", b"X:\t\t\x01",
 )  # fmt: skip
