@@ -10,7 +10,6 @@ import pytest
 from support import h2framing, h2kinds, h2messages
 from support.h2case import Case, Ends, Resets, Serves
 from support.h2client import ERRORS
-from support.h2known import KNOWN
 from support.h2mirror import mirrored
 from support.h2wire import GREATEST, LATER, Wire, data, get, post, wire
 
@@ -72,13 +71,7 @@ def check_log(lines: list[dict[str, Any]], case: Case) -> None:
             assert not told
 
 
-def parameter(case: Case) -> Any:
-    """For pytest, with what is known of a case."""
-    why = KNOWN.get(case.title)
-    return pytest.param(case, id=case.title, marks=[] if why is None else [pytest.mark.xfail(reason=why)])
-
-
-@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
 async def test_what_the_rfc_says(case: Case) -> None:
     served: list[bytes] = []
     async with (
@@ -88,7 +81,6 @@ async def test_what_the_rfc_says(case: Case) -> None:
     ):
         other.send(post(1, "/other"))
         await other.settled()
-        peer.patience = 0.5 if case.title in KNOWN else 5.0
         for step in case.steps:
             if isinstance(step, bytes):
                 peer.send(step)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from support.h2client import ERRORS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame
 from support.h2mirror import mirrored
 from support.h2wire import ACK, GREATEST, PADDED, TABLE_SIZE, WINDOW, Wire, data, get, post, settings, wire, word
@@ -149,7 +147,6 @@ async def test_a_smaller_table_is_kept_to() -> None:
         assert not peer.decoder.header_table.dynamic_entries
 
 
-@pytest.mark.xfail(reason="the socket is closed while there is something to be read")
 async def test_who_sends_on_hears_why_the_connection_ends() -> None:
     """5.4.1: "SHOULD first send a GOAWAY frame": closing while there is something to be read would lose it."""
     async with mirrored([]) as rauta, wire(rauta.port) as peer:
