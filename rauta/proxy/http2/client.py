@@ -24,6 +24,7 @@ from rauta.proxy.http2.frames import (
     Control,
     Data,
     End,
+    Fault,
     Goodbye,
     Head,
     Interim,
@@ -404,12 +405,13 @@ class ClientConnection(Multiplexed):
 
     def _reset(self, event: Reset) -> None:
         if (stream := self._streams.get(event.stream)) is not None:
-            if event.broken:
-                stream.fail("upstream_malformed", f"{self.pool.name}: broken frames ({code_name(event.code)})")
-                return
             refused = event.code == wire.REFUSED_STREAM and stream.silent
             text = f"{self.pool.name}: the stream was reset ({code_name(event.code)})"
             stream.fail("upstream_reset", text, refused=refused)
+
+    def _fault(self, event: Fault) -> None:
+        if (stream := self._streams.get(event.stream)) is not None:
+            stream.fail("upstream_malformed", f"{self.pool.name}: {event.why}")
 
     def _room(self, event: Room) -> None:
         for stream in list(self._streams.values()) if not event.stream else [self._streams.get(event.stream)]:
@@ -465,6 +467,7 @@ _TAKE: Final[dict[type, Callable[[ClientConnection, Any], None]]] = {
     Data: ClientConnection._data,  # noqa: SLF001
     End: ClientConnection._response_ended,  # noqa: SLF001
     Reset: ClientConnection._reset,  # noqa: SLF001
+    Fault: ClientConnection._fault,  # noqa: SLF001
     Room: ClientConnection._room,  # noqa: SLF001
     Control: ClientConnection._control,  # noqa: SLF001
     Goodbye: ClientConnection._goodbye,  # noqa: SLF001

@@ -27,6 +27,7 @@ INTERNAL_ERROR: Final = 2
 FRAME_SIZE_ERROR: Final = 6
 REFUSED_STREAM: Final = 7
 CANCEL: Final = 8
+COMPRESSION_ERROR: Final = 9
 ENHANCE_YOUR_CALM: Final = 11
 
 FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
@@ -66,11 +67,17 @@ class End(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """The stream was given up: by the peer; or here, since what came on it breaks the protocol (`broken`)."""
+    """The peer has given the stream up."""
 
     stream: int
     code: int
-    broken: bool = False
+
+
+class Fault(NamedTuple):
+    """A stream error (RFC 9113 5.4.2) of the peer. The stream has been reset."""
+
+    stream: int
+    why: str
 
 
 class Room(NamedTuple):
@@ -92,7 +99,7 @@ class Goodbye(NamedTuple):
     last: int
 
 
-Event = Head | Interim | Data | End | Reset | Room | Control | Goodbye
+Event = Head | Interim | Data | End | Reset | Fault | Room | Control | Goodbye
 
 
 def code_name(code: int) -> str:

@@ -26,6 +26,7 @@ _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]++")
 # an ASCII whitespace character".
 _VALUE: Final = re.compile(rb"(?![\t ])[\t\x20-\x7e\x80-\xff]*+(?<![\t ])")
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]++")
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*+")  # RFC 3986 3.1
 _THREE_DIGITS: Final = re.compile(rb"[1-9][0-9][0-9]")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
 # RFC 9113 8.2.2: "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields"; an
@@ -80,8 +81,8 @@ def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_enco
     method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     if not _TOKEN.fullmatch(method):
         raise MalformedError("bad_request_line", "no valid :method")
-    if method != b"CONNECT" and b":scheme" not in pseudo:
-        raise MalformedError("bad_request_line", "no :scheme")  # RFC 9113 8.3.1
+    if method != b"CONNECT" and not _SCHEME.fullmatch(pseudo.get(b":scheme", b"")):
+        raise MalformedError("bad_request_line", "no valid :scheme")  # RFC 9113 8.3.1
     if method != b"CONNECT" and (not _TARGET.fullmatch(path) or not (path[:1] == b"/" or path == b"*")):
         raise MalformedError("bad_target", "the :path is no path")
     authority = pseudo.get(b":authority", host)
@@ -165,6 +166,8 @@ def trailer_fields(fields: Iterable[Raw]) -> list[Field]:
     for name, value in fields:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise _malformed("invalid character in a trailer field")
+        if name in _OF_CONNECTIONS:
+            raise _malformed(f"the trailer field {name.decode()!r}, which has no place in HTTP/2")
         if may_trail(name.decode("ascii")):
             found.append((name.decode("ascii"), value.decode("latin-1")))
     return found

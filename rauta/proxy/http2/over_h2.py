@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
+from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
@@ -20,28 +21,43 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import FlowControlError, ProtocolError, StreamClosedError
+from h2.exceptions import (
+    DenialOfServiceError,
+    FlowControlError,
+    InvalidBodyLengthError,
+    ProtocolError,
+    StreamClosedError,
+)
 from h2.settings import SettingCodes, Settings
+from hpack import HPACKError
+from hyperframe.exceptions import HyperframeError
+from hyperframe.frame import RstStreamFrame
 
+from rauta.proxy.http2 import inspection
 from rauta.proxy.http2.frames import (
+    COMPRESSION_ERROR,
     CONNECTION_WINDOW,
-    FRAME,
     FRAME_SIZE_ERROR,
+    INTERNAL_ERROR,
+    PROTOCOL_ERROR,
     STREAMS,
     BrokenError,
     Control,
     Data,
     End,
     Event,
+    Fault,
     Frames,
     Goodbye,
     Head,
     Interim,
     Reset,
     Room,
+    code_name,
     goaway_frame,
 )
 from rauta.proxy.http2.heads import Raw
+from rauta.proxy.http2.inspection import FRAME, Frame, InspectionError, Inspector
 
 _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     RequestReceived: lambda event: (Head(event.stream_id, event.headers, event.stream_ended is not None),),
@@ -68,15 +84,41 @@ class _Machine(H2ConnectionStateMachine):
     }
 
 
+class _MalformedError(Exception):
+    """A message is malformed (RFC 9113 8.1.1): an error of its stream."""
+
+
+_OF_MESSAGES: Final = frozenset({inspection.DATA, inspection.HEADERS, inspection.CONTINUATION})
+
+
+class _Connection(H2Connection):
+    """Whether an error ends the connection, and with which code, is decided here: see `Connection`."""
+
+    def _terminate_connection(self, error_code: ErrorCodes) -> None:
+        """Neither send GOAWAY nor take the connection for closed."""
+
+
+_RESET: Final = 13  # bytes of a RST_STREAM frame
+_MAX_GIVEN_UP: Final = 1000  # streams that were reset here, whose last frames may be on their way
+
+
 class Connection(Frames):
     """One side of one connection."""
 
-    __slots__ = ("_goaway", "_h2", "_last")
+    __slots__ = ("_given_up", "_goaway", "_h2", "_inspector", "_last", "_out")
 
     def __init__(self, *, head_limit: int, window: int, client: bool) -> None:
-        config = H2Configuration(client_side=client, header_encoding=None, validate_outbound_headers=False)
-        self._h2 = H2Connection(config)
+        config = H2Configuration(
+            client_side=client,
+            header_encoding=None,
+            validate_outbound_headers=False,
+            # A request is judged by `heads`, which answers it; here, one that is malformed would end the connection.
+            validate_inbound_headers=client,
+            normalize_inbound_headers=client,
+        )
+        self._h2 = H2Connection(config) if client else _Connection(config)
         self._h2.state_machine = _Machine()
+        self._inspector = None if client else Inspector()
         values = {SettingCodes.INITIAL_WINDOW_SIZE: window, SettingCodes.MAX_HEADER_LIST_SIZE: head_limit}
         if client:
             values[SettingCodes.ENABLE_PUSH] = 0
@@ -86,6 +128,14 @@ class Connection(Frames):
         self._h2.decoder.max_header_list_size = head_limit
         self._h2.max_inbound_frame_size = FRAME  # else h2 takes 16 MiB until its settings are acknowledged
         self._h2.initiate_connection()
+        if not client:
+            # RFC 9113 5.1.2: one stream too many is a stream error. To h2 it is the connection's, so h2 knows no limit:
+            # the connection that uses this one counts.
+            values[SettingCodes.MAX_CONCURRENT_STREAMS] = inspection.GREATEST
+            self._h2.local_settings = Settings(client=False, initial_values=values)
+            self._h2.receive_data(inspection.PREFACE)  # the inspector has seen it
+        self._out = bytearray()
+        self._given_up: dict[int, None] = {}
         self._goaway = b""
         self._last = 0
         # Slow streams hold their own windows, so the connection's has room for all of them and some more.
@@ -102,17 +152,81 @@ class Connection(Frames):
             return 0
 
     def receive(self, data: bytes) -> list[Event]:
+        if self._inspector is None:
+            return self._of_server(data)
+        found: list[Event] = []
         try:
-            events = self._h2.receive_data(data)
-        except ProtocolError as error:
-            raise BrokenError(f"{type(error).__name__}: {error}") from None
-        except Exception as error:  # noqa: BLE001 - a defect of the library must not take other connections down
-            raise BrokenError(f"{type(error).__name__}: {error}") from None
+            self._inspector.feed(data)
+            while (frame := self._inspector.next()) is not None:
+                found += self._received(frame)
+        except InspectionError as error:
+            self.goaway(error.code)
+            raise BrokenError(str(error)) from None
+        return found
+
+    def _of_server(self, data: bytes) -> list[Event]:
+        events = self._events(data)
         # h2 looks at a frame's length when all of it has come: 16 MiB, for a length that means "GET".
         begun = self._h2.incoming_buffer._data[:3]  # noqa: SLF001 - nothing else tells
         if len(begun) == 3 and int.from_bytes(begun, "big") > FRAME:
             self.goaway(FRAME_SIZE_ERROR)
             raise BrokenError(f"a frame of {int.from_bytes(begun, 'big')} bytes")
+        return self._translated(events)
+
+    def _received(self, frame: Frame) -> list[Event]:
+        if frame.kind == inspection.GOAWAY:
+            # Not by h2, which takes the connection for closed then, and drops what is still to be answered.
+            last, code = (int.from_bytes(frame.octets[at : at + 4], "big") for at in (9, 13))
+            return [Goodbye(code, last & inspection.GREATEST)]
+        if frame.wrong is not None:
+            return self._fault(frame.stream, *frame.wrong)
+        self._out += self._h2.data_to_send()
+        try:
+            events = self._events(frame.octets)
+        except _MalformedError as error:
+            return self._fault(frame.stream, PROTOCOL_ERROR, str(error), malformed=True)
+        found = self._translated(events)
+        answer = self._h2.data_to_send()
+        if len(answer) >= _RESET and answer[3 - _RESET] == inspection.RST_STREAM and frame.kind != inspection.SETTINGS:
+            # h2 has reset the stream: it was closed, or its window is too large.
+            if frame.stream in self._given_up:
+                answer = answer[:-_RESET]  # RFC 9113 5.4.2: "SHOULD NOT send more than one RST_STREAM frame"
+            else:
+                code = code_name(int.from_bytes(answer[-4:], "big"))
+                self._give_up(frame.stream)
+                found = [Fault(frame.stream, f"{code} by a frame of type {frame.kind}")]
+        self._out += answer
+        return found
+
+    def _events(self, octets: bytes) -> list[Any]:
+        """Of the library. Raises BrokenError, _MalformedError."""
+        try:
+            return self._h2.receive_data(octets)
+        except ProtocolError as error:
+            if self._inspector is not None:  # else h2 has sent GOAWAY
+                if self._is_malformed(octets, error):
+                    raise _MalformedError(str(error)) from None
+                # RFC 9113 4.3: "A decoding error in a field block MUST be treated as a connection error of type
+                # COMPRESSION_ERROR".
+                undecoded = isinstance(error.__cause__, HPACKError) and not isinstance(error, DenialOfServiceError)
+                self.goaway(COMPRESSION_ERROR if undecoded else int(error.error_code))
+            raise BrokenError(f"{type(error).__name__}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - a defect of the library must not take other connections down
+            self.goaway(INTERNAL_ERROR)
+            raise BrokenError(f"{type(error).__name__}: {error}") from None
+
+    def _is_malformed(self, octets: bytes, error: ProtocolError) -> bool:
+        """Whether it is the message that is wrong, and no frame, no field block and no state of a stream."""
+        if (
+            octets[3] not in _OF_MESSAGES
+            or int.from_bytes(octets[5:9], "big") & inspection.GREATEST not in self._h2.streams
+        ):
+            return False
+        if isinstance(error, InvalidBodyLengthError):
+            return True
+        return type(error) is ProtocolError and not isinstance(error.__cause__, HPACKError | HyperframeError)
+
+    def _translated(self, events: list[Any]) -> list[Event]:
         found: list[Event] = []
         trailers: dict[int, list[Raw]] = {}
         for event in events:
@@ -126,9 +240,28 @@ class Connection(Frames):
                     self._last = event.stream_id
         return found
 
+    def _fault(self, stream: int, code: int, why: str, *, malformed: bool = False) -> list[Event]:
+        """Reset a stream for what its peer did; nothing, if it was closed anyway."""
+        try:
+            self._h2.reset_stream(stream, code)
+        except (StreamClosedError, ProtocolError):
+            if not malformed:
+                return []
+            frame = RstStreamFrame(stream)
+            frame.error_code = code
+            self._out += frame.serialize()
+        self._give_up(stream)
+        return [Fault(stream, why)]
+
+    def _give_up(self, stream: int) -> None:
+        self._given_up[stream] = None
+        if len(self._given_up) > _MAX_GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]
+
     def take(self) -> bytes:
         goaway, self._goaway = self._goaway, b""
-        return self._h2.data_to_send() + goaway
+        out, self._out = self._out, bytearray()
+        return bytes(out) + self._h2.data_to_send() + goaway
 
     def send_head(self, stream: int, fields: list[Raw], *, end: bool) -> bool:
         try:
@@ -161,6 +294,7 @@ class Connection(Frames):
             self._h2.reset_stream(stream, code)
         except (StreamClosedError, ProtocolError):
             return
+        self._give_up(stream)
 
     def goaway(self, code: int) -> None:
         # Not by h2, which takes the connection for closed then.

@@ -26,6 +26,7 @@ from rauta.proxy.http2.frames import (
     Data,
     End,
     Event,
+    Fault,
     Frames,
     Goodbye,
     Head,
@@ -209,8 +210,10 @@ class Connection(Frames):
                 self._library.acknowledge_received_data(owed, stream)
         if stream in self._reset_here:
             self._reset_here.discard(stream)
+        elif event.error_code == REFUSED_STREAM:
+            found.append(Reset(stream, event.error_code))  # beyond the number of a GOAWAY
         elif event.error_code:
-            found.append(Reset(stream, event.error_code, broken=event.error_code != REFUSED_STREAM))
+            found.append(Fault(stream, code_name(event.error_code)))
 
     def _settings(self, _: Any, found: list[Event]) -> None:
         found += (Control("SETTINGS"), Room(0))  # perhaps another initial window

@@ -18,7 +18,19 @@ from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
 from rauta.proxy.handshake import Shown, shown_in
 from rauta.proxy.http2 import frames as wire
-from rauta.proxy.http2.frames import STREAM_WINDOW, BrokenError, Control, Data, End, Goodbye, Head, Reset, Room
+from rauta.proxy.http2.frames import (
+    STREAM_WINDOW,
+    STREAMS,
+    BrokenError,
+    Control,
+    Data,
+    End,
+    Fault,
+    Goodbye,
+    Head,
+    Reset,
+    Room,
+)
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
 from rauta.proxy.messages import Field, ResponseHead
@@ -32,6 +44,7 @@ if TYPE_CHECKING:
 
 # Time for the client to read what it was told at the end.
 LINGER_TIME: Final = 2.0
+LINGER_LIMIT: Final = 4 * 1024 * 1024
 
 
 class Stream(Downstream):
@@ -44,6 +57,7 @@ class Stream(Downstream):
         "_paused",
         "asked",
         "exchange",
+        "missing",
         "number",
     )
 
@@ -54,6 +68,7 @@ class Stream(Downstream):
         self.number = number
         self.exchange: Exchange | None = None
         self.asked = False  # the request is complete
+        self.missing = 0  # bytes of its body, by its Content-Length
         self._connection = connection
         self._out = Outbox()
         self._paused = False
@@ -117,6 +132,7 @@ class Stream(Downstream):
 
     def body(self, data: bytes, size: int) -> None:
         """A piece of the request's body."""
+        self.missing = max(0, self.missing - len(data))
         if self.exchange is not None and data:
             self.exchange.request_body(data)
         if self.exchange is not None:
@@ -137,11 +153,12 @@ class Stream(Downstream):
             self.exchange.client_ready()
         return state == MORE
 
-    def gone(self, reason: str = "client_gone") -> None:
+    def gone(self, reason: str = "client_gone", detail: str | None = None) -> None:
         """The client has given it up, or the connection is no more."""
         exchange, self.exchange = self.exchange, None
         self._out.clear()
         if exchange is not None:
+            exchange.detail = detail or exchange.detail
             exchange.client_gone(reason)
 
     def _give_back(self) -> None:
@@ -167,6 +184,7 @@ class ServerConnection(Multiplexed):
     __slots__ = (
         "_draining",
         "_streams",
+        "_thrown_away",
         "client",
         "dispatcher",
         "scheme",
@@ -181,6 +199,7 @@ class ServerConnection(Multiplexed):
         self.shown: Shown | None = None
         self._streams: dict[int, Stream] = {}
         self._draining = False
+        self._thrown_away = 0  # bytes that came after the end
 
     # --- asyncio.Protocol ---
 
@@ -198,6 +217,9 @@ class ServerConnection(Multiplexed):
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
+            self._thrown_away += len(data)
+            if self._thrown_away > LINGER_LIMIT:
+                self._transport.abort()
             return
         try:
             events = self.frames.receive(data)
@@ -291,11 +313,19 @@ class ServerConnection(Multiplexed):
 
     def _reset(self, event: Reset) -> None:
         self._count("RST_STREAM")
-        if event.broken:
-            self.dispatcher.refused(self.client, "bad_frame", f"stream {event.stream}: {wire.code_name(event.code)}")
         stream = self._streams.get(event.stream)
         if stream is not None:
             stream.gone()
+            self.forget(stream)
+
+    def _fault(self, event: Fault) -> None:
+        """A stream error: nothing else is concerned."""
+        self._count("wrong")
+        stream = self._streams.get(event.stream)
+        if stream is None or stream.exchange is None:
+            self.dispatcher.refused(self.client, "bad_frame", event.why)
+        if stream is not None:
+            stream.gone("bad_frame", event.why)
             self.forget(stream)
 
     def _room(self, event: Room) -> None:
@@ -313,8 +343,13 @@ class ServerConnection(Multiplexed):
 
     def _begin(self, event: Head) -> None:
         dispatcher = self.dispatcher
-        if self._draining:
+        if self._draining or len(self._streams) >= STREAMS:
             self.frames.reset(event.stream, wire.REFUSED_STREAM)
+            if not self._draining:
+                self._count("HEADERS")
+                dispatcher.refused(
+                    self.client, "bad_frame", f"more than {STREAMS} streams", seen=glimpsed(event.fields)
+                )
             return
         stream = self._streams[event.stream] = Stream(self, event.stream)
         stream.asked = event.ended
@@ -329,6 +364,7 @@ class ServerConnection(Multiplexed):
         except RequestError as error:
             self._refuse(stream, event, error)
             return
+        stream.missing = max(0, head.length)
         exchange = dispatcher.begin(stream, head)
         if not exchange.finished:
             stream.exchange = exchange
@@ -356,6 +392,11 @@ class ServerConnection(Multiplexed):
         stream.asked = True
         if stream.exchange is None or stream.exchange.complete:
             return
+        if stream.missing:
+            # RFC 9113 8.1.1: "if the value of a content-length header field does not equal the sum of the DATA frame
+            # payload lengths". With trailers, nobody else counts; the backend would take the next request for the rest.
+            stream.exchange.fail("bad_framing", f"{stream.missing} bytes of the body are missing")
+            return
         try:
             trailers = trailer_fields(event.trailers)
         except RequestError as error:
@@ -374,15 +415,16 @@ class ServerConnection(Multiplexed):
 
     def _broken(self, why: str) -> None:
         self.dispatcher.refused(self.client, "bad_frame", why)
-        self._leave()
+        self._leave(gently=True)
 
     def _end(self, code: int) -> None:
         if not self._closing:
             self.frames.goaway(code)
-            self._leave()
+            self._leave(gently=code != wire.NO_ERROR)
 
-    def _leave(self) -> None:
-        """Nothing more is taken; what was made is still sent."""
+    def _leave(self, *, gently: bool) -> None:
+        """Nothing more is taken; what was made is still sent. `gently` to a client that may be sending: what is unread
+        when a socket is closed lets the kernel reset the connection, and GOAWAY would be lost."""
         self.write()
         self._closing = True
         for stream in list(self._streams.values()):
@@ -391,7 +433,10 @@ class ServerConnection(Multiplexed):
         self._streams.clear()
         self._waiting.clear()
         self.dispatcher.wheel.arm(self, LINGER_TIME)
-        self._transport.close()
+        if not gently or self._transport.is_closing():
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
 
 
 _TAKE: Final[dict[type, Callable[[ServerConnection, Any], None]]] = {
@@ -399,6 +444,7 @@ _TAKE: Final[dict[type, Callable[[ServerConnection, Any], None]]] = {
     Data: ServerConnection._data,  # noqa: SLF001
     End: ServerConnection._request_ended,  # noqa: SLF001
     Reset: ServerConnection._reset,  # noqa: SLF001
+    Fault: ServerConnection._fault,  # noqa: SLF001
     Room: ServerConnection._room,  # noqa: SLF001
     Control: ServerConnection._control,  # noqa: SLF001
     Goodbye: ServerConnection._goodbye,  # noqa: SLF001
