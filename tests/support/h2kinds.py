@@ -253,7 +253,7 @@ CONTROL = [
         "6.5.3",
         "The values in the SETTINGS frame MUST be processed in the order they appear",
         {
-            "a bad one, and then a good one": ends("FLOW_CONTROL_ERROR", settings((WINDOW, 2**31), (WINDOW, 1))),
+            "a bad one, and then a good one": ends("FLOW_CONTROL_ERROR", settings((WINDOW, 2**31), (WINDOW, 1000))),
             "a good one, and then a bad one": ends("FLOW_CONTROL_ERROR", settings((WINDOW, 1), (WINDOW, 2**31))),
         },
     ),

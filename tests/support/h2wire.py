@@ -93,6 +93,10 @@ def goaway(code: int, more: bytes = b"") -> bytes:
 # --- the connection -----------------------------------------------------------------------------------------
 
 
+class ConnectionEndedError(AssertionError):
+    """The connection is closed."""
+
+
 @dataclass
 class Seen:
     """What the other side has told of the connection as a whole."""
@@ -131,10 +135,11 @@ class Wire:
             await self._take()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Take what comes until this holds. Raises AssertionError if the connection is closed before, TimeoutError."""
+        """Take what comes until this holds. Raises ConnectionEndedError if that comes before, TimeoutError."""
         async with asyncio.timeout(self.patience):
             while not condition():
-                assert not self.seen.closed, f"the connection is closed: {self.seen}"
+                if self.seen.closed:
+                    raise ConnectionEndedError(f"the connection is closed: {self.seen}")
                 await self._take()
 
     async def ended(self) -> None:

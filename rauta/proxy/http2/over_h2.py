@@ -192,9 +192,9 @@ class Connection(Frames):
             if frame.stream in self._given_up:
                 answer = answer[:-_RESET]  # RFC 9113 5.4.2: "SHOULD NOT send more than one RST_STREAM frame"
             else:
-                code = code_name(int.from_bytes(answer[-4:], "big"))
+                name = code_name(int.from_bytes(answer[-4:], "big"))
                 self._give_up(frame.stream)
-                found = [Fault(frame.stream, f"{code} by a frame of type {frame.kind}")]
+                found = [Fault(frame.stream, f"{name} by a frame of type {frame.kind}")]
         self._out += answer
         return found
 

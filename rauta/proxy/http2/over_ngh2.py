@@ -49,7 +49,7 @@ _MAX_CONTINUATIONS: Final = 64  # of one head, which has its limit in bytes as w
 class Connection(Frames):
     """One side of one connection."""
 
-    __slots__ = ("_broken", "_client", "_headed", "_last", "_library", "_out", "_owed", "_reset_here")
+    __slots__ = ("_broken", "_client", "_headed", "_last", "_left", "_library", "_out", "_owed", "_reset_here")
 
     def __init__(self, *, head_limit: int, window: int, client: bool) -> None:
         config = ngh2.Configuration(
@@ -66,7 +66,8 @@ class Connection(Frames):
         self._owed: dict[int, int] = {}  # bytes of streams that came and are not credited
         self._headed: set[int] = set()  # streams whose final head is sent: what follows are trailers
         self._reset_here: set[int] = set()
-        self._broken = False
+        self._broken = False  # nothing more can come of the library
+        self._left = False  # the peer has said that it leaves
 
     @property
     def streams(self) -> int:
@@ -222,11 +223,12 @@ class Connection(Frames):
         found.append(Control("PING"))
 
     def _goodbye(self, event: Any, found: list[Event]) -> None:
+        self._left = True
         found.append(Goodbye(event.error_code, event.last_stream_id))
 
     def _closed(self, event: Any, _: list[Event]) -> None:
         self._broken = True
-        if event.error_code:
+        if event.error_code and not self._left:
             raise BrokenError(f"the library ended the connection ({code_name(event.error_code)})")
 
 

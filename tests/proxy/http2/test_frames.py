@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from support import h2framing, h2kinds, h2messages
 from support.h2case import Case, Ends, Resets, Serves
 from support.h2client import ERRORS
 from support.h2mirror import mirrored
-from support.h2wire import GREATEST, LATER, Wire, data, get, post, wire
+from support.h2nghttp2 import OTHERWISE
+from support.h2wire import GREATEST, LATER, ConnectionEndedError, Wire, data, get, post, wire
 
 CASES = [*h2framing.CASES, *h2kinds.CASES, *h2messages.CASES]
 
@@ -72,7 +74,9 @@ def check_log(lines: list[dict[str, Any]], case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
-async def test_what_the_rfc_says(case: Case) -> None:
+async def test_what_the_rfc_says(case: Case, library: str) -> None:
+    if library == "ngh2":
+        case = replace(case, expected=OTHERWISE.get(case.title, case.expected))
     served: list[bytes] = []
     async with (
         mirrored(served) as rauta,
@@ -84,8 +88,11 @@ async def test_what_the_rfc_says(case: Case) -> None:
         for step in case.steps:
             if isinstance(step, bytes):
                 peer.send(step)
-            else:
+                continue
+            try:
                 await step(peer)
+            except ConnectionEndedError:
+                assert isinstance(case.expected, Ends)
         match case.expected:
             case Ends():
                 await check_end(peer, case.expected)
@@ -105,5 +112,6 @@ async def test_what_the_rfc_says(case: Case) -> None:
 async def test_there_are_as_many_cases_as_there_should_be() -> None:
     assert len(CASES) >= 110
     assert len({case.title for case in CASES}) == len(CASES)
+    assert OTHERWISE.keys() <= {case.title for case in CASES}
     sent = [(case.begin, tuple(step if isinstance(step, bytes) else None for step in case.steps)) for case in CASES]
     assert len(set(sent)) == len(sent)

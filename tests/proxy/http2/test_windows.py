@@ -120,13 +120,15 @@ async def test_pings_are_answered_and_answers_are_not() -> None:
         assert b"nothanks" not in peer.seen.pongs
 
 
-async def test_settings_are_acknowledged_and_acknowledgements_are_not() -> None:
+async def test_settings_are_acknowledged_and_acknowledgements_are_not(library: str) -> None:
     """6.5.3: "Once all values have been processed, the recipient MUST immediately emit a SETTINGS frame with the ACK
     flag set"."""
     async with mirrored([]) as rauta, wire(rauta.port) as peer:
         await peer.settled()
         assert peer.seen.acknowledged == 1  # of the preface; and ours was none that is acknowledged
-        peer.send(settings((WINDOW, 1)) + settings() + frame(SETTINGS, ACK, 0))
+        peer.send(settings((WINDOW, 1)) + settings())
+        if library == "h2":  # the other takes one that nobody waits for as an error
+            peer.send(frame(SETTINGS, ACK, 0))
         await peer.settled()
         assert peer.seen.acknowledged == 3
 
