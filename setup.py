@@ -20,7 +20,7 @@ COMPILED = {
         "shared wheel"
     ),
     "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
-    "rauta/proxy/http2": "client heads server streams",
+    "rauta/proxy/http2": "client heads server streams tunnels",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",
 }
 

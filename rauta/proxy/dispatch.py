@@ -235,6 +235,9 @@ class Dispatcher:
             return
         if exchange.head.upgrade in plan.upgrades:
             exchange.upgrade = exchange.head.upgrade
+        elif exchange.head.insists:
+            exchange.fail("no_tunnel", f"the route switches to {', '.join(sorted(plan.upgrades)) or 'nothing'}")
+            return
         exchange.forward(backends.of(backend), plan)
 
     def _redirect(self, exchange: Exchange, action: Redirect, hit: Hit) -> None:

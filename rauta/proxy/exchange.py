@@ -430,6 +430,10 @@ class Exchange:
 
     def response_head(self, head: ResponseHead) -> None:
         """The head of the final response."""
+        if self.head.insists and self._upstream is not None and 200 <= head.status < 300:
+            # To CONNECT it would mean that there is a tunnel (RFC 9110 9.3.6).
+            self.fail("upstream_malformed", f"status {head.status} to a request that can only be switched")
+            return
         self.status = head.status
         if not head.dated:
             # RFC 9110 6.6.1: "A recipient with a clock that receives a response message without a Date header field

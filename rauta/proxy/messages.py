@@ -35,8 +35,9 @@ class RequestHead:
     that routes may look at. `authority` is what the backend gets as Host, None if the client named none (HTTP/1.0).
     `host` is its normalised form. `length` is the body's: bytes, CHUNKED or NO_BODY. `query` is None without `?`.
     `named` are the fields that the sender has declared to be for this connection alone, in lower case. `upgrade` is
-    the protocol that the client offers to switch to, in lower case (RFC 9110 7.8). `scheme` is that of a target in
-    absolute form, in lower case; None in the other forms. `claims` gives the fields that say
+    the protocol that the client offers to switch to, in lower case (RFC 9110 7.8); if it `insists`, nothing else will
+    do (RFC 8441). `scheme` is that of a target in absolute form, in lower case; None in the other forms. `claims` gives
+    the fields that say
     who the client is (X-Forwarded-For and its kin): nobody but a trusted proxy is believed.
     """
 
@@ -48,6 +49,7 @@ class RequestHead:
         "fields",
         "has_body",
         "host",
+        "insists",
         "keep_alive",
         "length",
         "method",
@@ -78,6 +80,7 @@ class RequestHead:
         self.expects = False
         self.named = NONE_NAMED
         self.upgrade: str | None = None
+        self.insists = False
         self.scheme: str | None = None
         self._values: dict[str, str] | None = None
 
@@ -91,6 +94,7 @@ class RequestHead:
         twin.expects = self.expects
         twin.named = self.named
         twin.upgrade = self.upgrade
+        twin.insists = self.insists
         twin.scheme = self.scheme
         return twin
 

@@ -44,6 +44,7 @@ REASONS: Final = _table(
     ("bad_expectation", 417, "only the expectation 100-continue can be met"),
     ("head_too_large", 431, "the request head is too large or has too many fields"),
     ("unsupported_coding", 501, "the only transfer coding that is understood is chunked"),
+    ("no_tunnel", 501, "this protocol cannot be switched to here"),
     ("bad_version", 505, "only HTTP/1.1 and HTTP/1.0 are spoken here"),
     ("bad_frame", 400, "the HTTP/2 connection is broken"),
     ("flood", 400, "too many HTTP/2 frames that ask for nothing"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,6 +122,13 @@ class Client:
             else:
                 await self.more()
         return self.left
+
+    async def until(self, ready: Callable[[], object]) -> None:
+        """Take what comes until something is so. ConnectionError if the connection is closed before."""
+        while not ready():
+            if self.closed:
+                raise ConnectionError("closed before")
+            await self.more()
 
     async def answer(self, stream: int) -> Answer:
         """The response, once it is complete."""

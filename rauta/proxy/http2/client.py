@@ -34,6 +34,7 @@ from rauta.proxy.http2.frames import (
 )
 from rauta.proxy.http2.heads import raw_trailers, request_fields, response_head, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
+from rauta.proxy.http2.tunnels import as_connect, as_switching
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.wheel import NEVER
 from rauta.routing.defaults import HEAD_LIMIT
@@ -61,6 +62,7 @@ class ClientStream(Upstream):
         "_exchange",
         "_idle_timeout",
         "_interim",
+        "_key",
         "_method",
         "_no_body",
         "_out",
@@ -68,6 +70,7 @@ class ClientStream(Upstream):
         "_response_timeout",
         "_sent",
         "_status",
+        "_tunnel",
         "number",
     )
 
@@ -82,6 +85,8 @@ class ClientStream(Upstream):
         self._status = 0  # of the response, once its head is there
         self._no_body = False
         self._interim = 0
+        self._tunnel = False  # a CONNECT with a protocol (RFC 8441)
+        self._key: str | None = None  # of WebSocket's handshake with the client
         self._paused = False
         self._credit = 0  # bytes of the window that came and are not given back
         self._response_timeout = 0.0
@@ -94,20 +99,43 @@ class ClientStream(Upstream):
         return True
 
     def send_request(self, exchange: Exchange, head: RequestHead, added: str, plan: RoutePlan) -> None:
-        connection = self._connection
         self._exchange = exchange
         self._method = head.method
         self._response_timeout = plan.response_timeout
         self._idle_timeout = plan.idle_timeout
-        self._sent = not head.has_body
+        if exchange.upgrade is None:
+            self._open(head, added, None)
+        elif self._connection.settled:
+            self._connect(head, added)
+        else:
+            # RFC 8441 3: "A sender MUST NOT send" such a CONNECT before the setting that allows it has come.
+            self._arm(self._response_timeout)
+            self._connection.held[self] = lambda: self._connect(head, added)
+
+    def _connect(self, head: RequestHead, added: str) -> None:
+        """Ask for a tunnel, if the backend knows how to."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._tunnel = self._connection.frames.connects
+        if not self._tunnel:
+            self.fail("no_tunnel", f"{self._connection.pool.name}: it does not take CONNECT with a protocol")
+            return
+        self._method = "CONNECT"
+        head, self._key = as_connect(head)
+        self._open(head, added, exchange.upgrade)
+
+    def _open(self, head: RequestHead, added: str, protocol: str | None) -> None:
+        connection = self._connection
+        self._sent = not head.has_body and protocol is None
         connection.opened(self)
-        fields = request_fields(head, connection.pool.host_name, added, connection.pool.scheme)
+        fields = request_fields(head, connection.pool.host_name, added, connection.pool.scheme, protocol)
         # At once, not in turn: numbers rise with the frames that open streams (RFC 9113 5.1.1).
         if not connection.frames.send_head(self.number, fields, end=self._sent):
             self.fail("upstream_reset", "the connection takes no more requests", refused=True)
             return
-        self._arm(self._response_timeout if self._sent else self._idle_timeout)
-        if self._sent:
+        self._arm(self._response_timeout if self._sent or protocol is not None else self._idle_timeout)
+        if not head.has_body:
             connection.write()
 
     def send_body(self, data: bytes) -> None:
@@ -117,6 +145,8 @@ class ClientStream(Upstream):
         self._arm(self._idle_timeout)
 
     def send_end(self, trailers: list[Field]) -> None:
+        if self._tunnel:
+            self._exchange = None
         self._out.end(raw_trailers(trailers))
         self._connection.wake(self)
 
@@ -157,7 +187,13 @@ class ClientStream(Upstream):
 
     def expired(self) -> None:
         name, idle = self._connection.pool.name, self._idle_timeout
-        if not self._sent and not self._out.size:
+        if self._exchange is None:
+            self.abort()  # a tunnel whose end it does not take
+        elif self._tunnel and self._status:
+            self.fail("tunnel_idle", f"no byte either way for {idle:g} s")
+        elif self._tunnel:
+            self.fail("upstream_timeout", f"{name}: no response within {self._response_timeout:g} s")
+        elif not self._sent and not self._out.size:
             # All that came from the client has gone to the backend: it is the client that is silent.
             self.fail("client_timeout", f"no byte of the request for {idle:g} s")
         elif not self._status:
@@ -188,6 +224,11 @@ class ClientStream(Upstream):
         """The head of the final response."""
         head: ResponseHead = response_head(event.fields, method=self._method, ended=event.ended)
         self._status = head.status
+        if self._tunnel and 200 <= head.status < 300 and not event.ended:
+            self._arm(self._idle_timeout)
+            if self._exchange is not None:
+                self._exchange.switched(as_switching(head, self._key))
+            return
         self._no_body = head.length == NO_BODY
         self._arm(self._idle_timeout)
         if self._exchange is not None:
@@ -242,7 +283,7 @@ class ClientStream(Upstream):
 class ClientConnection(Multiplexed):
     """One connection to a backend. An asyncio.Protocol by its methods."""
 
-    __slots__ = ("_draining", "_streams", "_touched", "_used", "kept_for", "made", "pool", "single")
+    __slots__ = ("_draining", "_streams", "_touched", "_used", "held", "kept_for", "made", "pool", "settled", "single")
 
     def __init__(self, pool: BackendPool) -> None:
         super().__init__(wire.make(head_limit=HEAD_LIMIT, window=WINDOW, client=True))
@@ -250,6 +291,8 @@ class ClientConnection(Multiplexed):
         self._streams: dict[int, ClientStream] = {}
         self._touched: dict[ClientStream, None] = {}  # by what is being read
         self._draining = False
+        self.settled = False  # the backend's settings have come
+        self.held: dict[ClientStream, Callable[[], None]] = {}  # requests that wait for them
         self._used = False  # a request has been answered
         self.kept_for: float | None = None  # of HTTP/1.1
         self.made = False  # it is, or was, a connection
@@ -352,6 +395,7 @@ class ClientConnection(Multiplexed):
         """It is over: there is room for another."""
         self.pool.wheel.forget(stream)
         self._waiting.pop(stream, None)
+        self.held.pop(stream, None)
         if self._streams.pop(stream.number, None) is None or self._closing:
             return
         if not self._draining:
@@ -421,6 +465,11 @@ class ClientConnection(Multiplexed):
             self.pool.put(self)  # perhaps it may have more streams now
 
     def _control(self, event: Control) -> None:
+        if event.kind == "SETTINGS" and not self.settled:
+            self.settled = True
+            held, self.held = self.held, {}
+            for ask in held.values():
+                ask()
         self.count(event.kind, self.pool.now())
 
     def _goodbye(self, event: Goodbye) -> None:
@@ -454,9 +503,10 @@ class ClientConnection(Multiplexed):
         self._transport.close()
 
     def _fail_all(self, reason: str, why: str) -> None:
-        streams = list(self._streams.values())
+        streams = [*self._streams.values(), *self.held]
         self._streams.clear()
         self._waiting.clear()
+        self.held.clear()
         for stream in streams:
             stream.fail(reason, why, stale=self._used and reason == "upstream_reset" and stream.silent)
 

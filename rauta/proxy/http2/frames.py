@@ -122,6 +122,11 @@ class Frames(ABC):
     def streams(self) -> int:
         """How many streams of ours may be open at a time, by the peer's settings and by what is enough."""
 
+    @property
+    @abstractmethod
+    def connects(self) -> bool:
+        """Whether the peer takes CONNECT with a `:protocol` (RFC 8441 3), as far as it has said so."""
+
     @abstractmethod
     def open(self) -> int:
         """The number for a new stream, to be used at once; 0: there are no more (RFC 9113 5.1.1: "a client that is

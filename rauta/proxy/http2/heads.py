@@ -17,7 +17,7 @@ from rauta.proxy.reasons import phrase_of
 
 Raw = tuple[bytes, bytes]
 
-_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority", b":protocol"})
 _STATUS: Final = frozenset({b":status"})
 # RFC 9113 8.2.1: "A field name MUST NOT contain characters in the ranges 0x00-0x20, 0x41-0x5a, or 0x7f-0xff"; here the
 # token of RFC 9110 5.6.2, in lower case.
@@ -75,16 +75,28 @@ def _pseudo_and_lines(
     return pseudo, lines, host
 
 
-def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_encoded_slash: bool = False) -> RequestHead:
-    """A request, from its field section; `ended`: no body follows. Raises RequestError."""
-    pseudo, lines, host = _pseudo_and_lines(fields, _PSEUDO)
-    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+def _first_line(pseudo: dict[bytes, bytes], ended: bool) -> tuple[bytes, bytes, bytes | None]:
+    """Method, path and the protocol of a CONNECT. Raises MalformedError."""
+    method, path, protocol = pseudo.get(b":method", b""), pseudo.get(b":path", b""), pseudo.get(b":protocol")
     if not _TOKEN.fullmatch(method):
         raise MalformedError("bad_request_line", "no valid :method")
-    if method != b"CONNECT" and not _SCHEME.fullmatch(pseudo.get(b":scheme", b"")):
-        raise MalformedError("bad_request_line", "no valid :scheme")  # RFC 9113 8.3.1
-    if method != b"CONNECT" and (not _TARGET.fullmatch(path) or not (path[:1] == b"/" or path == b"*")):
-        raise MalformedError("bad_target", "the :path is no path")
+    if protocol is not None:
+        if method != b"CONNECT" or ended or not _TOKEN.fullmatch(protocol):
+            raise MalformedError("bad_request_line", "a :protocol, and no CONNECT that stays open")  # RFC 8441 4
+        method = b"GET"
+    if method != b"CONNECT":
+        if not _SCHEME.fullmatch(pseudo.get(b":scheme", b"")):
+            raise MalformedError("bad_request_line", "no valid :scheme")  # RFC 9113 8.3.1
+        if not _TARGET.fullmatch(path) or not (path[:1] == b"/" or path == b"*"):
+            raise MalformedError("bad_target", "the :path is no path")
+    return method, path, protocol
+
+
+def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_encoded_slash: bool = False) -> RequestHead:
+    """A request, from its field section; `ended`: no body follows. CONNECT with a `:protocol` (RFC 8441) is the GET
+    with `upgrade` that it would be over HTTP/1.1. Raises RequestError."""
+    pseudo, lines, host = _pseudo_and_lines(fields, _PSEUDO)
+    method, path, protocol = _first_line(pseudo, ended)
     authority = pseudo.get(b":authority", host)
     if authority is not None:
         # RFC 9113 8.3.1: "A server SHOULD treat a request as malformed if it contains a Host header field that
@@ -99,6 +111,12 @@ def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_enco
     head.version = "2.0"
     named = pseudo.get(b":scheme", b"").decode("latin-1").lower()
     head.scheme = named if named in ("http", "https") and named != scheme else None
+    if protocol is not None:
+        if head.length != NO_BODY:
+            raise MalformedError("bad_framing", "a CONNECT with a Content-Length")
+        head.upgrade = protocol.decode("ascii").lower()
+        head.insists = True
+        return head
     if ended:
         if head.length > 0:
             raise MalformedError("bad_framing", "a Content-Length, and no body")
@@ -110,16 +128,20 @@ def request_head(fields: Iterable[Raw], *, ended: bool, scheme: str, reject_enco
     return head
 
 
-def request_fields(head: RequestHead, default_host: str, added: str, scheme: str) -> list[Raw]:
+def request_fields(
+    head: RequestHead, default_host: str, added: str, scheme: str, protocol: str | None = None
+) -> list[Raw]:
     """The field section of a request to a backend. `added` are complete field lines; `default_host` stands in for a
-    client that named no host."""
+    client that named no host; with a `protocol` it is a CONNECT (RFC 8441)."""
     target = head.path if head.query is None else f"{head.path}?{head.query}"
     fields: list[Raw] = [
-        (b":method", head.method.encode("ascii")),
+        (b":method", b"CONNECT" if protocol is not None else head.method.encode("ascii")),
         (b":scheme", scheme.encode("ascii")),
         (b":authority", (default_host if head.authority is None else head.authority).encode("latin-1")),
         (b":path", target.encode("latin-1")),
     ]
+    if protocol is not None:
+        fields.append((b":protocol", protocol.encode("ascii")))
     fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in head.fields]
     for line in added.split("\r\n"):
         name, colon, value = line.partition(": ")

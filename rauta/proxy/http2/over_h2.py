@@ -124,6 +124,7 @@ class Connection(Frames):
             values[SettingCodes.ENABLE_PUSH] = 0
         else:
             values[SettingCodes.MAX_CONCURRENT_STREAMS] = STREAMS
+            values[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
         self._h2.local_settings = Settings(client=client, initial_values=values)
         self._h2.decoder.max_header_list_size = head_limit
         self._h2.max_inbound_frame_size = FRAME  # else h2 takes 16 MiB until its settings are acknowledged
@@ -144,6 +145,10 @@ class Connection(Frames):
     @property
     def streams(self) -> int:
         return min(self._h2.remote_settings.max_concurrent_streams, STREAMS)
+
+    @property
+    def connects(self) -> bool:
+        return bool(self._h2.remote_settings.enable_connect_protocol)
 
     def open(self) -> int:
         try:

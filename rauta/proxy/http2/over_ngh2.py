@@ -43,6 +43,7 @@ _ENABLE_PUSH: Final = 2
 _MAX_CONCURRENT_STREAMS: Final = 3
 _INITIAL_WINDOW_SIZE: Final = 4
 _MAX_HEADER_LIST_SIZE: Final = 6
+_ENABLE_CONNECT_PROTOCOL: Final = 8  # RFC 8441 3
 _MAX_CONTINUATIONS: Final = 64  # of one head, which has its limit in bytes as well
 
 
@@ -56,7 +57,7 @@ class Connection(Frames):
             auto_window_update=False, max_inbound_header_list_size=head_limit, max_continuations=_MAX_CONTINUATIONS
         )
         self._library = ngh2.Connection(ngh2.Role.CLIENT if client else ngh2.Role.SERVER, config)
-        ours = {_ENABLE_PUSH: 0} if client else {_MAX_CONCURRENT_STREAMS: STREAMS}
+        ours = {_ENABLE_PUSH: 0} if client else {_MAX_CONCURRENT_STREAMS: STREAMS, _ENABLE_CONNECT_PROTOCOL: 1}
         self._library.initiate_connection({_INITIAL_WINDOW_SIZE: window, _MAX_HEADER_LIST_SIZE: head_limit, **ours})
         # Slow streams hold their own windows, so the connection's has room for all of them and some more.
         self._library.set_local_window_size(STREAMS * window + CONNECTION_WINDOW)
@@ -72,6 +73,10 @@ class Connection(Frames):
     @property
     def streams(self) -> int:
         return min(self._library.remote_settings.get(_MAX_CONCURRENT_STREAMS, STREAMS), STREAMS)
+
+    @property
+    def connects(self) -> bool:
+        return bool(self._library.remote_settings.get(_ENABLE_CONNECT_PROTOCOL, 0))
 
     def open(self) -> int:
         return self._library.next_stream_id if self._library.can_send_request else 0

@@ -33,6 +33,7 @@ from rauta.proxy.http2.frames import (
 )
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
+from rauta.proxy.http2.tunnels import as_success, as_upgrade
 from rauta.proxy.messages import Field, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS
 from rauta.proxy.wheel import NEVER
@@ -53,10 +54,12 @@ class Stream(Downstream):
     __slots__ = (
         "_connection",
         "_credit",
+        "_early",
         "_out",
         "_paused",
         "asked",
         "exchange",
+        "key",
         "missing",
         "number",
     )
@@ -69,6 +72,8 @@ class Stream(Downstream):
         self.exchange: Exchange | None = None
         self.asked = False  # the request is complete
         self.missing = 0  # bytes of its body, by its Content-Length
+        self.key: str | None = None  # of WebSocket's handshake
+        self._early: list[bytes] | None = None  # of a tunnel that is not there yet
         self._connection = connection
         self._out = Outbox()
         self._paused = False
@@ -102,7 +107,20 @@ class Stream(Downstream):
         self._connection.drop(self, wire.INTERNAL_ERROR)
 
     def switch(self, head: ResponseHead, token: str) -> None:
-        raise RuntimeError("no upgrade is offered on a stream")  # RFC 9113 8.6
+        answer = as_success(head, self.key)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if answer is None:
+            exchange.status = 0  # nothing has been sent
+            exchange.fail("upstream_malformed", "Sec-WebSocket-Accept is missing or wrong")
+            return
+        self._out.head(response_fields(answer))
+        self._connection.wake(self)
+        early, self._early = self._early or [], None
+        for data in early:
+            exchange.request_body(data)
+        exchange.request_flush()
 
     def arm(self, seconds: float) -> None:
         self._connection.dispatcher.wheel.arm(self, seconds)
@@ -133,13 +151,32 @@ class Stream(Downstream):
     def body(self, data: bytes, size: int) -> None:
         """A piece of the request's body."""
         self.missing = max(0, self.missing - len(data))
+        self._credit += size
+        if self._early is not None:
+            self._early.append(data)  # as much as the window lets through
+            return
         if self.exchange is not None and data:
             self.exchange.request_body(data)
         if self.exchange is not None:
             self.exchange.request_flush()
-        self._credit += size
         if not self._paused or self.exchange is None:
             self._give_back()
+
+    def ended(self) -> None:
+        """The client has ended a tunnel, or does not wait for it any more."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if exchange.tunnel:
+            exchange.request_end([])
+        else:
+            self.gone()
+            self._connection.drop(self, wire.CANCEL)
+
+    def tunnels(self, key: str | None) -> None:
+        """It is a CONNECT: what comes is held until there is a tunnel."""
+        self.key = key
+        self._early = []
 
     def send_some(self) -> bool:
         """One frame of what waits, if there is room. False: nothing can be sent now."""
@@ -365,6 +402,8 @@ class ServerConnection(Multiplexed):
             self._refuse(stream, event, error)
             return
         stream.missing = max(0, head.length)
+        if head.insists and head.upgrade is not None:
+            stream.tunnels(as_upgrade(head, head.upgrade))
         exchange = dispatcher.begin(stream, head)
         if not exchange.finished:
             stream.exchange = exchange
@@ -390,6 +429,9 @@ class ServerConnection(Multiplexed):
         if stream is None:
             return
         stream.asked = True
+        if stream.exchange is not None and stream.exchange.upgrade is not None:
+            stream.ended()
+            return
         if stream.exchange is None or stream.exchange.complete:
             return
         if stream.missing:
