@@ -5,7 +5,7 @@ set -eu -o pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-prepare curl nginx cc openssl ip nsenter ethtool h2load bcc
+prepare curl nginx cc openssl ip nsenter ethtool h2load nghttpd bcc
 "$RAUTA_ROOT/scripts/compile.sh"
 cd "$RAUTA_ROOT/build/compiled"
 export PYTHONPATH="$PWD"
