@@ -163,9 +163,7 @@ class BackendPool:
             connection.close()
             return
         while self._waiting:
-            if next(iter(self._waiting)).fresh:
-                if not isinstance(connection, ClientConnection):
-                    break
+            if next(iter(self._waiting)).fresh and isinstance(connection, ClientConnection):
                 connection.close()  # `lost` makes a new one in its place
                 return
             exchange = self._next_waiting()

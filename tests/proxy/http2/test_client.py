@@ -497,3 +497,26 @@ async def test_nghttpd(tmp_path: Path) -> None:
     finally:
         process.terminate()
         await process.wait()
+
+
+async def test_a_refused_stream_waits_for_room_where_no_connection_may_be_made() -> None:
+    async def script(peer: Connection) -> None:
+        await peer.until(lambda: 1 in peer.requests and 3 in peer.requests)
+        peer.reset(3, ErrorCodes.REFUSED_STREAM)
+        peer.answer(1, b"first")
+        await peer.until(lambda: 5 in peer.requests)
+        peer.answer(5, b"again")
+        await peer.until(lambda: False)
+
+    async with (
+        between(script, limits=ServiceLimits(connections=1)) as (behind, rauta),
+        client(rauta.port) as one,
+        client(rauta.port) as two,
+    ):
+        one.send(request())
+        while not behind.connections or 1 not in behind.connections[0].requests:
+            await asyncio.sleep(0.005)
+        two.send(request("/two"))
+        assert (await one.response())[1] == b"first"
+        assert (await two.response())[1] == b"again"
+        assert len(behind.connections) == 1
