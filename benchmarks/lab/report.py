@@ -1,13 +1,89 @@
-"""Tables from raw rounds: medians, and ratios with a bootstrap interval."""
+"""Tables from raw rounds: medians, and ratios with a bootstrap interval; goals, and whether they are met."""
 
 from __future__ import annotations
 
 import random
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Rounds = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Of a case: our rate is at least `least` times that of `than`."""
+
+    case: str
+    than: str
+    least: float
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Of a case: the median of what our rounds hold under `key` is below `most`."""
+
+    case: str
+    key: str
+    most: float
+    unit: str
+    what: str
+
+
+def goals(rounds: Rounds, wanted: Iterable[Goal | Limit], us: str = "rauta") -> str:
+    """Markdown: each goal, what was seen, and whether it is met: a ratio misses if its interval lies below."""
+    lines = ["| goal | seen (95 %) | |", "|---|---|---|"]
+    for goal in wanted:
+        ours = rounds.get((goal.case, us), [])
+        if not ours:
+            continue
+        if isinstance(goal, Limit):
+            values = sorted(item[goal.key] for item in ours)
+            middle = statistics.median(values)
+            seen = f"{middle:.1f} {goal.unit} ({values[0]:.1f} to {values[-1]:.1f}: all rounds)"
+            text, met = f"{goal.what} under {goal.most:g} {goal.unit}", middle < goal.most
+        else:
+            theirs = rounds.get((goal.case, goal.than), [])
+            if len(theirs) != len(ours):
+                continue
+            middle, low, high = ratio([item["rate"] for item in ours], [item["rate"] for item in theirs])
+            seen = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+            text, met = f"at least {goal.least:g} times {goal.than}{goal.remark}", high >= goal.least
+        lines.append(f"| {goal.case}: {text} | {seen} | {'met' if met else 'missed'} |")
+    return "\n".join([*lines, ""])
+
+
+def downloads(rounds: Rounds) -> str:
+    """Markdown: per case of a download a table of all peers."""
+    lines: list[str] = []
+    for case in dict.fromkeys(case for case, _ in rounds):
+        lines += [
+            f"**{case}**",
+            "",
+            f"| | {' | '.join(name for name, _ in _OF_DOWNLOADS.values())} | failed |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for (name, peer), items in rounds.items():
+            if name == case:
+                middle = {key: statistics.median(item[key] for item in items) for key in _OF_DOWNLOADS}
+                cells = [form.format(middle[key]) for key, (_, form) in _OF_DOWNLOADS.items()]
+                lines.append(f"| {peer} | {' | '.join(cells)} | {sum(item['failures'] for item in items)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+_OF_DOWNLOADS = {
+    "rate": ("MiB/s", "{:,.0f}"),
+    "p50": ("small: p50, ms", "{:.1f}"),
+    "p99": ("p99", "{:.1f}"),
+    "worst": ("largest", "{:.1f}"),
+    "client": ("client's share at p99", "{:.1f}"),
+    "busy": ("client, of a CPU", "{:.2f}"),
+    "memory": ("memory more, MiB", "{:.1f}"),
+    "cpu": ("CPU, s", "{:.1f}"),
+}
 
 
 def grouped(rounds: Iterable[dict[str, Any]]) -> Rounds:

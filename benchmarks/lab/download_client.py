@@ -1,0 +1,237 @@
+"""A client on ONE HTTP/2 connection: a download, and beside it small requests at a fixed rate.
+
+    download_client.py HOST PORT tls|plain BIG SMALL RATE
+
+Prints JSON: bytes and seconds of the download, milliseconds of the small requests from the time at which they were
+due, and how much of these the client itself took: it sent late, or read late what the kernel had (which notes when the
+last of what a read returns has arrived). Frames are taken apart by hand, with windows that need no updates, so that the
+client keeps up; `busy` is its share of a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import ssl
+import struct
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
+_LARGEST: Final = (1 << 31) - 1  # a window (RFC 9113 6.9.1); more than the download has
+_READ: Final = 64 * 1024  # no more than the kernel holds together: all of a read has come at about the same time
+_TIMESTAMPS: Final = 35  # SO_TIMESTAMPNS
+_BIG: Final = 1  # its stream
+_LONGEST: Final = 120.0  # seconds
+
+
+class Wire:
+    """The connection, and when the kernel has got what was read last."""
+
+    def __init__(self, host: str, port: int, *, tls: bool) -> None:
+        self.sock = socket.create_connection((host, port), timeout=_LONGEST)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = bytearray(_READ)
+        self._view = memoryview(self._buffer)
+        self._tls: ssl.SSLObject | None = None
+        if tls:
+            self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self._shake_hands()
+        self.sock.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
+
+    def _shake_hands(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.set_alpn_protocols(["h2"])
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="bench.test")
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self._outgoing.read())
+                self._incoming.write(self.sock.recv(_READ))
+        self.sock.sendall(self._outgoing.read())
+
+    def send(self, data: bytes) -> None:
+        """All of it."""
+        if self._tls is not None:
+            self._tls.write(data)
+            data = self._outgoing.read()
+        self.sock.sendall(data)
+
+    def receive(self) -> tuple[list[memoryview], int]:
+        """What has come, and when the kernel got the last of it, in ns. Raises EOFError."""
+        size, notes, _, _ = self.sock.recvmsg_into([self._buffer], 64)
+        if not size:
+            raise EOFError("the gateway has closed the connection")
+        arrived = time.time_ns()
+        for level, kind, data in notes:
+            if level == socket.SOL_SOCKET and kind == _TIMESTAMPS:
+                seconds, rest = struct.unpack("ll", data[:16])
+                arrived = seconds * 1_000_000_000 + rest
+        if self._tls is None:
+            return [self._view[:size]], arrived
+        self._incoming.write(self._view[:size])
+        pieces: list[memoryview] = []
+        try:
+            while True:
+                pieces.append(memoryview(self._tls.read(16384)))
+        except ssl.SSLWantReadError:
+            return pieces, arrived
+
+
+class Frames:
+    """Takes frames apart: how much each stream has got, and which have ended."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._header = b""
+        self._payload = b""
+        self._left = self._kind = self._flags = self._stream = 0
+        self.got: dict[int, int] = {}
+        self.ended: list[tuple[int, bool]] = []  # streams, and whether in order
+
+    def feed(self, view: memoryview) -> None:
+        """Bytes of the connection. Raises EOFError."""
+        at, size = 0, len(view)
+        while at < size:
+            if not self._left:
+                missing = 9 - len(self._header)
+                self._header += view[at : at + missing]
+                at += missing
+                if len(self._header) == 9:
+                    self._begin(self._header)
+                    self._header = b""
+                continue
+            step = min(self._left, size - at)
+            if self._kind == DATA:
+                self.got[self._stream] = self.got.get(self._stream, 0) + step
+            elif self._kind != HEADERS:
+                self._payload += view[at : at + step]
+            at += step
+            self._left -= step
+            if not self._left:
+                self._end()
+
+    def _begin(self, header: bytes) -> None:
+        self._left = int.from_bytes(header[:3], "big")
+        self._kind, self._flags = header[3], header[4]
+        self._stream = int.from_bytes(header[5:], "big") & _LARGEST
+        self._payload = b""
+        if not self._left:
+            self._end()
+
+    def _end(self) -> None:
+        if self._kind == SETTINGS and not self._flags & ACK:
+            self._wire.send(frame(SETTINGS, ACK, 0, b""))
+        elif self._kind == PING and not self._flags & ACK:
+            self._wire.send(frame(PING, ACK, 0, self._payload))
+        elif self._kind == GOAWAY:
+            raise EOFError(f"the gateway has said GOAWAY: {self._payload!r}")
+        elif self._kind == RST_STREAM:
+            self.ended.append((self._stream, False))
+        elif self._kind in (DATA, HEADERS) and self._flags & END_STREAM:
+            self.ended.append((self._stream, True))
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """RFC 9113 4.1."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def request(stream: int, path: str, authority: str, *, tls: bool) -> bytes:
+    """A GET. Its fields are literals, or of the static table (RFC 7541 appendix A): the same bytes each time."""
+    fields = b"\x82" + (b"\x87" if tls else b"\x86")
+    for name, value in ((b"\x04", path), (b"\x01", authority)):
+        fields += name + bytes((len(value),)) + value.encode()
+    return frame(HEADERS, END_STREAM | END_HEADERS, stream, fields)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Of the small requests: those under way (due and sent, ns), latencies and the client's share in ms, failures."""
+
+    open: dict[int, tuple[int, int]] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    failures: int = 0
+
+
+def run(host: str, port: int, *, tls: bool, paths: tuple[str, str], rate: int) -> tuple[int, float, Tally]:
+    """Bytes and seconds of the download, and the small requests beside it."""
+    wire = Wire(host, port, tls=tls)
+    frames, tally = Frames(wire), Tally()
+    authority = f"{host}:{port}"
+    settings = struct.pack(">HIHI", 2, 0, 4, _LARGEST)  # no push, window of streams
+    grown = frame(WINDOW_UPDATE, 0, 0, (_LARGEST - 65_535).to_bytes(4, "big"))
+    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, settings) + grown)
+    wire.send(request(_BIG, paths[0], authority, tls=tls))
+    ready = select.poll()
+    ready.register(wire.sock, select.POLLIN)
+    began = time.time_ns()
+    due, between, stream, done = began, 1_000_000_000 // rate, _BIG + 2, 0
+    while not done or tally.open:
+        now = time.time_ns()
+        if now - began > _LONGEST * 1e9:
+            raise TimeoutError("the download does not end")
+        if now >= due and not done:
+            wire.send(request(stream, paths[1], authority, tls=tls))
+            tally.open[stream] = (due, time.time_ns())
+            stream, due = stream + 2, due + between
+            continue
+        if not ready.poll(1000 if done else max(0.0, (due - now) / 1e6)):
+            continue
+        pieces, arrived = wire.receive()
+        for piece in pieces:
+            frames.feed(piece)
+        for ended, good in frames.ended:
+            done = time.time_ns() if ended == _BIG else done
+            _count(tally, ended, arrived, good=good and (ended == _BIG or frames.got.pop(ended, 0) > 0))
+        frames.ended.clear()
+    return frames.got.get(_BIG, 0), (done - began) / 1e9, tally
+
+
+def _count(tally: Tally, stream: int, arrived: int, *, good: bool) -> None:
+    now = time.time_ns()
+    due, sent = tally.open.pop(stream, (now, now))
+    tally.failures += not good
+    if stream != _BIG:
+        tally.latencies.append((now - due) / 1e6)
+        tally.shares.append((sent - due + max(0, now - max(arrived, sent))) / 1e6)
+
+
+def at(share: float, values: list[float]) -> float:
+    """A quantile."""
+    return round(sorted(values)[min(len(values) - 1, int(share * len(values)))], 2)
+
+
+def main() -> None:
+    """Run, and print what was seen."""
+    host, port, how, big, small, rate = sys.argv[1:]
+    used = time.process_time()
+    size, seconds, tally = run(host, int(port), tls=how == "tls", paths=(big, small), rate=int(rate))
+    print(
+        json.dumps(
+            {
+                "bytes": size,
+                "seconds": round(seconds, 3),
+                "requests": len(tally.latencies),
+                "p50": at(0.5, tally.latencies),
+                "p99": at(0.99, tally.latencies),
+                "worst": max(tally.latencies),
+                "client": at(0.99, tally.shares),
+                "busy": round((time.process_time() - used) / seconds, 2),
+                "failures": tally.failures,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
