@@ -59,15 +59,16 @@ def running(words: list[str], what: str) -> Iterator[int]:
         process = subprocess.Popen(words, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         try:
             yield process.pid
-            if process.poll() is not None:
-                output.seek(0)
-                raise SystemExit(f"{what} ended by itself: {output.read().decode(errors='replace')[-2000:]}")
         finally:
+            ended = process.poll() is not None
             process.terminate()
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+            if ended:
+                output.seek(0)
+                raise SystemExit(f"{what} ended by itself: {output.read().decode(errors='replace')[-2000:]}")
 
 
 def wait_for(place: Lab, url: str, what: str, *options: str) -> None:

@@ -101,6 +101,7 @@ _package_of() {
         ip) printf 'iproute2\n' ;;
         nsenter) printf 'util-linux\n' ;;
         h2load) printf 'nghttp2-client\n' ;;
+        nghttpd) printf 'nghttp2-server\n' ;;
         *) printf '%s\n' "$1" ;;
     esac
 }

@@ -25,6 +25,7 @@ END_STREAM, END_HEADERS, ACK = 1, 4, 1
 _LARGEST: Final = (1 << 31) - 1  # a window (RFC 9113 6.9.1); more than the download has
 _READ: Final = 64 * 1024  # no more than the kernel holds together: all of a read has come at about the same time
 _TIMESTAMPS: Final = 35  # SO_TIMESTAMPNS
+_MAX_STREAMS: Final = 3  # SETTINGS_MAX_CONCURRENT_STREAMS
 _BIG: Final = 1  # its stream
 _LONGEST: Final = 120.0  # seconds
 
@@ -94,6 +95,7 @@ class Frames:
         self._header = b""
         self._payload = b""
         self._left = self._kind = self._flags = self._stream = 0
+        self.streams = 100  # that may be open at the same time, unless the gateway says else (SETTINGS)
         self.got: dict[int, int] = {}
         self.ended: list[tuple[int, bool]] = []  # streams, and whether in order
 
@@ -129,6 +131,8 @@ class Frames:
 
     def _end(self) -> None:
         if self._kind == SETTINGS and not self._flags & ACK:
+            found = dict(struct.iter_unpack(">HI", self._payload))
+            self.streams = found.get(_MAX_STREAMS, self.streams)
             self._wire.send(frame(SETTINGS, ACK, 0, b""))
         elif self._kind == PING and not self._flags & ACK:
             self._wire.send(frame(PING, ACK, 0, self._payload))
@@ -180,12 +184,13 @@ def run(host: str, port: int, *, tls: bool, paths: tuple[str, str], rate: int) -
         now = time.time_ns()
         if now - began > _LONGEST * 1e9:
             raise TimeoutError("the download does not end")
-        if now >= due and not done:
+        full = len(tally.open) + 1 >= frames.streams
+        if now >= due and not done and not full:
             wire.send(request(stream, paths[1], authority, tls=tls))
             tally.open[stream] = (due, time.time_ns())
             stream, due = stream + 2, due + between
             continue
-        if not ready.poll(1000 if done else max(0.0, (due - now) / 1e6)):
+        if not ready.poll(1000 if done or full else max(0.0, (due - now) / 1e6)):
             continue
         pieces, arrived = wire.receive()
         for piece in pieces:

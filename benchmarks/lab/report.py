@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Rounds = dict[tuple[str, str], list[dict[str, Any]]]
+NOT_MEASURED = ("not measured", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +34,34 @@ class Limit:
 
 
 def goals(rounds: Rounds, wanted: Iterable[Goal | Limit], us: str = "rauta") -> str:
-    """Markdown: each goal, what was seen, and whether it is met: a ratio misses if its interval lies below."""
+    """Markdown: each goal, what was seen, and whether it is met: a ratio misses it if its interval lies below."""
     lines = ["| goal | seen (95 %) | |", "|---|---|---|"]
     for goal in wanted:
         ours = rounds.get((goal.case, us), [])
-        if not ours:
-            continue
         if isinstance(goal, Limit):
-            values = sorted(item[goal.key] for item in ours)
-            middle = statistics.median(values)
-            seen = f"{middle:.1f} {goal.unit} ({values[0]:.1f} to {values[-1]:.1f}: all rounds)"
-            text, met = f"{goal.what} under {goal.most:g} {goal.unit}", middle < goal.most
+            text = f"{goal.what} under {goal.most:g} {goal.unit}"
+            seen, met = _below(goal, [item[goal.key] for item in ours])
         else:
+            text = f"at least {goal.least:g} times {goal.than}{goal.remark}"
             theirs = rounds.get((goal.case, goal.than), [])
-            if len(theirs) != len(ours):
-                continue
-            middle, low, high = ratio([item["rate"] for item in ours], [item["rate"] for item in theirs])
-            seen = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-            text, met = f"at least {goal.least:g} times {goal.than}{goal.remark}", high >= goal.least
-        lines.append(f"| {goal.case}: {text} | {seen} | {'met' if met else 'missed'} |")
+            seen, met = _at_least(goal, [item["rate"] for item in ours], [item["rate"] for item in theirs])
+        lines.append(f"| {goal.case}: {text} | {seen} | {met} |")
     return "\n".join([*lines, ""])
+
+
+def _at_least(goal: Goal, ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, str]:
+    if not ours or len(ours) != len(theirs):
+        return NOT_MEASURED
+    middle, low, high = ratio(ours, theirs)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})", "met" if high >= goal.least else "missed"
+
+
+def _below(limit: Limit, values: Sequence[float]) -> tuple[str, str]:
+    if not values:
+        return NOT_MEASURED
+    middle = statistics.median(values)
+    seen = f"{middle:.1f} {limit.unit} (all rounds: {min(values):.1f} to {max(values):.1f})"
+    return seen, "met" if middle < limit.most else "missed"
 
 
 def downloads(rounds: Rounds) -> str:
