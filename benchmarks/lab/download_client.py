@@ -166,70 +166,96 @@ class Tally:
     shares: list[float] = field(default_factory=list)
     failures: int = 0
 
-
-def run(host: str, port: int, *, tls: bool, paths: tuple[str, str], rate: int) -> tuple[int, float, Tally]:
-    """Bytes and seconds of the download, and the small requests beside it."""
-    wire = Wire(host, port, tls=tls)
-    frames, tally = Frames(wire), Tally()
-    authority = f"{host}:{port}"
-    settings = struct.pack(">HIHI", 2, 0, 4, _LARGEST)  # no push, window of streams
-    grown = frame(WINDOW_UPDATE, 0, 0, (_LARGEST - 65_535).to_bytes(4, "big"))
-    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, settings) + grown)
-    wire.send(request(_BIG, paths[0], authority, tls=tls))
-    ready = select.poll()
-    ready.register(wire.sock, select.POLLIN)
-    began = time.time_ns()
-    due, between, stream, done = began, 1_000_000_000 // rate, _BIG + 2, 0
-    while not done or tally.open:
+    def count(self, stream: int, arrived: int, *, good: bool) -> None:
+        """A small request has ended, in what the kernel had completely at `arrived`."""
         now = time.time_ns()
-        if now - began > _LONGEST * 1e9:
-            raise TimeoutError("the download does not end")
-        full = len(tally.open) + 1 >= frames.streams
-        if now >= due and not done and not full:
-            wire.send(request(stream, paths[1], authority, tls=tls))
-            tally.open[stream] = (due, time.time_ns())
-            stream, due = stream + 2, due + between
-            continue
-        if not ready.poll(1000 if done or full else max(0.0, (due - now) / 1e6)):
-            continue
-        pieces, arrived = wire.receive()
+        due, sent = self.open.pop(stream)
+        self.failures += not good
+        self.latencies.append((now - due) / 1e6)
+        self.shares.append((sent - due + max(0, now - max(arrived, sent))) / 1e6)
+
+
+class Run:
+    """The download, and the small requests beside it."""
+
+    def __init__(self, host: str, port: int, *, tls: bool, paths: tuple[str, str], rate: int) -> None:
+        self.tally = Tally()
+        self.done = 0  # when the download was complete
+        self._wire = Wire(host, port, tls=tls)
+        self._frames = Frames(self._wire)
+        self._between = 1_000_000_000 // rate
+        self._paths = paths
+        self._authority, self._tls = f"{host}:{port}", tls
+        settings = struct.pack(">HIHI", 2, 0, 4, _LARGEST)  # no push, window of streams
+        grown = frame(WINDOW_UPDATE, 0, 0, (_LARGEST - 65_535).to_bytes(4, "big"))
+        self._wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, settings) + grown)
+        self.began = time.time_ns()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the download."""
+        return self._frames.got.get(_BIG, 0)
+
+    def go(self) -> None:
+        """To the end. Raises EOFError or OSError: the connection ended before."""
+        self._ask(_BIG, self._paths[0])
+        ready = select.poll()
+        ready.register(self._wire.sock, select.POLLIN)
+        due, stream = self.began, _BIG + 2
+        while not self.done or self.tally.open:
+            now = time.time_ns()
+            if now - self.began > _LONGEST * 1e9:
+                raise TimeoutError("the download does not end")
+            full = len(self.tally.open) + 1 >= self._frames.streams
+            if now >= due and not self.done and not full:
+                self._ask(stream, self._paths[1])
+                self.tally.open[stream] = (due, time.time_ns())
+                stream, due = stream + 2, due + self._between
+            elif ready.poll(1000 if self.done or full else max(0.0, (due - now) / 1e6)):
+                self._take()
+
+    def _ask(self, stream: int, path: str) -> None:
+        self._wire.send(request(stream, path, self._authority, tls=self._tls))
+
+    def _take(self) -> None:
+        pieces, arrived = self._wire.receive()
         for piece in pieces:
-            frames.feed(piece)
-        for ended, good in frames.ended:
-            done = time.time_ns() if ended == _BIG else done
-            _count(tally, ended, arrived, good=good and (ended == _BIG or frames.got.pop(ended, 0) > 0))
-        frames.ended.clear()
-    return frames.got.get(_BIG, 0), (done - began) / 1e9, tally
-
-
-def _count(tally: Tally, stream: int, arrived: int, *, good: bool) -> None:
-    now = time.time_ns()
-    due, sent = tally.open.pop(stream, (now, now))
-    tally.failures += not good
-    if stream != _BIG:
-        tally.latencies.append((now - due) / 1e6)
-        tally.shares.append((sent - due + max(0, now - max(arrived, sent))) / 1e6)
+            self._frames.feed(piece)
+        for ended, good in self._frames.ended:
+            if ended == _BIG:
+                self.done = time.time_ns()
+                self.tally.failures += not good
+            else:
+                self.tally.count(ended, arrived, good=good and self._frames.got.pop(ended, 0) > 0)
+        self._frames.ended.clear()
 
 
 def at(share: float, values: list[float]) -> float:
-    """A quantile."""
-    return round(sorted(values)[min(len(values) - 1, int(share * len(values)))], 2)
+    """A quantile; 0 of nothing."""
+    return round(sorted(values)[min(len(values) - 1, int(share * len(values)))], 2) if values else 0.0
 
 
 def main() -> None:
     """Run, and print what was seen."""
     host, port, how, big, small, rate = sys.argv[1:]
     used = time.process_time()
-    size, seconds, tally = run(host, int(port), tls=how == "tls", paths=(big, small), rate=int(rate))
+    run = Run(host, int(port), tls=how == "tls", paths=(big, small), rate=int(rate))
+    tally = run.tally
+    try:
+        run.go()
+    except (EOFError, OSError) as error:
+        print(f"{run.size} bytes, {len(tally.open)} small requests under way: {error}", file=sys.stderr)
+        tally.failures += len(tally.open) + (not run.done)
+    seconds = ((run.done or time.time_ns()) - run.began) / 1e9
     print(
         json.dumps(
             {
-                "bytes": size,
+                "bytes": run.size,
                 "seconds": round(seconds, 3),
                 "requests": len(tally.latencies),
                 "p50": at(0.5, tally.latencies),
                 "p99": at(0.99, tally.latencies),
-                "worst": max(tally.latencies),
+                "worst": at(1.0, tally.latencies),
                 "client": at(0.99, tally.shares),
                 "busy": round((time.process_time() - used) / seconds, 2),
                 "failures": tally.failures,
