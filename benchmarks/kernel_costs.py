@@ -344,7 +344,7 @@ def obeying(place: Lab, home: Path) -> None:
     words = [sys.executable, "-P", "-m", "rauta.proxy", "--config", changed(place, admin, home, "one")]
     taken = []
     with running(place.command(place.kernel, "env", COMPILED, *words), "rauta"):
-        wait_for(place, f"{place.kernel_address}:8009", "rauta", "/port")
+        wait_for(place, f"http://{place.kernel_address}:8009/port", "rauta")
         ask(admin, b"GET /v1/status HTTP/1.1\r\n")  # its process starts behind the workers
         with inside(place):
             sock = socket.create_connection((place.kernel_address, 8009))

@@ -25,17 +25,19 @@ from pathlib import Path
 
 from lab.load import CASES, measure
 from lab.namespaces import Lab, lab
-from lab.peers import PEERS, Peer
+from lab.peers import PEERS, PRIOR_KNOWLEDGE, TLS, Doors, Peer
 from lab.report import grouped, tables
 
 BACKEND = """worker_processes 1; daemon off; pid {home}/pid; error_log {home}/error.log; worker_rlimit_nofile 65536;
 events {{ worker_connections 16384; }}
 http {{
+  log_format handshakes "$ssl_protocol $ssl_session_reused";
   access_log off; keepalive_requests 1000000000; client_max_body_size 0; sendfile on; tcp_nodelay on;
   client_body_temp_path {home}/t1; proxy_temp_path {home}/t2; fastcgi_temp_path {home}/t3;
   uwsgi_temp_path {home}/t4; scgi_temp_path {home}/t5;
   server {{
     listen 80 backlog=4096; listen 81 backlog=4096; root {home}; default_type text/plain;
+    {doors}
     location = /small {{ return 200 "thirty bytes of a small body.\\n"; }}
     location = /port {{ return 200 $server_port; }}
     location /re/ {{ return 200 "thirty bytes of a small body.\\n"; }}
@@ -45,6 +47,10 @@ http {{
 }}
 """
 
+BACKEND_DOORS = """listen {tls} ssl http2 backlog=4096; listen {prior} http2 backlog=4096;
+    ssl_certificate {doors.certificate}; ssl_certificate_key {doors.key}; ssl_protocols TLSv1.2 TLSv1.3;
+    location = /handshakes {{ access_log {home}/handshakes handshakes; return 200 "seen"; }}"""
+
 
 @contextmanager
 def running(words: list[str], what: str) -> Iterator[int]:
@@ -53,37 +59,42 @@ def running(words: list[str], what: str) -> Iterator[int]:
         process = subprocess.Popen(words, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         try:
             yield process.pid
-            if process.poll() is not None:
-                output.seek(0)
-                raise SystemExit(f"{what} ended by itself: {output.read().decode(errors='replace')[-2000:]}")
         finally:
+            ended = process.poll() is not None
             process.terminate()
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+            if ended:
+                output.seek(0)
+                raise SystemExit(f"{what} ended by itself: {output.read().decode(errors='replace')[-2000:]}")
 
 
-def wait_for(place: Lab, target: str, what: str, path: str = "/small") -> None:
-    """Until `target` answers with 200, as seen by the client."""
+def wait_for(place: Lab, url: str, what: str, *options: str) -> None:
+    """Until `url` answers with 200, as seen by the client; `options` are curl's."""
     deadline = time.monotonic() + 20
-    words = place.command(place.client, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://{target}{path}")
+    words = place.command(place.client, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", *options, url)
     while subprocess.run(words, capture_output=True, text=True, check=False).stdout != "200":
         if time.monotonic() > deadline:
-            raise SystemExit(f"{what} does not answer at {target}")
+            raise SystemExit(f"{what} does not answer at {url}")
         time.sleep(0.1)
 
 
 def start(
-    place: Lab, stack: ExitStack, home: Path, peers: list[Peer], backend_count: int = 2
+    place: Lab, stack: ExitStack, home: Path, peers: list[Peer], backend_count: int = 2, doors: Doors | None = None
 ) -> dict[str, tuple[str, int | None]]:
-    """Backends and gateways; where each gateway is, and its first process."""
+    """Backends and gateways; where each gateway is, and its first process. Backends have doors as far above port 80 as
+    gateways above theirs."""
     for name, namespace in zip(("b1", "b2"), place.backends, strict=True):
         folder = home / name
         folder.mkdir()
         folder.chmod(0o755)
         (folder / "64k").write_bytes(b"x" * 65536)
-        (folder / "nginx.conf").write_text(BACKEND.format(home=folder))
+        more = ""
+        if doors is not None:
+            more = BACKEND_DOORS.format(tls=80 + TLS, prior=80 + PRIOR_KNOWLEDGE, doors=doors, home=folder)
+        (folder / "nginx.conf").write_text(BACKEND.format(home=folder, doors=more))
         stack.enter_context(
             running(place.command(namespace, "nginx", "-c", str(folder / "nginx.conf")), f"backend {name}")
         )
@@ -94,11 +105,13 @@ def start(
         addresses = place.kernel_backends if peer.kernel else place.backend_addresses
         backends = tuple(f"{address}:80" for address in addresses[:backend_count])
         namespace = place.kernel if peer.kernel else place.gateway
-        pid = stack.enter_context(running(place.command(namespace, *peer.write(folder, backends)), peer.name))
+        pid = stack.enter_context(running(place.command(namespace, *peer.write(folder, backends, doors)), peer.name))
         address = place.kernel_address if peer.kernel else place.gateway_address
         targets[peer.name] = (f"{address}:{peer.port}", pid)
+    silent = {peer.name for peer in peers if not peer.plain}
     for name, (target, _) in targets.items():
-        wait_for(place, target, name)
+        if name not in silent:
+            wait_for(place, f"http://{target}/small", name)
     return targets
 
 

@@ -1,13 +1,13 @@
-"""Load by wrk, from the client's namespace, and the CPU time that the gateway's processes used meanwhile."""
+"""Load by wrk (HTTP/1.1) and h2load (HTTP/2), from the client's namespace, and the CPU time that the gateway's
+processes used meanwhile."""
 
 from __future__ import annotations
 
 import os
 import re
+import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,12 +15,15 @@ from lab.namespaces import Lab
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
+GRPC_FRAME = b"\0\0\0\0\x1e" + b"thirty bytes of a small body.\n"  # not compressed, its length, the message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One kind of load. `body` is that of a POST in bytes; `close` makes a connection for each request; `other` is the
-    path of every second request; with `lossy`, one of 100 packets that come to the client and the backends is lost."""
+    path of every second request; with `lossy`, one of 100 packets that come to the client and the backends is lost.
+    With `streams`, it is HTTP/2 with so many requests at a time on each connection; with `grpc`, they are unary calls.
+    """
 
     name: str
     path: str
@@ -29,6 +32,9 @@ class Case:
     close: bool = False
     other: str = ""
     lossy: bool = False
+    tls: bool = False
+    streams: int = 0
+    grpc: bool = False
 
 
 CASES = (
@@ -58,22 +64,25 @@ class Round:
         return asdict(self)
 
 
-def measure(place: Lab, case: Case, peer: str, target: str, pid: int | None, seconds: float) -> Round:
-    """One run of a case against `target` (host:port); `pid` is the gateway's first process."""
-    with _script(case) as script:
-        words = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds:g}s", "--latency", "--timeout", "5s", *script]
-        if case.close:
-            words += ["-H", "Connection: close"]
+def measure(
+    place: Lab, case: Case, peer: str, target: str, pid: int | None, seconds: float, environment: tuple[str, ...] = ()
+) -> Round:
+    """One run of a case against `target` (host:port); `pid` is the gateway's first process, `environment` the client's
+    in the form NAME=VALUE."""
+    with tempfile.TemporaryDirectory(prefix="rauta-load-") as home:
+        log = Path(home) / "log"
+        words = _h2load(case, seconds, log) if case.streams else _wrk(case, seconds, Path(home))
+        url = f"{'https' if case.tls else 'http'}://{target}{case.path}"
         before = 0.0 if pid is None else cpu_of(pid)
         done = subprocess.run(
-            place.command(place.client, *words, f"http://{target}{case.path}"),
+            place.command(place.client, "env", *environment, *words, url),
             capture_output=True,
             text=True,
             check=True,
             timeout=seconds + 30,
         )
         used = 0.0 if pid is None else cpu_of(pid) - before
-    requests, rate, latency, failures = read(done.stdout)
+        requests, rate, latency, failures = read_h2load(done.stdout, log, case) if case.streams else read(done.stdout)
     return Round(
         case=case.name,
         peer=peer,
@@ -93,6 +102,18 @@ def read(report: str) -> tuple[int, float, float, int]:
     statuses = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
     failures = sum(map(int, errors.groups())) if errors else 0
     return requests, rate, float(median[1]) * _UNITS[median[2]], failures + (int(statuses[1]) if statuses else 0)
+
+
+def read_h2load(report: str, log: Path, case: Case) -> tuple[int, float, float, int]:
+    """The same of an h2load report, and its log of requests."""
+    if case.tls and not ("TLS Protocol: TLSv1.3" in report and "Application protocol: h2" in report):
+        raise SystemExit(f"this is not HTTP/2 over TLS 1.3:\n{report}")
+    counts = [int(count) for count in _one(r"requests: (.*)", report)[1].replace(",", "").split()[::2]]
+    statuses = [int(count) for count in re.findall(r"(\d+) [2345]xx", report)]
+    rate = float(_one(r"finished in .*?, ([\d.]+) req/s", report)[1])
+    times = [int(line.split(b"\t")[2]) for line in log.read_bytes().splitlines()]
+    failures = sum(counts[4:]) + sum(statuses[1:])
+    return counts[2], rate, float(statistics.median(times)) if times else 0.0, failures
 
 
 def cpu_of(pid: int) -> float:
@@ -119,8 +140,11 @@ def family(pid: int) -> list[int]:
     return found
 
 
-@contextmanager
-def _script(case: Case) -> Iterator[list[str]]:
+def _wrk(case: Case, seconds: float, home: Path) -> list[str]:
+    words = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds:g}s", "--latency", "--timeout", "5s"]
+    if case.close:
+        words += ["-H", "Connection: close"]
+    text = ""
     if case.body:
         text = f'wrk.method = "POST"\nwrk.body = string.rep("x", {case.body})\n'
     elif case.other:
@@ -129,13 +153,20 @@ def _script(case: Case) -> Iterator[list[str]]:
 function init(args) made = {{wrk.format("GET", "{case.path}"), wrk.format("GET", "{case.other}")}} end
 function request() turn = 3 - turn; return made[turn] end
 """
-    else:
-        yield []
-        return
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(text)
-        file.flush()
-        yield ["-s", file.name]
+    if text:
+        script = home / "load.lua"
+        script.write_text(text)
+        words += ["-s", str(script)]
+    return words
+
+
+def _h2load(case: Case, seconds: float, log: Path) -> list[str]:
+    words = ["h2load", "-t1", f"-c{case.connections}", f"-m{case.streams}", f"-D{seconds:g}", f"--log-file={log}"]
+    if case.grpc:
+        frame = log.with_name("frame")
+        frame.write_bytes(GRPC_FRAME)
+        words += ["-d", str(frame), "-H", "content-type: application/grpc", "-H", "te: trailers"]
+    return words
 
 
 def _one(pattern: str, text: str) -> re.Match[str]:

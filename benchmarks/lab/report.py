@@ -1,13 +1,98 @@
-"""Tables from raw rounds: medians, and ratios with a bootstrap interval."""
+"""Tables from raw rounds: medians, and ratios with a bootstrap interval; goals, and whether they are met."""
 
 from __future__ import annotations
 
 import random
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Rounds = dict[tuple[str, str], list[dict[str, Any]]]
+NOT_MEASURED = ("not measured", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Of a case: our rate is at least `least` times that of `than`."""
+
+    case: str
+    than: str
+    least: float
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Of a case: the median of what our rounds hold under `key` is below `most`."""
+
+    case: str
+    key: str
+    most: float
+    unit: str
+    what: str
+
+
+def goals(rounds: Rounds, wanted: Iterable[Goal | Limit], us: str = "rauta") -> str:
+    """Markdown: each goal, what was seen, and whether it is met: a ratio misses it if its interval lies below."""
+    lines = ["| goal | seen (95 %) | |", "|---|---|---|"]
+    for goal in wanted:
+        ours = rounds.get((goal.case, us), [])
+        if isinstance(goal, Limit):
+            text = f"{goal.what} under {goal.most:g} {goal.unit}"
+            seen, met = _below(goal, [item[goal.key] for item in ours])
+        else:
+            text = f"at least {goal.least:g} times {goal.than}{goal.remark}"
+            theirs = rounds.get((goal.case, goal.than), [])
+            seen, met = _at_least(goal, [item["rate"] for item in ours], [item["rate"] for item in theirs])
+        lines.append(f"| {goal.case}: {text} | {seen} | {met} |")
+    return "\n".join([*lines, ""])
+
+
+def _at_least(goal: Goal, ours: Sequence[float], theirs: Sequence[float]) -> tuple[str, str]:
+    if not ours or len(ours) != len(theirs):
+        return NOT_MEASURED
+    middle, low, high = ratio(ours, theirs)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})", "met" if high >= goal.least else "missed"
+
+
+def _below(limit: Limit, values: Sequence[float]) -> tuple[str, str]:
+    if not values:
+        return NOT_MEASURED
+    middle = statistics.median(values)
+    seen = f"{middle:.1f} {limit.unit} (all rounds: {min(values):.1f} to {max(values):.1f})"
+    return seen, "met" if middle < limit.most else "missed"
+
+
+def downloads(rounds: Rounds) -> str:
+    """Markdown: per case of a download a table of all peers."""
+    lines: list[str] = []
+    for case in dict.fromkeys(case for case, _ in rounds):
+        lines += [
+            f"**{case}**",
+            "",
+            f"| | {' | '.join(name for name, _ in _OF_DOWNLOADS.values())} | failed |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for (name, peer), items in rounds.items():
+            if name == case:
+                middle = {key: statistics.median(item[key] for item in items) for key in _OF_DOWNLOADS}
+                cells = [form.format(middle[key]) for key, (_, form) in _OF_DOWNLOADS.items()]
+                lines.append(f"| {peer} | {' | '.join(cells)} | {sum(item['failures'] for item in items)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+_OF_DOWNLOADS = {
+    "rate": ("MiB/s", "{:,.0f}"),
+    "p50": ("small: p50, ms", "{:.1f}"),
+    "p99": ("p99", "{:.1f}"),
+    "worst": ("largest", "{:.1f}"),
+    "client": ("client's share at p99", "{:.1f}"),
+    "busy": ("client, of a CPU", "{:.2f}"),
+    "memory": ("memory more, MiB", "{:.1f}"),
+    "cpu": ("CPU, s", "{:.1f}"),
+}
 
 
 def grouped(rounds: Iterable[dict[str, Any]]) -> Rounds:
