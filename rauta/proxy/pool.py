@@ -74,7 +74,6 @@ class BackendPool:
         "_connector",
         "_idle",
         "_joining",
-        "_loop",
         "_making",
         "_protocol",
         "_shares",
@@ -86,6 +85,7 @@ class BackendPool:
         "failures",
         "host_name",
         "in_flight",
+        "loop",
         "name",
         "open",
         "scheme",
@@ -115,7 +115,7 @@ class BackendPool:
         self._connector = Connector(address, loop)
         if tls is not None and tls.name is not None:
             self._connector.server_name = tls.name.strip("[]")
-        self._loop = loop
+        self.loop = loop
         self._tasks = tasks
         # Those that can take a request, in order of their last use; a stack with O(1) removal.
         self._idle: dict[Connection, None] = {}
@@ -131,7 +131,7 @@ class BackendPool:
 
     def now(self) -> float:
         """The time of the loop, in seconds."""
-        return self._loop.time()
+        return self.loop.time()
 
     def set_context(self, context: ssl.SSLContext | None) -> None:
         """What new connections are made with. With another one than before, idle connections are closed."""

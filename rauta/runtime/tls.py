@@ -60,6 +60,7 @@ def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 retires 1.0 and 1.1
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # CRIME; RFC 9113 9.2.1 asks for both
+    context.num_tickets = 1  # as Go: each costs a signature's worth of work, and clients use one
     context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 

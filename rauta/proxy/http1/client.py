@@ -14,7 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.exchange import Upstream
-from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
+from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LARGE_READ, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import (
     HEAD_END,
@@ -135,6 +135,8 @@ class ClientConnection(Upstream):
                 self._take_body(data, 0)
         except MalformedError as error:
             self._fail("upstream_malformed", str(error))
+        if len(data) >= LARGE_READ:
+            self._gate.rest(self._pool.loop)
 
     def eof_received(self) -> None:
         # Returning None closes the transport; connection_lost does the rest. No request may be put on it meanwhile.

@@ -19,7 +19,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.exchange import Downstream
-from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
+from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LARGE_READ, LOW_WATER, PEER_BLOCKED, ReadGate, write_all
 from rauta.proxy.handshake import shown_in
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
@@ -149,6 +149,8 @@ class ServerConnection(Downstream):
             self._carry(data)
         else:
             self._take(data)
+        if len(data) >= LARGE_READ:
+            self._gate.rest(self._dispatcher.loop)
 
     def eof_received(self) -> None:
         # A client that ends its stream while it waits is taken as gone, as by most gateways: it cannot be told from

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Upstream
-from rauta.proxy.flow import HIGH_WATER, LOW_WATER
+from rauta.proxy.flow import HIGH_WATER, LARGE_READ, LOW_WATER, ReadGate
 from rauta.proxy.http1.grammar import MalformedError
 from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import (
@@ -286,7 +286,7 @@ class ClientConnection(Multiplexed):
     __slots__ = ("_draining", "_streams", "_touched", "_used", "held", "kept_for", "made", "pool", "settled", "single")
 
     def __init__(self, pool: BackendPool) -> None:
-        super().__init__(wire.make(head_limit=HEAD_LIMIT, window=WINDOW, client=True))
+        super().__init__(wire.make(head_limit=HEAD_LIMIT, window=WINDOW, client=True), pool.loop)
         self.pool = pool
         self._streams: dict[int, ClientStream] = {}
         self._touched: dict[ClientStream, None] = {}  # by what is being read
@@ -334,6 +334,7 @@ class ClientConnection(Multiplexed):
         self.made = True
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_connection
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._gate = ReadGate(self._transport)
         self.write()
 
     def data_received(self, data: bytes) -> None:
@@ -351,6 +352,8 @@ class ClientConnection(Multiplexed):
             stream.flush_response()
         self._touched.clear()
         self.pump()
+        if len(data) >= LARGE_READ:
+            self._gate.rest(self._loop)
 
     def eof_received(self) -> None:
         """Nothing: None closes the transport."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Downstream
-from rauta.proxy.flow import HIGH_WATER, LOW_WATER
+from rauta.proxy.flow import HIGH_WATER, LARGE_READ, LOW_WATER, ReadGate
 from rauta.proxy.handshake import Shown, shown_in
 from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import (
@@ -229,7 +229,7 @@ class ServerConnection(Multiplexed):
     )
 
     def __init__(self, dispatcher: Dispatcher, scheme: str) -> None:
-        super().__init__(wire.make(head_limit=dispatcher.listener.limits.head))
+        super().__init__(wire.make(head_limit=dispatcher.listener.limits.head), dispatcher.loop)
         self.dispatcher = dispatcher
         self.scheme = scheme
         self.client: tuple[str, int] = ("", 0)
@@ -248,6 +248,7 @@ class ServerConnection(Multiplexed):
         if self.dispatcher.rule is not None:
             self.shown = shown_in(transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._gate = ReadGate(self._transport)
         self.dispatcher.connections.add(self)
         self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.head)
         self.write()
@@ -266,6 +267,8 @@ class ServerConnection(Multiplexed):
         for event in events:
             self._take(event)
         self.pump()
+        if len(data) >= LARGE_READ:
+            self._gate.rest(self._loop)
 
     def eof_received(self) -> None:
         """Nothing: None closes the transport."""

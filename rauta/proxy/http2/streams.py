@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections import deque
 from typing import Any, Final, Protocol
 
-from rauta.proxy.flow import LOW_WATER
+from rauta.proxy.flow import LOW_WATER, ReadGate
 from rauta.proxy.http2.frames import Frames
 from rauta.proxy.http2.heads import Raw
 from rauta.proxy.wheel import Expiring
@@ -31,11 +31,12 @@ MORE, WAITS, DONE, GONE = range(4)
 class Outbox:
     """A message that is being sent: a head, a body, perhaps trailers."""
 
-    __slots__ = ("_body", "_ended", "_head", "_over", "_trailers", "size")
+    __slots__ = ("_at", "_body", "_ended", "_head", "_over", "_trailers", "size")
 
     def __init__(self) -> None:
         self._head: list[Raw] | None = None  # not sent yet: perhaps the end comes with it
         self._body: deque[bytes] = deque()
+        self._at = 0  # of the first piece that much has been sent
         self._ended = False  # nothing follows what is in `_body`
         self._over = False  # the end has been sent
         self._trailers: list[Raw] = []
@@ -64,6 +65,7 @@ class Outbox:
         """Nothing of it is to be sent any more."""
         self._head = None
         self._body.clear()
+        self._at = 0
         self.size = 0
 
     def send_some(self, frames: Frames, stream: int) -> int:
@@ -91,10 +93,14 @@ class Outbox:
         room = frames.room(stream)
         if not room:
             return WAITS
-        piece = self._body.popleft()
-        if len(piece) > room:
-            self._body.appendleft(piece[room:])
-            piece = piece[:room]
+        at, piece = self._at, self._body[0]
+        if len(piece) - at > room:
+            self._at = at + room
+            piece = piece[at : at + room]
+        else:
+            self._body.popleft()
+            self._at = 0
+            piece = piece[at:] if at else piece
         self.size -= len(piece)
         last = self._over = self._ended and not self._body and not self._trailers
         if not frames.send_data(stream, piece, end=last):
@@ -112,13 +118,29 @@ class Sending(Protocol):
 class Multiplexed(Expiring):
     """One connection, by its sending side."""
 
-    __slots__ = ("_blocked", "_calm", "_calm_until", "_closing", "_owed", "_pings", "_transport", "_waiting", "frames")
+    __slots__ = (
+        "_blocked",
+        "_calm",
+        "_calm_until",
+        "_closing",
+        "_gate",
+        "_loop",
+        "_owed",
+        "_pings",
+        "_pumping",
+        "_transport",
+        "_waiting",
+        "frames",
+    )
 
     _transport: asyncio.Transport
+    _gate: ReadGate
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, frames: Frames, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.frames = frames
+        self._loop = loop
+        self._pumping = False  # `_turn` is called soon
         self._waiting: dict[Any, None] = {}  # the `Sending` that have something to send, in turn
         self._blocked = False  # the transport takes no more
         self._closing = False
@@ -136,9 +158,17 @@ class Multiplexed(Expiring):
         self.pump()
 
     def wake(self, stream: Sending) -> None:
-        """It has something to send."""
+        """It has something to send: in the next turn of the loop, with what others have to send by then. One write, and
+        with TLS one record, for all."""
         self._waiting[stream] = None
-        self.pump()
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._pumping = False
+        if not self._closing:
+            self.pump()
 
     def write(self) -> None:
         """Send what the frames' library has made."""
