@@ -26,7 +26,7 @@ from typing import Any
 from lab.download import SIZE, measure_download
 from lab.load import GRPC_FRAME, Case, measure
 from lab.namespaces import Lab, lab
-from lab.peers import GRPC_PREFIX, HYPERCORN, PEERS, PRIOR_KNOWLEDGE, TLS, Doors, Peer
+from lab.peers import GRPC_PREFIX, HYPERCORN, PEERS, PLAIN_H2, PRIOR_KNOWLEDGE, TLS, Doors, Peer
 from lab.report import Goal, Limit, downloads, goals, grouped, tables
 from throughput import running, start, wait_for
 
@@ -44,18 +44,18 @@ DOWNLOADS = {"download of 1 GiB, HTTP/2 over TLS": True, "download of 1 GiB, HTT
 GOALS: tuple[Goal | Limit, ...] = (
     Goal(KEPT.name, "envoy", 1.0),
     Goal(NEW.name, "envoy", 0.7),
-    Goal(OVER_TLS.name, "hypercorn", 3.0),
-    Goal(OVER_TLS.name, "envoy", 0.5, " (0.2 without an accelerator)"),
-    Goal(PRIOR.name, "hypercorn", 3.0),
-    Goal(PRIOR.name, "envoy", 0.5, " (0.2 without an accelerator)"),
+    Goal(OVER_TLS.name, "hypercorn", 3.0, " with plain h2", of="rauta-h2"),
+    Goal(OVER_TLS.name, "envoy", 0.5, " with ngh2"),
+    Goal(PRIOR.name, "hypercorn", 3.0, " with plain h2", of="rauta-h2"),
+    Goal(PRIOR.name, "envoy", 0.5, " with ngh2"),
     Goal(GRPC.name, "envoy", 0.4),
     *(Limit(name, "p99", 50, "ms", "p99 of 100 small requests/s") for name in DOWNLOADS),
     *(Limit(name, "memory", 64, "MiB", "memory more") for name in DOWNLOADS),
 )
 # hypercorn is there for HTTP/2 towards clients; aiohttp's client has none towards backends. Downloads compare with the
 # best alone.
-WITHOUT = {KEPT.name: {"hypercorn"}, NEW.name: {"hypercorn"}, GRPC.name: {"hypercorn"}}
-WITHOUT |= {name: {"hypercorn", "pure"} for name in DOWNLOADS}
+WITHOUT = {KEPT.name: {"hypercorn", "rauta-h2"}, NEW.name: {"hypercorn", "rauta-h2"}, GRPC.name: {"hypercorn"}}
+WITHOUT |= {name: {"hypercorn", "rauta-h2"} for name in DOWNLOADS}
 
 Targets = dict[str, tuple[str, int | None]]
 
@@ -192,13 +192,13 @@ def main() -> None:
         return
     if os.geteuid():
         parser.error("network namespaces need root")
-    peers = [peer for peer in (*PEERS, HYPERCORN) if peer.name != "aiohttp"]
+    peers = [peer for peer in (*PEERS, PLAIN_H2, HYPERCORN) if peer.name not in ("aiohttp", "pure")]
     if arguments.peers:
         peers = [peer for peer in peers if peer.name in arguments.peers.split(",")]
     wanted = arguments.only.split(",") if arguments.only else [""]
     names = [case.name for case in CASES] + list(DOWNLOADS)
     cases = [name for name in names if any(part in name for part in wanted)]
-    own = [peer.name for peer in peers if peer.name not in ("rauta", "pure", "hypercorn")]
+    own = [peer.name for peer in peers if peer.name not in ("rauta", "rauta-h2", "hypercorn")]
     for program in ("wrk", "h2load", "nghttpd", "openssl", "cc", "curl", "nginx", *own):
         if shutil.which(program) is None:
             parser.error(f"{program} is not installed: ./scripts/benchmark.sh installs what is needed")

@@ -70,6 +70,10 @@ def _pure(home: Path, backends: tuple[str, ...], doors: Doors | None) -> list[st
     return _rauta(home, backends, doors, 8007)
 
 
+def _plain_h2(home: Path, backends: tuple[str, ...], doors: Doors | None) -> list[str]:
+    return ["env", COMPILED, "RAUTA_HTTP2=h2", *_rauta(home, backends, doors, 8011)]
+
+
 def _kernel(home: Path, backends: tuple[str, ...], doors: Doors | None) -> list[str]:
     return ["env", COMPILED, *_rauta(home, backends, doors, 8008, offload="offload: {mode: require}")]
 
@@ -349,6 +353,8 @@ PEERS: Final = (
     Peer("aiohttp", 8006, _aiohttp),
 )
 
+# rauta with its data plane compiled, and HTTP/2 by h2 in plain Python as without the extra `http2-fast`.
+PLAIN_H2: Final = Peer("rauta-h2", 8011, _plain_h2)
 HYPERCORN: Final = Peer("hypercorn", 8010, _hypercorn, plain=False)
 """What a Python user would write today who wants HTTP/2: hypercorn in front, aiohttp's client behind."""
 

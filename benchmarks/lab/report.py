@@ -14,12 +14,13 @@ NOT_MEASURED = ("not measured", "")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Of a case: our rate is at least `least` times that of `than`."""
+    """Of a case: our rate, or that of our variant `of`, is at least `least` times that of `than`."""
 
     case: str
     than: str
     least: float
     remark: str = ""
+    of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def goals(rounds: Rounds, wanted: Iterable[Goal | Limit], us: str = "rauta") -> 
             seen, met = _below(goal, [item[goal.key] for item in ours])
         else:
             text = f"at least {goal.least:g} times {goal.than}{goal.remark}"
+            ours = rounds.get((goal.case, goal.of or us), [])
             theirs = rounds.get((goal.case, goal.than), [])
             seen, met = _at_least(goal, [item["rate"] for item in ours], [item["rate"] for item in theirs])
         lines.append(f"| {goal.case}: {text} | {seen} | {met} |")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,7 +41,7 @@ class Head(NamedTuple):
     """A request, or the final response to one, begins."""
 
     stream: int
-    fields: list[Raw]
+    fields: Sequence[Raw]
     ended: bool
 
 
@@ -48,7 +49,7 @@ class Interim(NamedTuple):
     """A 1xx response."""
 
     stream: int
-    fields: list[Raw]
+    fields: Sequence[Raw]
 
 
 class Data(NamedTuple):
@@ -63,7 +64,7 @@ class End(NamedTuple):
     """The message is complete."""
 
     stream: int
-    trailers: list[Raw]
+    trailers: Sequence[Raw]
 
 
 class Reset(NamedTuple):
