@@ -30,6 +30,8 @@ ROUTE_CODES: Final = {
     Reason.FILTERS: "the listener or route has filters",
     Reason.UPGRADES: "the route has other upgrades than `websocket`",
     Reason.PROXY_PROTOCOL: "the service's backends get a PROXY header",
+    Reason.BACKEND_TLS: "the service's backends are spoken to by TLS",
+    Reason.BACKEND_PROTOCOL: "the service's backends are spoken to in HTTP/2",
     Reason.BALANCER: "the balancer is not `maglev`",
     Reason.BACKEND_NAME: "a backend is a DNS name",
     Reason.BACKEND_ADDRESS: "a backend's address is loopback, multicast or a listener's own",

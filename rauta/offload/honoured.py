@@ -190,9 +190,9 @@ HONOURED: Final[AllowList] = {
         "health": Honoured("the backends that may get requests are told to the offload (`usable`)", inside=True),
     },
     HealthCheck: {
-        "kind": Honoured("checks run outside of the kernel", _one_of(HealthKind.HTTP, HealthKind.TCP)),
+        "kind": Honoured("checks run outside of the kernel", _one_of(HealthKind.HTTP, HealthKind.GRPC, HealthKind.TCP)),
         **dict.fromkeys(
-            ("path", "host", "statuses", "interval", "timeout", "healthy", "unhealthy"),
+            ("path", "host", "statuses", "service", "interval", "timeout", "healthy", "unhealthy"),
             Honoured("checks run outside of the kernel"),
         ),
     },
@@ -250,6 +250,8 @@ WORDINGS: Final[Wordings] = {
     (Address, "path"): Wording(Reason.UNIX, "no packets go through a unix socket", key="unix"),
     (Service, "timeouts"): Wording(Reason.TIMEOUTS, _OWN_TIMEOUTS),
     (Service, "limits"): Wording(Reason.LIMITS, _OWN_LIMITS),
+    (Service, "tls"): Wording(Reason.BACKEND_TLS, "TLS towards backends is made by tier 3"),
+    (Service, "protocol"): Wording(Reason.BACKEND_PROTOCOL, "the kernel tiers pass on what clients send, HTTP/1.1"),
     (BalancerSettings, "kind"): Wording(Reason.BALANCER, "the kernel tiers have Maglev only", key="balancer"),
     (Route, "timeouts"): Wording(Reason.TIMEOUTS, _OWN_TIMEOUTS),
     (Route, "limits"): Wording(Reason.LIMITS, _OWN_LIMITS),

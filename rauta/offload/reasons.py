@@ -25,6 +25,8 @@ class Reason(Enum):
     FILTERS = "filters"
     UPGRADES = "upgrades"
     PROXY_PROTOCOL = "proxy_protocol"
+    BACKEND_TLS = "backend_tls"
+    BACKEND_PROTOCOL = "backend_protocol"  # HTTP/2
     BALANCER = "balancer"
     BACKEND_NAME = "backend_name"  # a DNS name: only tier 3 resolves
     BACKEND_ADDRESS = "backend_address"  # loopback, multicast, a listener of ours

@@ -34,6 +34,8 @@ from rauta.routing.model import (
 )
 from rauta.routing.services import (
     Backend,
+    BackendProtocol,
+    BackendTls,
     BalancerKey,
     BalancerSettings,
     HealthCheck,
@@ -168,10 +170,11 @@ HONOURED_CHANGES: dict[tuple[type, str], list[Configuration]] = {
     (Service, "backends"): [service(backends=SERVICE.backends[:1])],
     (Service, "balancer"): [service(balancer=BalancerSettings(key=BalancerKey.ADDRESS))],
     (Service, "health"): [health()],
-    (HealthCheck, "kind"): [health(kind=HealthKind.TCP)],
+    (HealthCheck, "kind"): [health(kind=HealthKind.TCP)],  # of gRPC's kind: see below
     (HealthCheck, "path"): [health(path="/healthz")],
     (HealthCheck, "host"): [health(host="a.test")],
     (HealthCheck, "statuses"): [health(statuses=((200, 200),))],
+    (HealthCheck, "service"): [],  # only of gRPC's kind, which needs HTTP/2: see below
     (HealthCheck, "interval"): [health(interval=1)],
     (HealthCheck, "timeout"): [health(timeout=1)],
     (HealthCheck, "healthy"): [health(healthy=1)],
@@ -246,6 +249,17 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (ServiceLimits, "connections"): [(service(limits=ServiceLimits(connections=1)), Reason.LIMITS)],
     (ServiceLimits, "waiting"): [(service(limits=ServiceLimits(waiting=1)), Reason.LIMITS)],
     (Service, "proxy_protocol"): [(service(proxy_protocol=ProxyProtocol.V1), Reason.PROXY_PROTOCOL)],
+    (Service, "tls"): [(service(tls=BackendTls()), Reason.BACKEND_TLS)],
+    (Service, "protocol"): [
+        (service(protocol=BackendProtocol.HTTP2), Reason.BACKEND_PROTOCOL),
+        (service(protocol=BackendProtocol.AUTO, tls=BackendTls()), Reason.BACKEND_PROTOCOL),
+    ],
+    (BackendTls, "ca"): [(service(tls=BackendTls(ca="ca.crt")), Reason.BACKEND_TLS)],
+    (BackendTls, "name"): [(service(tls=BackendTls(name="a.test")), Reason.BACKEND_TLS)],
+    (BackendTls, "certificate"): [
+        (service(tls=BackendTls(certificate=TLS.certificates[0])), Reason.BACKEND_TLS),
+    ],
+    (BackendTls, "verify"): [(service(tls=BackendTls(verify=False)), Reason.BACKEND_TLS)],
     (Backend, "address"): [
         (backend(address=Address("users.internal", 80)), Reason.BACKEND_NAME),
         (backend(address=Address("fd00::1", 80)), Reason.IPV6),
@@ -401,6 +415,12 @@ def test_what_is_not_on_the_list_is_refused(field: tuple[type, str], changed: Co
     assert reason in {refusal.reason for refusal in made.refusals["r"]}
 
 
+def test_a_check_by_grpc_is_honoured_and_the_protocol_that_it_needs_is_not() -> None:
+    check = HealthCheck(kind=HealthKind.GRPC, service="a.B")
+    refusals = plan(service(health=check, protocol=BackendProtocol.HTTP2)).refusals["r"]
+    assert [refusal.reason for refusal in refusals] == [Reason.BACKEND_PROTOCOL]
+
+
 # --- the generic rule, for what the model does not have yet ---------------------------------------------
 
 
@@ -488,6 +508,8 @@ def test_messages_name_the_field_and_its_default() -> None:
          "listener 'web': limits.head is 32KiB (default 64KiB), limits.connections is 9 (default 32768)"),
         (service(limits=ServiceLimits(body=1500)), "service 's': limits.body is 1500B (default 1024GiB)"),
         (route(limits=LimitOverrides(body=0)), "limits.body is 0B"),
+        (service(protocol=BackendProtocol.HTTP2), "service 's': protocol is http2 (default http1)"),
+        (service(tls=BackendTls(ca="/etc/ca.crt")), "service 's': tls is set"),
         (listener(trusted_proxies=(NETWORK,)), "listener 'web': trusted_proxies is 10.0.0.0/8"),
         (route(filters=(RequestId(), RequestHeaders(remove=("X",)))), "filters is request_id, request_headers"),
         (route(upgrades=frozenset()), "upgrades is empty (default websocket)"),
