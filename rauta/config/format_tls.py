@@ -42,7 +42,7 @@ CERTIFICATE: Final = Object(
 )
 
 BACKEND_TLS: Final = Object(
-    name="tls",
+    name="backend tls",
     doc="TLS towards the backends of a service. `{}` verifies them by the CAs of the system.",
     fields=(
         Field(

@@ -240,6 +240,22 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 INCLUDED_VALIDATOR = jsonschema.Draft202012Validator({**SCHEMA, "$ref": "#/$defs/included_file"})
 
 
+def test_no_two_objects_have_one_name() -> None:
+    """The reference and the schema know them by that."""
+    found: dict[str, set[int]] = {}
+
+    def walk(part: Type) -> None:
+        if isinstance(part, Object):
+            if id(part) in found.setdefault(part.name, set()):
+                return
+            found[part.name].add(id(part))
+        for inner in part.parts():
+            walk(inner)
+
+    walk(ROOT)
+    assert [name for name, those in found.items() if len(those) > 1] == []
+
+
 def test_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
