@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from rauta.config import advice_traffic
+from rauta.config import advice_backends, advice_traffic
 from rauta.config.errors import ConfigProblem
 from rauta.config.nodes import shorten
 from rauta.config.origins import Origins
@@ -29,6 +29,7 @@ def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigP
     yield from _unreachable(configuration, origins)
     yield from _services(configuration, origins)
     yield from _loops(configuration, origins)
+    yield from advice_backends.warnings(configuration, origins)
     yield from advice_traffic.warnings(configuration, origins)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from rauta.config.doubts import DAY, SOON, Doubt, doubts
 from rauta.config.errors import ConfigProblem
-from rauta.config.origins import Origins
+from rauta.config.origins import Origin, Origins
+from rauta.config.reader import Step
 from rauta.config.secrets import SecretError, is_exposed, read, read_file
 from rauta.routing.model import Configuration
 from rauta.routing.services import BackendTls
@@ -49,19 +50,26 @@ def check(configuration: Configuration, origins: Origins) -> Iterator[ConfigProb
 
 def exposed(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
     """Warnings: private keys that every user of this machine can read."""
+    for origin, place, certificate in _placed(configuration, origins):
+        name = certificate.key.file
+        if name is not None and is_exposed(name):
+            message = f"every user of this machine can read the key in {name!r}: chmod o-r"
+            yield origin.problem(message, (*place, "key", "file"))
+
+
+def _placed(configuration: Configuration, origins: Origins) -> Iterator[tuple[Origin, tuple[Step, ...], Certificate]]:
+    """All certificates with keys of ours, each with its place."""
     for listener in configuration.listeners:
         for position, certificate in enumerate(listener.tls.certificates if listener.tls is not None else ()):
-            name = certificate.key.file
-            if name is not None and is_exposed(name):
-                yield origins.named["listeners", listener.name].problem(
-                    f"every user of this machine can read the key in {name!r}: chmod o-r",
-                    ("tls", "certificates", position, "key", "file"),
-                )
+            yield origins.named["listeners", listener.name], ("tls", "certificates", position), certificate
+    for service in configuration.services:
+        if service.tls is not None and service.tls.certificate is not None:
+            yield origins.named["services", service.name], ("tls", "certificate"), service.tls.certificate
 
 
 def dubious(configuration: Configuration, origins: Origins, now: float) -> Iterator[ConfigProblem]:
-    """Warnings: certificates that clients will not take, now or soon, and those that no client gets. `now` is seconds
-    since 1970. What cannot be read is not told here."""
+    """Warnings: certificates that clients or backends will not take, now or soon, and those that no client gets. `now`
+    is seconds since 1970. What cannot be read is not told here."""
     for listener in configuration.listeners:
         certificates = listener.tls.certificates if listener.tls is not None else ()
         read = [_facts(certificate) for certificate in certificates]
@@ -77,6 +85,24 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
         ca = listener.tls.clients.ca
         for message in _doubts_of_authorities(ca, now):
             yield origins.named["listeners", listener.name].problem(f"{ca!r}: {message}", ("tls", "clients", "ca"))
+    for service in configuration.services:
+        if service.tls is not None:
+            origin = origins.named["services", service.name]
+            yield from (origin.problem(message, place) for place, message in _doubts_of_service(service.tls, now))
+
+
+def _doubts_of_service(tls: BackendTls, now: float) -> Iterator[tuple[tuple[Step, ...], str]]:
+    """What speaks against TLS towards backends, now or soon, with its place. Nobody asks for the names of ours."""
+    if tls.ca is not None:
+        for message in _doubts_of_authorities(tls.ca, now):
+            yield ("tls", "ca"), f"{tls.ca!r}: {message}"
+    if tls.certificate is None:
+        return
+    facts = _facts(tls.certificate)
+    for doubt in doubts([facts], now)[0]:
+        if facts is not None and doubt is not Doubt.NAMELESS:
+            message = f"{tls.certificate.cert!r} {_told(doubt, facts, now, 'backends')}"
+            yield ("tls", "certificate", "cert"), message
 
 
 def _facts(certificate: Certificate) -> Facts | None:
@@ -88,16 +114,16 @@ def _facts(certificate: Certificate) -> Facts | None:
         return None
 
 
-def _told(doubt: Doubt, facts: Facts, now: float) -> str:
+def _told(doubt: Doubt, facts: Facts, now: float, whom: str = "clients") -> str:
     match doubt:
         case Doubt.EXPIRED:
-            return f"has expired on {_day(facts.not_after)}: clients refuse it"
+            return f"has expired on {_day(facts.not_after)}: {whom} refuse it"
         case Doubt.SOON:
             return f"expires on {_day(facts.not_after)}, in {(facts.not_after - now) / DAY:.0f} days"
         case Doubt.NOT_YET_VALID:
-            return f"is not valid before {_day(facts.not_before)}: clients refuse it"
+            return f"is not valid before {_day(facts.not_before)}: {whom} refuse it"
         case Doubt.NAMELESS:
-            return "names no host: clients refuse it"
+            return f"names no host: {whom} refuse it"
         case Doubt.SHADOWED:
             return f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
 
@@ -169,7 +195,7 @@ def _of_service(tls: BackendTls) -> Iterator[SecretError]:
 
 
 def _check_authorities(name: str) -> None:
-    """Of those who sign clients' certificates."""
+    """Of those who sign the certificates of clients or backends."""
     bundle = read_file(name, ("ca",))
     if _KEY.search(bundle):
         raise SecretError(

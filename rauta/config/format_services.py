@@ -258,7 +258,7 @@ SERVICE: Final = Object(
         ),
         Field(
             key="protocol",
-            type=Choice(services.BackendProtocol),
+            type=Choice(services.BackendProtocol, meant=dict.fromkeys(("h2", "h2c", "grpc"), "http2")),
             doc="What backends are spoken to in: `http1`; `http2`, which gRPC needs; `auto`, with TLS: HTTP/2 where "
             "the backend offers it.",
             example="http2",

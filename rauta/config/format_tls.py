@@ -76,7 +76,9 @@ BACKEND_TLS: Final = Object(
     model=services.BackendTls,
     hints={
         "cert": "write certificate: {cert: FILE, key: {file: FILE}}",
+        "key": "write certificate: {cert: FILE, key: {file: FILE}}",
         "sni": "write name",
+        "server_name": "write name",
         "insecure": "write verify: false",
     },
 )

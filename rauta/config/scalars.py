@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -199,14 +199,16 @@ class Boolean(_ScalarType):
 
 
 class Choice(_ScalarType):
-    """One of a few words, each with its value: the members of an Enum, or names."""
+    """One of a few words, each with its value: the members of an Enum, or names. `meant`: what is likely written
+    instead, and what it means."""
 
-    def __init__(self, choices: type[Enum] | Iterable[str]) -> None:
+    def __init__(self, choices: type[Enum] | Iterable[str], *, meant: Mapping[str, str] | None = None) -> None:
         if isinstance(choices, type):
             self.values: dict[str, Any] = {_word_of(member): member for member in choices}
         else:
             self.values = {word: word for word in choices}
         self.label = f"one of {', '.join(self.values)}"
+        self._meant = meant or {}
 
     def accepts(self, node: Node) -> bool:
         return isinstance(node, Scalar) and isinstance(node.value, str)
@@ -216,7 +218,7 @@ class Choice(_ScalarType):
             reader.wrong_kind(node, self.label)
             return INVALID
         if node.value not in self.values:
-            guess = reader.problems.nearest(node.value, self.values)
+            guess = self._meant.get(node.value) or reader.problems.nearest(node.value, self.values)
             hint = f"; did you mean {guess!r}?" if guess else ""
             reader.problem(node, f"{shorten(node.value)} is not {self.label}{hint}")
             return INVALID

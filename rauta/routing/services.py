@@ -240,7 +240,7 @@ class BackendTls:
             except HostError:
                 valid = False
             if not valid:
-                raise ModelError.at("name", f"{self.name[:80]!r} is neither a name nor an IP address")
+                raise ModelError.at("name", f"{self.name[:80]!r} is not a name or an IP address, without a port")
         if self.ca is not None and not self.verify:
             raise ModelError.at("ca", "with verify: false no certificate is looked at: remove one of the two")
 

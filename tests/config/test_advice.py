@@ -246,6 +246,26 @@ def test_an_admin_interface_beyond_loopback(address: str, told: bool, warnings: 
         )
 
 
+@pytest.mark.parametrize(
+    ("address", "tls", "problem"),
+    [
+        ("10.0.0.1:80", "", None),
+        ("10.0.0.1:443", "", "5: services.s.backends[0].address: 10.0.0.1:443 is most likely a port of HTTPS, and is spoken to without: write tls: {}"),
+        ("a.test:443", "tls: {}", None),
+        ("a.test:80", "tls: {}", "5: services.s.backends[0].address: a.test:80 is most likely a port of plain HTTP, and the service has tls"),
+        ("unix:/run/a", "tls: {name: a.test}", None),
+        ("a.test:443", "tls: {verify: true}", None),
+        ("a.test:443", "tls: {name: a.test, verify: false}", "6: services.s.tls.verify: anybody may be the backend, and reads and changes all that is sent: better ca: FILE"),
+    ],
+)  # fmt: skip
+def test_how_backends_are_spoken_to(address: str, tls: str, problem: str | None, warnings: Warnings) -> None:
+    text = BASE.replace(
+        'services: {s: {backends: [{address: "10.0.0.1:80"}]}}',
+        f'services:\n  s:\n    backends: [{{address: "{address}"}}]\n    {tls}',
+    )
+    assert warnings(text) == ([problem] if problem else [])
+
+
 def test_warnings_can_be_left_out(write: Any) -> None:
     path = write(BASE + "- {name: one, respond: {}}\n- {name: two, respond: {}}")
     assert len(load(path).warnings) == 1

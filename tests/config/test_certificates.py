@@ -258,3 +258,91 @@ def test_certificates_that_clients_do_not_take_are_warned_about(tmp_path: Path) 
         where.format(4, "never") + "is never used: certificates before it cover a.test with the same kind of key",
         where.format(5, "nameless") + "names no host: clients refuse it",
     ]
+
+
+# --- towards backends -----------------------------------------------------------------------------------
+
+BACKENDS = """\
+version: 1
+listeners: {{web: {{address: ":8080"}}}}
+services:
+  s:
+    backends: [{{address: "a.test:443"}}]
+    tls:
+{lines}
+routes: [{{name: r, service: s}}]
+"""
+
+OURS = "      certificate:\n        cert: {}\n        key: {{{}}}"
+
+
+@pytest.fixture
+def check_backends(pems: Path) -> Check:
+    """Load with that below a service's `tls`: problems and warnings, one a line."""
+
+    def check(lines: str) -> list[str]:
+        path = pems / "backends.yaml"
+        path.write_text(BACKENDS.format(lines=lines))
+        try:
+            told = [str(warning) for warning in load(path, warn=True).warnings]
+        except ConfigError as error:
+            told = str(error).splitlines()
+        return [line.replace(f"{pems}/", "").removeprefix("backends.yaml:") for line in told]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("      ca: absent.crt", "7: services.s.tls.ca: there is no file 'absent.crt'"),
+        ("      ca: text.txt", "7: services.s.tls.ca: 'text.txt' holds no PEM certificate: it needs '-----BEGIN CERTIFICATE-----'"),
+        ("      name: b.test\n      ca: one.key", "8: services.s.tls.ca: 'one.key' holds a private key: only certificates belong there, keep their keys away"),
+        (OURS.format("absent.crt", "file: one.key"), "8: services.s.tls.certificate.cert: there is no file 'absent.crt'"),
+        (OURS.format("one.crt", "file: two.key"), "9: services.s.tls.certificate.key.file: the key in 'two.key' does not belong to the certificate in 'one.crt'"),
+        (OURS.format("one.crt", "env: RAUTA_NO_SUCH"), "9: services.s.tls.certificate.key.env: the environment variable 'RAUTA_NO_SUCH' is not set: it must hold the key, PEM"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_towards_backends(lines: str, problem: str, check_backends: Callable[[str], list[str]]) -> None:
+    assert check_backends(lines) == [problem]
+
+
+def test_all_that_is_wrong_towards_backends_is_told_at_once(check_backends: Callable[[str], list[str]]) -> None:
+    told = check_backends("      ca: absent.crt\n" + OURS.format("text.txt", "file: one.key"))
+    assert [line.split(":")[0] for line in told] == ["7", "9"]
+
+
+def test_what_is_dubious_towards_backends(
+    check_backends: Callable[[str], list[str]], pems: Path, tmp_path: Path
+) -> None:
+    now = time.time()
+    old = Authority(tmp_path, "old", begins=-9, ends=-1)
+    ours = {
+        "past": (now - 9 * DAY, now - DAY),
+        "near": (now - DAY, now + 10.2 * DAY),
+        "far": (now + 5 * DAY, now + 60 * DAY),
+    }
+    for name, dates in ours.items():
+        make_dated(tmp_path, name, (), *dates)
+
+    def date(seconds: float) -> str:
+        return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+    def told(lines: str) -> list[str]:
+        return [line.replace(f"{tmp_path}/", "") for line in check_backends(lines)]
+
+    def of_ours(name: str) -> list[str]:
+        return told(OURS.format(tmp_path / f"{name}.crt", f"file: {tmp_path / name}.key"))
+
+    assert told(f"      ca: {old.cert}") == [
+        f"7: services.s.tls.ca: 'old.crt': 'CN=old' has expired on {date(now - DAY)}: whom it signed is refused"
+    ]
+    where = "8: services.s.tls.certificate.cert: "
+    assert of_ours("past") == [f"{where}'past.crt' has expired on {date(now - DAY)}: backends refuse it"]
+    assert of_ours("near") == [f"{where}'near.crt' expires on {date(now + 10.2 * DAY)}, in 10 days"]
+    assert of_ours("far") == [f"{where}'far.crt' is not valid before {date(now + 5 * DAY)}: backends refuse it"]
+    assert told(OURS.format("one.crt", "file: one.key")) == []
+    (tmp_path / "near.key").chmod(0o644)
+    assert of_ours("near")[0] == (
+        "9: services.s.tls.certificate.key.file: every user of this machine can read the key in 'near.key': chmod o-r"
+    )

@@ -191,7 +191,8 @@ def test_equal_filters_are_one_object(good: Good) -> None:
     [
         ("http://10.0.2.2:80", "'http://10.0.2.2:80' is a URL: write '10.0.2.2:80'"),
         ("HTTP://users/api", "'HTTP://users/api' is a URL: write 'users:80'"),
-        ("https://users", "'https://users' is a URL, and backends are reached by plain HTTP only: write host:port"),
+        ("https://users", "'https://users' is a URL: write 'users:443', and in the service tls: {}"),
+        ("HTTPS://users:8443/api", "'HTTPS://users:8443/api' is a URL: write 'users:8443', and in the service tls: {}"),
         (":80", "':80' has no host: write host:port, for example 127.0.0.1:80"),
         ("users", "'users' is not an address: write host:port, for example 127.0.0.1:8080"),
     ],

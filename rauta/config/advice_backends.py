@@ -1,0 +1,30 @@
+"""Warnings about how the backends of services are spoken to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from rauta.config.errors import ConfigProblem
+from rauta.config.origins import Origins
+from rauta.routing.model import Configuration
+
+_HTTP: Final = 80
+_HTTPS: Final = 443
+
+
+def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
+    """All of them. Linear in the size of the configuration."""
+    for service in configuration.services:
+        origin, tls = origins.named["services", service.name], service.tls
+        if tls is not None and not tls.verify:
+            message = "anybody may be the backend, and reads and changes all that is sent: better ca: FILE"
+            yield origin.problem(message, ("tls", "verify"))
+        for position, backend in enumerate(service.backends):
+            port, place = backend.address.port, ("backends", position, "address")
+            if tls is None and port == _HTTPS:
+                message = f"{backend.address} is most likely a port of HTTPS, and is spoken to without: write tls: {{}}"
+                yield origin.problem(message, place)
+            elif tls is not None and port == _HTTP:
+                message = f"{backend.address} is most likely a port of plain HTTP, and the service has tls"
+                yield origin.problem(message, place)
