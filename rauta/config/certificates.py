@@ -39,7 +39,7 @@ def check(configuration: Configuration, origins: Origins) -> Iterator[ConfigProb
                 yield origin.problem(bad.message, ("tls", "certificates", position, *bad.where))
         if listener.tls.clients is not None:
             try:
-                _check_authorities(listener.tls.clients.ca)
+                check_authorities(listener.tls.clients.ca)
             except SecretError as bad:
                 yield origin.problem(bad.message, ("tls", "clients", *bad.where))
     for service in configuration.services:
@@ -184,7 +184,7 @@ def _check(certificate: Certificate) -> None:
 def _of_service(tls: BackendTls) -> Iterator[SecretError]:
     if tls.ca is not None:
         try:
-            _check_authorities(tls.ca)
+            check_authorities(tls.ca)
         except SecretError as bad:
             yield bad
     if tls.certificate is not None:
@@ -194,8 +194,8 @@ def _of_service(tls: BackendTls) -> Iterator[SecretError]:
             yield SecretError(("certificate", *bad.where), bad.message)
 
 
-def _check_authorities(name: str) -> None:
-    """Of those who sign the certificates of clients or backends."""
+def check_authorities(name: str) -> None:
+    """The file of those who sign the certificates of clients or backends. Raises SecretError."""
     bundle = read_file(name, ("ca",))
     if _KEY.search(bundle):
         raise SecretError(

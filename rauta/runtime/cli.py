@@ -17,6 +17,7 @@ from rauta.runtime.log import EventLog
 if TYPE_CHECKING:
     from rauta.config import Loaded
     from rauta.routing.model import Configuration
+    from rauta.routing.services import BackendTls
     from rauta.runtime.start import Source
 
 _EPILOG: Final = """\
@@ -24,6 +25,7 @@ examples:
   python -m rauta.proxy --config rauta.yaml
   python -m rauta.proxy --listen :8080 --to http://127.0.0.1:9000
   python -m rauta.proxy --listen :8443 --self-signed --to http://127.0.0.1:9000
+  python -m rauta.proxy --listen :8080 --to https://users.internal --ca backends-ca.pem
 
 signals: SIGTERM or SIGINT stops when the requests in flight are done; a second one stops at once.
          SIGHUP reads the file again, SIGUSR1 opens the access log again,
@@ -72,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="the configuration file")
     parser.add_argument("--listen", metavar="ADDRESS", help="without a file: where to listen, HOST:PORT or :PORT")
-    parser.add_argument("--to", metavar="URL", help="without a file: the backend, http://HOST:PORT")
+    parser.add_argument(
+        "--to", metavar="URL", help="without a file: the backend, http://HOST[:PORT] or https://HOST[:PORT]"
+    )
+    parser.add_argument(
+        "--ca", metavar="FILE", help="with --to https://...: who signs its certificate (default: the system's CAs)"
+    )
     parser.add_argument(
         "--self-signed",
         metavar="DIR",
@@ -114,13 +121,15 @@ def _source(arguments: argparse.Namespace, events: EventLog) -> Source:
             raise UsageError(
                 "--self-signed needs --listen: in a file, a listener has certificates in its `tls` section"
             )
+        if arguments.ca is not None:
+            raise UsageError("--ca needs --to https://HOST: in a file, a service has `ca` in its `tls` section")
         source = _from_file(arguments.config, arguments.workers, events)
     elif arguments.listen is None or arguments.to is None:
         raise UsageError("give --config FILE, or --listen ADDRESS and --to URL")
     elif arguments.watch:
         raise UsageError("--watch needs --config FILE: there is no file to watch")
     else:
-        source = _from_addresses(arguments.listen, arguments.to)
+        source = _from_addresses(arguments.listen, arguments.to, arguments.ca)
         if arguments.self_signed is not None:
             source = _secured(source, arguments.self_signed if not arguments.check else "")
     return dataclasses.replace(source, configuration=_with_workers(source.configuration, arguments.workers))
@@ -165,7 +174,7 @@ def _from_file(path: str, workers: int | None, events: EventLog) -> Source:
     )
 
 
-def _from_addresses(listen: str, to: str) -> Source:
+def _from_addresses(listen: str, to: str, ca: str | None) -> Source:
     from rauta.routing.model import (
         Configuration,
         Forward,
@@ -180,10 +189,31 @@ def _from_addresses(listen: str, to: str) -> Source:
         listener = Listener(name="http", address=Address.parse(listen, any_host="0.0.0.0"))
     except ModelError as error:
         raise StartError(f"--listen: {error}") from None
-    service = Service(name="backend", backends=(Backend(address=_backend(to)),))
+    secure, address = _backend(to)
+    service = Service(name="backend", backends=(Backend(address=address),), tls=_towards(ca, secure=secure))
     route = Route(name="all", action=Forward(services=(WeightedService(name=service.name),)))
     configuration = Configuration(listeners=(listener,), services=(service,), routes=(route,))
     return Source(configuration=configuration, name=f"everything to {to}")
+
+
+def _towards(ca: str | None, *, secure: bool) -> BackendTls | None:
+    """TLS towards the backend, if any."""
+    if not secure:
+        if ca is not None:
+            raise UsageError("--ca needs --to https://HOST")
+        return None
+    from rauta.routing.services import BackendTls
+
+    if ca is not None:
+        from rauta.config.certificates import check_authorities
+        from rauta.config.secrets import SecretError
+
+        ca = str(Path(ca).absolute())
+        try:
+            check_authorities(ca)
+        except SecretError as error:
+            raise StartError(f"--ca: {error.message}") from None
+    return BackendTls(ca=ca)
 
 
 def _secured(source: Source, folder: str) -> Source:
@@ -199,24 +229,24 @@ def _secured(source: Source, folder: str) -> Source:
     return dataclasses.replace(source, configuration=configuration, self_signed=own)
 
 
-def _backend(url: str) -> Address:
+def _backend(url: str) -> tuple[bool, Address]:
+    """Whether it is spoken to by TLS, and where it is."""
     from urllib.parse import urlsplit
 
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise StartError(f"--to: {url!r} is not a URL: write http://HOST:PORT, for example http://127.0.0.1:9000")
-    if scheme.lower() == "https":
-        raise StartError("--to: https backends are not supported yet: write http://HOST:PORT")
-    if scheme.lower() != "http":
-        raise StartError(f"--to: {scheme!r} is not supported: write http://HOST:PORT")
+    secure = scheme.lower() == "https"
+    if not secure and scheme.lower() != "http":
+        raise StartError(f"--to: {scheme!r} is not supported: write http://HOST:PORT or https://HOST:PORT")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 80
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
     except ValueError as error:
         raise StartError(f"--to: {url!r}: {error}") from None
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
         raise StartError(f"--to: {url!r} has more than host and port: paths are rewritten by routes, in a file")
     try:
-        return Address(host, port)
+        return secure, Address(host, port)
     except ModelError as error:
         raise StartError(f"--to: {url!r}: {error}") from None

@@ -7,10 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from support.process import ROOT, free_port, run_rauta
+from rauta.runtime import cli
+from support.process import ROOT, Backend, free_port, gateway, get, run_rauta
 
 TO = ("--to", "http://127.0.0.1:9")
 
@@ -23,7 +25,13 @@ TO = ("--to", "http://127.0.0.1:9")
         (("--config", "x.yaml", "--listen", ":8080"), "exclude each other"),
         (("--listen", "8080", *TO), "--listen: '8080' is not an address: write host:port"),
         (("--listen", "localhost:8080", *TO), "a listener needs an IP address"),
-        (("--listen", ":8080", "--to", "https://127.0.0.1"), "https backends are not supported yet"),
+        (("--listen", ":8080", "--to", "https://"), "is neither an IP address nor a host name"),
+        (("--listen", ":8080", "--to", "https://a/b"), "has more than host and port"),
+        (("--listen", ":8080", "--to", "h2c://a"), "'h2c' is not supported: write http://HOST:PORT or https://HOST"),
+        (("--listen", ":8080", *TO, "--ca", "ca.pem"), "--ca needs --to https://HOST"),
+        (("--config", "x.yaml", "--ca", "ca.pem"), "--ca needs --to https://HOST: in a file, a service has `ca`"),
+        (("--listen", ":8080", "--to", "https://a", "--ca", "absent.pem"), "--ca: there is no file '"),
+        (("--listen", ":8080", "--to", "https://a", "--ca", "setup.py"), "setup.py' holds no PEM certificate"),
         (("--listen", ":8080", "--to", "ftp://127.0.0.1"), "'ftp' is not supported"),
         (("--listen", ":8080", "--to", "127.0.0.1:9000"), "is not a URL: write http://HOST:PORT"),
         (("--listen", ":8080", "--to", "http://a/b"), "has more than host and port"),
@@ -56,6 +64,43 @@ def test_check_serves_nothing() -> None:
     port = free_port()
     code, said = run_rauta("--check", "--listen", f"127.0.0.1:{port}", *TO)
     assert (code, said) == (0, f"rauta: everything to {TO[1]} is good: 1 listener, 1 service, 1 route\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://a.test", "a.test:443"),
+        ("HTTPS://a.test:8443/", "a.test:8443"),
+        ("https://[::1]", "[::1]:443"),
+        ("http://a.test", "a.test:80"),
+    ],
+)
+def test_where_a_url_leads(url: str, address: str) -> None:
+    secure, found = cli._backend(url)  # noqa: SLF001 - a whole start only shows whether it is reached
+    assert (secure, str(found)) == (url.lower().startswith("https:"), address)
+
+
+def test_a_backend_by_https(tmp_path: Path) -> None:
+    """A gateway with a certificate of its own is the backend of others, which trust it, and do not."""
+    plain = Backend()
+    port, trusting, doubting = free_port(), free_port(), free_port()
+    others = ("--to", f"https://localhost:{port}", "--workers", "1", "--listen")
+    served = ("--listen", f"127.0.0.1:{port}", "--to", plain.url, "--self-signed", str(tmp_path), "--workers", "1")
+    ca = ("--ca", str(tmp_path / "self-signed.crt"))
+    log = tmp_path / "access.log"
+    try:
+        with (
+            gateway(*served),
+            gateway(*others, f"127.0.0.1:{trusting}", *ca),
+            gateway(*others, f"127.0.0.1:{doubting}", stdout=log) as refusing,
+        ):
+            assert get(trusting, "/a") == (200, b"/a")
+            status, body = get(doubting, "/a")
+            assert (status, b"upstream_tls" in body) == (502, True)
+            assert refusing.stop() == 0
+        assert "its certificate is not accepted: self-signed certificate" in log.read_text()
+    finally:
+        plain.close()
 
 
 def test_an_address_in_use_by_a_server_of_the_same_user() -> None:
