@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.model import Forward, Route
-from rauta.routing.services import HealthCheck, HealthKind, Service, ServiceLimits, Timeouts
+from rauta.routing.services import (
+    BackendProtocol,
+    BackendTls,
+    HealthCheck,
+    HealthKind,
+    Service,
+    ServiceLimits,
+    Timeouts,
+)
 from rauta.routing.units import duration, size
 
 Document = dict[str, Any]
@@ -90,9 +98,38 @@ def upgrades_text(upgrades: Iterable[str]) -> str:
 
 
 def health_text(check: HealthCheck) -> str:
-    """`GET /healthz every 5s`, `TCP connect every 5s`."""
-    what = "TCP connect" if check.kind is HealthKind.TCP else f"GET {check.path}"
+    """`GET /healthz every 5s`, `gRPC check of helloworld.Greeter every 5s`, `TCP connect every 5s`."""
+    match check.kind:
+        case HealthKind.HTTP:
+            what = f"GET {check.path}"
+        case HealthKind.GRPC:
+            what = f"gRPC check of {check.service or 'the server'}"
+        case HealthKind.TCP:
+            what = "TCP connect"
     return f"{what} every {duration(check.interval)}"
+
+
+_PROTOCOLS: Final = {
+    BackendProtocol.HTTP1: "HTTP/1.1",
+    BackendProtocol.HTTP2: "HTTP/2",
+    BackendProtocol.AUTO: "HTTP/2 or HTTP/1.1, as the backend chooses",
+}
+
+
+def protocol_text(service: Service) -> str:
+    """What its backends are spoken to in: `HTTP/1.1`, `HTTP/2 by prior knowledge`."""
+    text = _PROTOCOLS[service.protocol]
+    return f"{text} by prior knowledge" if service.protocol is BackendProtocol.HTTP2 and service.tls is None else text
+
+
+def tls_text(tls: BackendTls) -> str:
+    """`verified by ca.pem, as users.internal, with our certificate rauta.crt`, `not verified`."""
+    name = "the host of its address" if tls.name is None else tls.name
+    if tls.verify:
+        text = f"verified by {tls.ca or 'the CAs of the system'}, as {name}"
+    else:
+        text = f"not verified: anybody may be the backend; asked for as {name}"
+    return text if tls.certificate is None else f"{text}, with our certificate {tls.certificate.cert}"
 
 
 def own_settings(route: Route) -> str:
@@ -148,14 +185,21 @@ def limits_document(limits: ServiceLimits) -> Document:
     return {"body": limits.body, "connections": limits.connections, "waiting": limits.waiting}
 
 
+def tls_document(tls: BackendTls) -> Document:
+    """TLS towards backends, in the keys of the file; of our certificate its file alone."""
+    ours = None if tls.certificate is None else tls.certificate.cert
+    return {"ca": tls.ca, "name": tls.name, "certificate": ours, "verify": tls.verify}
+
+
 def health_document(check: HealthCheck) -> Document:
     """A health check, in the keys of the file."""
     http = check.kind is HealthKind.HTTP
     return {
         "kind": check.kind.value,
         "path": check.path if http else None,
-        "host": check.host if http else None,
+        "host": None if check.kind is HealthKind.TCP else check.host,
         "statuses": [list(pair) for pair in check.statuses] if http else None,
+        "service": check.service if check.kind is HealthKind.GRPC else None,
         "interval": check.interval,
         "timeout": check.timeout,
         "healthy": check.healthy,

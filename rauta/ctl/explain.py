@@ -12,7 +12,7 @@ from rauta.ctl.output import Output
 from rauta.ctl.probe import Probe
 from rauta.ctl.tables import Cell, Style
 from rauta.routing.model import Configuration, Forward, Route
-from rauta.routing.services import BalancerKey, Service
+from rauta.routing.services import BackendProtocol, BalancerKey, Service
 from rauta.routing.settings import Listener
 
 Facts = list[tuple[str, Cell | str]]
@@ -153,6 +153,10 @@ def _service_facts(decision: Decision) -> Facts:
     found.append(("service", name))
     if decision.backend is not None:
         found.append(("backend", _backend_text(service, str(decision.backend.address), fixed=decision.fixed)))
+    if service.tls is not None or service.protocol is not BackendProtocol.HTTP1:
+        found.append(("spoken to", effective.protocol_text(service)))
+    if service.tls is not None:
+        found.append(("TLS", effective.tls_text(service.tls)))
     return found
 
 
@@ -258,5 +262,7 @@ def _service(decision: Decision, service: Service) -> dict[str, Any]:
         "backend_fixed": decision.fixed,
         "health": None if service.health is None else effective.health_document(service.health),
         "proxy_protocol": None if service.proxy_protocol is None else service.proxy_protocol.value,
+        "protocol": service.protocol.value,
+        "tls": None if service.tls is None else effective.tls_document(service.tls),
         "backends": [{"address": str(one.address), "weight": one.weight} for one in service.backends],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from rauta.routing.filters import Filter, RequestHeaders, RequestId, ResponseHea
 from rauta.routing.model import Forward, Redirect, Route, WeightedService
 from rauta.routing.services import (
     Backend,
+    BackendProtocol,
+    BackendTls,
     HealthCheck,
     HealthKind,
     LimitOverrides,
@@ -22,7 +25,8 @@ from rauta.routing.services import (
     TimeoutOverrides,
     Timeouts,
 )
-from rauta.routing.settings import Address
+from rauta.routing.settings import Address, Certificate, Secret
+from support.tls import Authority
 
 FORWARD = Forward(services=(WeightedService(name="s"),))
 SERVICE = Service(
@@ -108,6 +112,12 @@ def test_limits_as_text() -> None:
 def test_health_checks() -> None:
     assert effective.health_text(HealthCheck(path="/a", interval=0.5)) == "GET /a every 500ms"
     assert effective.health_text(HealthCheck(kind=HealthKind.TCP)) == "TCP connect every 5s"
+    of_one = HealthCheck(kind=HealthKind.GRPC, service="a.B", host="a.test")
+    assert effective.health_text(of_one) == "gRPC check of a.B every 5s"
+    assert effective.health_text(HealthCheck(kind=HealthKind.GRPC)) == "gRPC check of the server every 5s"
+    told = effective.health_document(of_one)
+    assert (told["kind"], told["service"], told["host"], told["path"]) == ("grpc", "a.B", "a.test", None)
+    assert effective.health_document(HealthCheck())["service"] is None
     assert effective.health_document(HealthCheck(kind=HealthKind.TCP))["statuses"] is None
     assert effective.health_document(HealthCheck())["statuses"] == [[200, 399]]
 
@@ -126,6 +136,49 @@ def test_what_a_route_says_for_itself() -> None:
     assert effective.own_settings(route) == (
         "request id in X-Request-Id; upgrades irc, websocket; bodies up to 1KiB; connect 100ms"
     )
+
+
+OURS = Certificate(cert="ours.crt", key=Secret(file="ours.key"))
+
+
+@pytest.mark.parametrize(
+    ("tls", "protocol", "spoken", "verified"),
+    [
+        (None, BackendProtocol.HTTP1, "HTTP/1.1", None),
+        (None, BackendProtocol.HTTP2, "HTTP/2 by prior knowledge", None),
+        (BackendTls(), BackendProtocol.HTTP1, "HTTP/1.1",
+         "verified by the CAs of the system, as the host of its address"),
+        (BackendTls(ca="ca.pem", name="a.test", certificate=OURS), BackendProtocol.HTTP2, "HTTP/2",
+         "verified by ca.pem, as a.test, with our certificate ours.crt"),
+        (BackendTls(verify=False), BackendProtocol.AUTO, "HTTP/2 or HTTP/1.1, as the backend chooses",
+         "not verified: anybody may be the backend; asked for as the host of its address"),
+    ],
+)  # fmt: skip
+def test_how_backends_are_spoken_to(
+    tls: BackendTls | None, protocol: BackendProtocol, spoken: str, verified: str | None
+) -> None:
+    assert effective.protocol_text(replace(SERVICE, tls=tls, protocol=protocol)) == spoken
+    assert (None if tls is None else effective.tls_text(tls)) == verified
+
+
+def test_explain_tells_how_backends_are_spoken_to(file: Path, rautactl: Callable[..., Any]) -> None:
+    (file.parent / "ca.pem").write_bytes(Authority(file.parent, "test").cert.read_bytes())
+    file.write_text(
+        FILE.replace("proxy_protocol: v2", "protocol: http2\n    tls: {ca: ca.pem, name: users.internal}")
+    )
+    lines = [line.split("  ", 1) for line in rautactl("explain", "GET", "/plain").out.splitlines()]
+    told = {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
+    assert told["spoken to"] == "HTTP/2"
+    assert told["TLS"] == f"verified by {file.parent}/ca.pem, as users.internal"
+    service = rautactl("explain", "GET", "/plain", "--json").document["service"]
+    assert service["protocol"] == "http2"
+    assert service["tls"] == {
+        "ca": f"{file.parent}/ca.pem", "name": "users.internal", "certificate": None, "verify": True
+    }  # fmt: skip
+    file.write_text(FILE)
+    assert "spoken to" not in rautactl("explain", "GET", "/plain").out
+    service = rautactl("explain", "GET", "/plain", "--json").document["service"]
+    assert (service["protocol"], service["tls"]) == ("http1", None)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rauta.runtime import cli
+from rauta.routing.services import BackendTls
+from rauta.runtime import cli, start
 from support.process import ROOT, Backend, free_port, gateway, get, run_rauta
 
 TO = ("--to", "http://127.0.0.1:9")
@@ -75,9 +76,18 @@ def test_check_serves_nothing() -> None:
         ("http://a.test", "a.test:80"),
     ],
 )
-def test_where_a_url_leads(url: str, address: str) -> None:
-    secure, found = cli._backend(url)  # noqa: SLF001 - a whole start only shows whether it is reached
-    assert (secure, str(found)) == (url.lower().startswith("https:"), address)
+def test_where_a_url_leads(url: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[start.Source] = []
+
+    def run(source: start.Source, *_: object, **__: object) -> int:
+        started.append(source)
+        return 0
+
+    monkeypatch.setattr(start, "run", run)
+    assert cli.main(["--listen", ":8080", "--to", url]) == 0
+    (service,) = started[0].configuration.services
+    assert str(service.backends[0].address) == address
+    assert service.tls == (BackendTls() if url.lower().startswith("https:") else None)
 
 
 def test_a_backend_by_https(tmp_path: Path) -> None:
