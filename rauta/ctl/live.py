@@ -38,6 +38,7 @@ def status(output: Output, *, socket: str) -> int:
             ("gateway", f"rauta {answer['version']}, {state}, since {when(answer['started'])}"),
             ("configuration", f"{answer['source']}, generation {answer['generation']}"),
             ("workers", workers),
+            *([("HTTP/2", f"frames by {answer['http2']}")] if "http2" in answer else []),
             ("restarts", str(answer["restarts"])),
             ("offload", offload["reason"]),
             *([("programs on", ", ".join(attached))] if attached else []),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import rauta
+from rauta.proxy.http2.library import library
 from rauta.runtime.about import compiled
 from rauta.runtime.log import EventLog
 
@@ -34,6 +35,7 @@ def announce(
         f"ready: {', '.join(_url(listener) for listener in configuration.listeners)}",
         version=rauta.__version__,
         compiled=compiled(),
+        http2=library(),
         source=source,
         listeners={listener.name: _url(listener) for listener in configuration.listeners},
         forwarded={listener.name: _forwarded(configuration, listener) for listener in configuration.listeners},
@@ -71,7 +73,7 @@ def _lines(
     if offloading.interfaces:
         attached = (f"{name} ({how.hook}, {how.mode})" for name, how in sorted(offloading.interfaces.items()))
         yield f"  {'programs on':<{width}}  {', '.join(attached)}"
-    yield f"  {'workers':<{width}}  {workers}, {'compiled' if compiled() else 'plain Python'}"
+    yield f"  {'workers':<{width}}  {workers}, {'compiled' if compiled() else 'plain Python'}, HTTP/2 by {library()}"
     log = configuration.access_log
     yield f"  {'access log':<{width}}  " + (log.to if log.to == "off" else f"{log.to}, {log.format.value}")
 

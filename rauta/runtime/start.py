@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rauta.proxy.http2.library import library
 from rauta.routing.errors import RautaError
 from rauta.routing.services import Service
 from rauta.runtime import offloading
@@ -74,6 +75,7 @@ def run(
 ) -> int:
     """Serve until a signal ends it; the exit status. `identity` is whom workers run as; with `takeover`, on the sockets
     of the gateway that runs; with `watch`, whatever the files say from now on. Raises StartError."""
+    _check_environment()
     configuration = source.configuration
     watching = Watching(source.watched, events) if watch and source.watched is not None else None
     predecessor = _predecessor(source, events) if takeover else None
@@ -106,6 +108,7 @@ def check(source: Source) -> str:
     """Build what a worker would build, serve nothing; a line for people. Raises StartError."""
     from rauta.routing.table import Table
 
+    _check_environment()
     configuration = source.configuration
     try:
         offloading.check(configuration.offload)
@@ -118,6 +121,13 @@ def check(source: Source) -> str:
     parts = {"listener": configuration.listeners, "service": configuration.services, "route": configuration.routes}
     counts = (f"{len(found)} {what}{'' if len(found) == 1 else 's'}" for what, found in parts.items())
     return f"{source.name} is good: {', '.join(counts)}"
+
+
+def _check_environment() -> None:
+    try:
+        library()
+    except ValueError as error:
+        raise StartError(str(error)) from None
 
 
 async def _run(supervisor: Supervisor, source: Source, events: EventLog) -> int:

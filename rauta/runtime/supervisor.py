@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import rauta
+from rauta.proxy.http2.library import library
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.model import Configuration
@@ -487,6 +488,7 @@ class Supervisor:
         self._agents.tell(
             {
                 "version": rauta.__version__,
+                "http2": library(),
                 "source": self._origin.name,
                 "started": self._started,
                 "generation": self._live,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rauta.proxy.http2.library import LIBRARIES
 from support.process import PATIENCE, ROOT, Backend, Gateway, children, free_port, gateway, get
 
 TOKEN = "a-token-of-enough-characters"
@@ -176,6 +178,14 @@ def test_metrics_have_the_labels_that_are_promised(admin: Admin, running: Gatewa
     ) in text
     assert 'method="OTHER"' in text
     assert "BREW" not in text
+
+
+def test_the_library_of_frames_is_told(admin: Admin, running: Gateway) -> None:
+    used = running.wait_for("ready")["http2"]
+    assert used in LIBRARIES
+    assert f"HTTP/2         frames by {used}\n" in admin.ctl("status")[1]
+    assert json.loads(admin.ctl("status", "--json")[1])["status"]["http2"] == used
+    assert re.search(rf'^rauta_build_info{{http2="{used}",', admin.curl("/metrics")[1], re.MULTILINE)
 
 
 def test_reload_by_rautactl_tells_what_is_wrong(admin: Admin, running: Gateway) -> None:

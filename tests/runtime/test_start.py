@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rauta.config import load
+from rauta.proxy.http2 import library as libraries
 from rauta.runtime import supervisor as supervisor_module
 from rauta.runtime.errors import StartError
 from rauta.runtime.log import EventLog, Level
@@ -170,6 +171,26 @@ def test_a_key_that_is_not_the_certificates(file: File, pair: Pair, tmp_path: Pa
     tls = {"certificates": [certificate]}
     path = file.write(listeners={"web": {"address": f"127.0.0.1:{file.port}", "tls": tls}})
     assert f"{path}:4: " in refuse("--config", path)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_library_of_frames_that_nobody_knows(check: bool, file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAUTA_HTTP2", "h3")
+    said = refuse("--config", file.write(), *(["--check"] if check else []))
+    assert said == "rauta: RAUTA_HTTP2 is 'h3': write ngh2 or h2, or leave it out\n"
+
+
+def test_a_library_of_frames_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAUTA_HTTP2", "ngh2")
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    libraries.library.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=r"RAUTA_HTTP2 is 'ngh2', which is not installed: pip install rauta\["):
+            libraries.library()
+        monkeypatch.delenv("RAUTA_HTTP2")
+        assert libraries.library() == "h2"
+    finally:
+        libraries.library.cache_clear()
 
 
 def test_an_access_log_that_cannot_be_opened(file: File, tmp_path: Path) -> None:

@@ -6,15 +6,13 @@ alike, and the fast one is used where it is installed (decision 163).
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Final, NamedTuple, cast
 
 from rauta.proxy.http2.heads import Raw
+from rauta.proxy.http2.library import library
 
 # RFC 9113 7
 ERRORS: Final = (
@@ -170,19 +168,6 @@ class Frames(ABC):
 def goaway_frame(last: int, code: int) -> bytes:
     """RFC 9113 6.8."""
     return b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last.to_bytes(4, "big") + code.to_bytes(4, "big")
-
-
-LIBRARIES: Final = ("ngh2", "h2")  # the first that is there is used
-
-
-@cache
-def library() -> str:
-    """The library in use: `ngh2` if it is installed (`pip install rauta[http2-fast]`), else `h2`; RAUTA_HTTP2 in the
-    environment names another."""
-    wanted = os.environ.get("RAUTA_HTTP2", "")
-    if wanted in LIBRARIES:
-        return wanted
-    return next((name for name in LIBRARIES if find_spec(name) is not None), "h2")
 
 
 def make(*, head_limit: int, window: int = STREAM_WINDOW, client: bool = False) -> Frames:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 import rauta
 from rauta.proxy import metrics
 from rauta.proxy.counters import BUCKETS, Kind, Series, read
+from rauta.proxy.http2.library import library
 from rauta.runtime.agent import kernelmetrics
 from rauta.runtime.agent.health import HealthChecks
 from rauta.runtime.agent.kernel import Kernel
@@ -78,8 +79,8 @@ class Metrics(Collector):
             yield from kernelmetrics.families(reading.counters)
 
     def _of_processes(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily("rauta_build_info", "The version, as labels.", labels=("version", "python"))
-        build.add_metric((rauta.__version__, platform.python_version()), 1)
+        build = GaugeMetricFamily("rauta_build_info", "The version, as labels.", labels=("version", "python", "http2"))
+        build.add_metric((rauta.__version__, platform.python_version(), library()), 1)
         yield build
         status = self.status
         if not status:

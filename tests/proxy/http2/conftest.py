@@ -9,20 +9,20 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from rauta.proxy.http2 import frames
+from rauta.proxy.http2 import library as libraries
 from support.compiled import COMPILED
 
 # The libraries are not compiled, and see the same calls: of the compiled data plane one is enough.
-USED = frames.LIBRARIES[:1] if COMPILED else frames.LIBRARIES
+USED = libraries.LIBRARIES[:1] if COMPILED else libraries.LIBRARIES
 
 
 @pytest.fixture(autouse=True, params=USED)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The library in use."""
     monkeypatch.setenv("RAUTA_HTTP2", request.param)
-    frames.library.cache_clear()
+    libraries.library.cache_clear()
     yield request.param
-    frames.library.cache_clear()
+    libraries.library.cache_clear()
 
 
 @pytest.hookimpl(tryfirst=True)
