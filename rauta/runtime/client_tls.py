@@ -58,6 +58,8 @@ def _context(tls: BackendTls, protocol: BackendProtocol, material: Material) -> 
     elif material.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
+        # The file is whom to trust: an intermediate or a server's own certificate too, as for clients' certificates.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         try:
             context.load_verify_locations(cadata=material.ca.decode("ascii", "ignore"))
         except (ssl.SSLError, ValueError) as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from rauta.runtime.errors import StartError
 from rauta.runtime.materials import read_materials
 from support import h2server
 from support.http import Gateway, client, forward, gateway, ok, request, run
-from support.tls import Pair, make_pair
+from support.tls import Authority, Pair, make_pair
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,30 @@ async def behind(context: ssl.SSLContext | None) -> AsyncIterator[Behind]:
         server.close()
 
 
+@contextmanager
+def refusing(context: ssl.SSLContext) -> Iterator[int]:
+    """A backend that accepts one connection, and whose handshake fails. The loops would close without TLS's alert."""
+
+    def serve() -> None:
+        sock, _ = server.accept()
+        with sock:
+            alerting = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            with pytest.raises(ssl.SSLError):
+                alerting.do_handshake()
+            plain = socket.socket(fileno=alerting.detach())
+            with plain:
+                plain.shutdown(socket.SHUT_WR)
+                while plain.recv(4096):  # what is unread would be answered by a reset, which overtakes the alert
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield int(server.getsockname()[1])
+        thread.join(30)
+        assert not thread.is_alive()
+
+
 def to(port: int, tls: BackendTls, host: str = "127.0.0.1", **more: Any) -> Service:
     return Service(name="s", backends=(Backend(address=Address(host, port)),), tls=tls, **more)
 
@@ -155,6 +181,21 @@ def test_a_backend_that_is_not(pair: Pair, other: Pair, settings: dict[str, Any]
     run(main())
 
 
+@pytest.mark.parametrize("trusted", ["root", "intermediate", "localhost"])
+def test_whatever_the_file_holds_is_trusted(trusted: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        root = Authority(tmp_path, "root")
+        intermediate = Authority(tmp_path, "intermediate", parent=root)
+        backend = intermediate.issue("localhost", server=True)
+        tls = BackendTls(ca=str(tmp_path / f"{trusted}.crt"), name="localhost")
+        chain = Pair(tmp_path / "chain.crt", backend.key)
+        chain.cert.write_bytes(backend.cert.read_bytes() + intermediate.cert.read_bytes())
+        async with behind(serving(chain)) as there, before(to(there.port, tls)) as rauta:
+            assert await ask(rauta) == (200, b"secure")
+
+    run(main())
+
+
 def test_nobody_is_verified_where_that_is_off(other: Pair) -> None:
     async def main() -> None:
         async with behind(serving(other)) as backend:
@@ -173,7 +214,8 @@ def test_a_backend_asks_for_our_certificate(pair: Pair, other: Pair) -> None:
             async with before(to(backend.port, tls)) as rauta:
                 assert await ask(rauta) == (200, b"secure")
                 assert backend.shown[0]["subjectAltName"] == (("DNS", "other.test"),)
-            async with before(to(backend.port, BackendTls(ca=str(pair.cert)))) as rauta:
+        with refusing(serving(pair, clients=other)) as port:
+            async with before(to(port, BackendTls(ca=str(pair.cert)))) as rauta:
                 status, _ = await ask(rauta)
                 assert status == 502
                 assert "certificate required" in rauta.log_lines()[0].lower().replace("_", " ")
@@ -205,10 +247,10 @@ def test_a_unix_socket(tmp_path: Path, pair: Pair) -> None:
 
         path = str(tmp_path / "s")
         async with await asyncio.start_unix_server(serve, path, ssl=serving(pair)):
-            tls = BackendTls(ca=str(pair.cert), name="localhost")
-            service = Service(name="s", backends=(Backend(address=Address.unix(path)),), tls=tls)
-            async with before(service) as rauta:
-                assert await ask(rauta) == (200, b"unix")
+            for tls in (BackendTls(ca=str(pair.cert), name="localhost"), BackendTls(verify=False)):
+                service = Service(name="s", backends=(Backend(address=Address.unix(path)),), tls=tls)
+                async with before(service) as rauta:
+                    assert await ask(rauta) == (200, b"unix")
 
     run(main())
 

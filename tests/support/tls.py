@@ -86,11 +86,13 @@ class Authority:
         self.cert.write_bytes(_pem((parent or self)._sign(builder)))
 
     def issue(self, name: str, *, begins: float = -1, ends: float = 30, server: bool = False) -> Pair:
-        """A pair for a client, or for a server alone."""
+        """A pair for a client, or for a server of that name alone."""
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = _builder(subject, key, begins, ends).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if server:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
         pair.cert.write_bytes(_pem(self._sign(builder)))
         plain = serialization.NoEncryption()
