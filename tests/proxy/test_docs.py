@@ -16,7 +16,7 @@ from rauta.routing.settings import LogFormat
 from rauta.runtime import errors
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "running.md").read_text()
-ENTRY = Entry(client="192.0.2.7", status=400, listener="web", detail="why")
+ENTRY = Entry(client="192.0.2.7", status=400, listener="web", grpc_status="0", detail="why")
 
 
 def table(title: str) -> list[list[str]]:
@@ -53,7 +53,7 @@ def test_fields_of_the_common_form() -> None:
 
 def test_the_example_line_has_them_all() -> None:
     (example,) = re.findall(r"```text\n(.*)\n```", PAGE)
-    assert [*re.findall(r" ([a-z]+)=", example), "detail"] == re.findall(r" ([a-z]+)=", logged(LogFormat.COMMON))
+    assert [*re.findall(r" ([a-z]+)=", example), "grpc", "detail"] == re.findall(r" ([a-z]+)=", logged(LogFormat.COMMON))
 
 
 def test_limits() -> None:
