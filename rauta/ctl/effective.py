@@ -99,14 +99,12 @@ def upgrades_text(upgrades: Iterable[str]) -> str:
 
 def health_text(check: HealthCheck) -> str:
     """`GET /healthz every 5s`, `gRPC check of helloworld.Greeter every 5s`, `TCP connect every 5s`."""
-    match check.kind:
-        case HealthKind.HTTP:
-            what = f"GET {check.path}"
-        case HealthKind.GRPC:
-            what = f"gRPC check of {check.service or 'the server'}"
-        case HealthKind.TCP:
-            what = "TCP connect"
-    return f"{what} every {duration(check.interval)}"
+    what = {
+        HealthKind.HTTP: f"GET {check.path}",
+        HealthKind.GRPC: f"gRPC check of {check.service or 'the server'}",
+        HealthKind.TCP: "TCP connect",
+    }
+    return f"{what[check.kind]} every {duration(check.interval)}"
 
 
 _PROTOCOLS: Final = {

@@ -163,9 +163,7 @@ def test_how_backends_are_spoken_to(
 
 def test_explain_tells_how_backends_are_spoken_to(file: Path, rautactl: Callable[..., Any]) -> None:
     (file.parent / "ca.pem").write_bytes(Authority(file.parent, "test").cert.read_bytes())
-    file.write_text(
-        FILE.replace("proxy_protocol: v2", "protocol: http2\n    tls: {ca: ca.pem, name: users.internal}")
-    )
+    file.write_text(FILE.replace("proxy_protocol: v2", "protocol: http2\n    tls: {ca: ca.pem, name: users.internal}"))
     lines = [line.split("  ", 1) for line in rautactl("explain", "GET", "/plain").out.splitlines()]
     told = {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
     assert told["spoken to"] == "HTTP/2"
