@@ -36,7 +36,7 @@ def test_a_copy_of_a_request_has_all_of_it() -> None:
     head.received = lambda: [("c", "d")]
     head.claims = lambda: [("e", "f")]
     head.keep_alive, head.expects, head.upgrade, head.named = False, True, "websocket", frozenset({"x"})
-    head.scheme = "http"
+    head.scheme, head.insists = "http", True
     plain = RequestHead("PUT", "/", None, "", None, "1.1", 0)
     twin = head.copy()
     for name in sorted({*RequestHead.__slots__} - {"_values"}):
