@@ -23,15 +23,15 @@ Metadata = list[tuple[str, str | bytes]]
 
 
 class Server(grpc.GenericRpcHandler):
-    """The methods of `test.Echo`, and what was seen of their calls. Metadata that begins with `x-` is sent back: as
-    initial metadata, or as trailing if it begins with `x-trailing-`."""
+    """The methods of `test.Echo`, and what was seen of their calls. Metadata that begins with `echo-` is sent back: as
+    initial metadata, or as trailing if it begins with `echo-trailing-`."""
 
     def __init__(self) -> None:
         self.port = 0
         self.name = ""
         self.calls: list[str] = []
         self.metadata: list[dict[str, Any]] = []
-        self.remaining: list[float | None] = []  # seconds that the callers left
+        self.remaining: list[float] = []  # seconds that the callers left
         self.peers: set[str] = set()
         self.waiting = threading.Event()  # a call of Wait or Watch has begun
         self.cancelled = threading.Event()  # ... and was given up by its caller
@@ -54,11 +54,12 @@ class Server(grpc.GenericRpcHandler):
         self.calls.append(method)
         metadata = [(key, value) for key, value in context.invocation_metadata()]
         self.metadata.append(dict(metadata))
-        self.remaining.append(context.time_remaining())
+        self.remaining.append(context.time_remaining() or 0.0)
         self.peers.add(context.peer())
-        initial = [(key, value) for key, value in metadata if key.startswith("x-")]
-        context.send_initial_metadata([item for item in initial if not item[0].startswith("x-trailing-")])
-        context.set_trailing_metadata([item for item in initial if item[0].startswith("x-trailing-")])
+        ours = [item for item in metadata if item[0].startswith("echo-")]
+        if ours:
+            context.send_initial_metadata([item for item in ours if not item[0].startswith("echo-trailing-")])
+            context.set_trailing_metadata([item for item in ours if item[0].startswith("echo-trailing-")])
 
     def _unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         return request
@@ -166,7 +167,7 @@ def failure(over: grpc.Channel, method: str, request: bytes = b"", **more: Any) 
 
 
 @contextmanager
-def between(opened: AbstractAsyncContextManager[Gateway], **_: Any) -> Iterator[Gateway]:
+def between(opened: AbstractAsyncContextManager[Gateway]) -> Iterator[Gateway]:
     """A gateway on a thread with a loop of uvloop, as a worker has it."""
     ready: list[Gateway] = []
     failures: list[Any] = []
@@ -181,6 +182,7 @@ def between(opened: AbstractAsyncContextManager[Gateway], **_: Any) -> Iterator[
             ready.append(gateway)
             started.set()
             await stop.wait()
+        await asyncio.sleep(0.1)  # for the ends of TLS, which nobody is told of
 
     def work() -> None:
         try:

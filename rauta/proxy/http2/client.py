@@ -242,7 +242,7 @@ class ClientStream(Upstream):
 class ClientConnection(Multiplexed):
     """One connection to a backend. An asyncio.Protocol by its methods."""
 
-    __slots__ = ("_draining", "_streams", "_touched", "_used", "kept_for", "made", "pool", "single")
+    __slots__ = ("_draining", "_greeted", "_streams", "_touched", "_used", "kept_for", "made", "pool", "single")
 
     def __init__(self, pool: BackendPool) -> None:
         super().__init__(wire.make(head_limit=HEAD_LIMIT, window=WINDOW, client=True))
@@ -250,6 +250,7 @@ class ClientConnection(Multiplexed):
         self._streams: dict[int, ClientStream] = {}
         self._touched: dict[ClientStream, None] = {}  # by what is being read
         self._draining = False
+        self._greeted = False  # the backend has begun to speak
         self._used = False  # a request has been answered
         self.kept_for: float | None = None  # of HTTP/1.1
         self.made = False  # it is, or was, a connection
@@ -296,6 +297,7 @@ class ClientConnection(Multiplexed):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        self._greeted = True
         try:
             events = self.frames.receive(data)
         except BrokenError as error:
@@ -457,8 +459,12 @@ class ClientConnection(Multiplexed):
         streams = list(self._streams.values())
         self._streams.clear()
         self._waiting.clear()
+        # RFC 9113 3.4: a server's first bytes are its SETTINGS. One that closes without them stops listening while the
+        # connection waits to be accepted, and has seen no request.
+        refused = reason == "upstream_reset" and not self._greeted
         for stream in streams:
-            stream.fail(reason, why, stale=self._used and reason == "upstream_reset" and stream.silent)
+            stale = self._used and reason == "upstream_reset" and stream.silent
+            stream.fail(reason, why, stale=stale, refused=refused)
 
 
 _TAKE: Final[dict[type, Callable[[ClientConnection, Any], None]]] = {
