@@ -182,7 +182,6 @@ def between(opened: AbstractAsyncContextManager[Gateway]) -> Iterator[Gateway]:
             ready.append(gateway)
             started.set()
             await stop.wait()
-        await asyncio.sleep(0.1)  # for the ends of TLS, which nobody is told of
 
     def work() -> None:
         try:
