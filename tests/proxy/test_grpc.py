@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import grpc
 import pytest
 
+from rauta.config import load
+from rauta.config.format_matches import GrpcMatch
 from rauta.proxy.grpc import STATUSES, is_grpc, status_of, timeout_of
 from rauta.proxy.messages import CHUNKED, RequestHead
 from rauta.proxy.reasons import REASONS
+from rauta.routing.model import PathMatch
+from rauta.routing.services import BackendProtocol
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "grpc.md"
 
 
 def head(name: str, value: str) -> RequestHead:
@@ -49,9 +57,30 @@ def test_all_statuses_are_known() -> None:
     assert {str(code.value[0]) for code in grpc.StatusCode} == STATUSES
 
 
+def test_the_examples_are_good(tmp_path: Path) -> None:
+    example = load(ROOT / "examples/grpc.yaml").configuration
+    assert [route.matches[0].path for route in example.routes[:2]] == [
+        PathMatch.exact("/helloworld.Greeter/MakeReport"),
+        PathMatch.prefix("/helloworld.Greeter"),
+    ]
+    block = re.search(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    page = tmp_path / "rauta.yaml"
+    page.write_text(block[1])
+    assert load(page, check_files=False).configuration.services[0].protocol is BackendProtocol.HTTP2
+
+
+def test_the_page_says_what_a_match_is() -> None:
+    rows = re.findall(r"^\| `(\{.*?\})` \| `path: (.*), methods: \[POST\]` \|", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for match, path in rows:
+        values = dict(re.findall(r"(service|method): ([A-Za-z.]+)", match))
+        kind, value = path.strip("{}").split(": ")
+        assert GrpcMatch(**values).path == getattr(PathMatch, kind)(value.strip('"'))
+
+
 def test_every_reason_has_a_status_and_the_page_says_which() -> None:
-    page = (Path(__file__).parents[2] / "docs/grpc.md").read_text()
-    table = page.partition("## Errors")[2].partition("\n## ")[0]
+    table = PAGE.read_text().partition("## Errors")[2].partition("\n## ")[0]
     told: dict[str, int] = {}
     for row in table.splitlines():
         cells = [cell.strip() for cell in row.split("|")[1:-1]]

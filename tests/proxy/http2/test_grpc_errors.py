@@ -13,7 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
+from rauta.proxy.counters import SIZE, Column, read
 from rauta.proxy.http2.streams import FREE_FRAMES
+from rauta.proxy.metrics import GRPC as GRPC_RESPONSES
+from rauta.proxy.metrics import WorkerMetrics
 from rauta.proxy.reasons import REASONS
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import Match, PathMatch
@@ -272,3 +275,38 @@ def test_keepalive_is_no_flood(backend: grpcpeers.Server, rauta: Gateway) -> Non
         assert unary(client, "Unary", b"go on") == b"go on"
     assert {line.get("reason") for line in logged(rauta)} <= {"client_gone", None}
     assert len({line["client"] for line in logged(rauta)}) == 1
+
+
+# --- metrics ------------------------------------------------------------------------------------------------
+
+
+def test_statuses_are_counted(backend: grpcpeers.Server, rauta: Gateway, client: grpc.Channel) -> None:
+    memory = memoryview(bytearray(SIZE))
+    metrics = WorkerMetrics(Column(memory))
+    for dispatcher in rauta.plane.dispatchers:
+        dispatcher.metrics = metrics
+    for _ in range(3):
+        unary(client, "Unary")
+    failure(client, "Fail")
+    failure(client, "None")
+    failure(client, "Wait", timeout=0.2)
+    assert backend.cancelled.wait(WAIT)
+    found = {series.labels: cells[0] for series, cells in read(memory) if series.name == GRPC_RESPONSES}
+    assert found == {("web", "r", "s", status): count for status, count in (("0", 3), ("9", 1), ("12", 1))}
+
+
+async def test_statuses_that_do_not_exist_are_one() -> None:
+    async def play(peer: h2server.Connection) -> None:
+        for number in range(3):
+            await peer.request(number)
+            peer.answer(2 * number + 1, b"", ("content-type", "application/grpc"), ("grpc-status", str(17 + number)))
+        await peer.until(lambda: False)
+
+    memory = memoryview(bytearray(SIZE))
+    async with h2server.server(play) as server, to(server.port) as rauta, h2client.client(rauta.port) as peer:
+        for dispatcher in rauta.plane.dispatchers:
+            dispatcher.metrics = WorkerMetrics(Column(memory))
+        for _ in range(3):
+            await peer.answer(peer.request(*GRPC, method="POST"))
+    found = [(series.labels[3], cells[0]) for series, cells in read(memory) if series.name == GRPC_RESPONSES]
+    assert found == [("OTHER", 3)]
