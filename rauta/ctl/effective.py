@@ -90,11 +90,8 @@ def upgrades_text(upgrades: Iterable[str]) -> str:
 
 
 def health_text(check: HealthCheck) -> str:
-    """`GET /healthz every 5s`, `gRPC health of a.B every 5s`, `TCP connect every 5s`."""
-    if check.kind is HealthKind.GRPC:
-        what = f"gRPC health of {check.service or 'the server'}"
-    else:
-        what = "TCP connect" if check.kind is HealthKind.TCP else f"GET {check.path}"
+    """`GET /healthz every 5s`, `TCP connect every 5s`."""
+    what = "TCP connect" if check.kind is HealthKind.TCP else f"GET {check.path}"
     return f"{what} every {duration(check.interval)}"
 
 
@@ -153,13 +150,12 @@ def limits_document(limits: ServiceLimits) -> Document:
 
 def health_document(check: HealthCheck) -> Document:
     """A health check, in the keys of the file."""
-    http, grpc = check.kind is HealthKind.HTTP, check.kind is HealthKind.GRPC
+    http = check.kind is HealthKind.HTTP
     return {
         "kind": check.kind.value,
         "path": check.path if http else None,
-        "host": check.host if http or grpc else None,
+        "host": check.host if http else None,
         "statuses": [list(pair) for pair in check.statuses] if http else None,
-        "service": check.service if grpc else None,
         "interval": check.interval,
         "timeout": check.timeout,
         "healthy": check.healthy,

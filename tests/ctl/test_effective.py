@@ -108,10 +108,6 @@ def test_limits_as_text() -> None:
 def test_health_checks() -> None:
     assert effective.health_text(HealthCheck(path="/a", interval=0.5)) == "GET /a every 500ms"
     assert effective.health_text(HealthCheck(kind=HealthKind.TCP)) == "TCP connect every 5s"
-    assert effective.health_text(HealthCheck(kind=HealthKind.GRPC)) == "gRPC health of the server every 5s"
-    assert effective.health_text(HealthCheck(kind=HealthKind.GRPC, service="a.B")) == "gRPC health of a.B every 5s"
-    grpc = effective.health_document(HealthCheck(kind=HealthKind.GRPC, service="a.B", host="x"))
-    assert (grpc["kind"], grpc["service"], grpc["host"], grpc["path"]) == ("grpc", "a.B", "x", None)
     assert effective.health_document(HealthCheck(kind=HealthKind.TCP))["statuses"] is None
     assert effective.health_document(HealthCheck())["statuses"] == [[200, 399]]
 
