@@ -263,5 +263,5 @@ def test_a_call_of_grpc(rautactl: Callable[..., Any]) -> None:
     assert (told["route"], told["tier"]) == ("greeter", "3")
     routes = rautactl("routes", file, "--json").document["routes"]
     assert {route["tier"] for route in routes} == {3}
-    assert all("protocol" in str(route["findings"]) for route in routes)
+    assert all("protocol" in str(route["why_no_lower"]) for route in routes)
     assert facts(rautactl("explain", "GET", "/helloworld.Greeter/SayHello", "--config", file).out).get("route") is None
