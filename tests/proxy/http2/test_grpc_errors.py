@@ -209,26 +209,29 @@ def test_a_call_whose_client_stops_waiting(backend: grpcpeers.Server, rauta: Gat
         assert unary(other, "Unary", b"go on") == b"go on"
 
 
-@pytest.mark.parametrize("method", ["Wait", "Watch"])
-def test_a_deadline_is_kept_here(backend: grpcpeers.Server, rauta: Gateway, method: str) -> None:
+@pytest.mark.parametrize("begun", [False, True], ids=["before its head", "behind a message"])
+async def test_a_deadline_is_kept_here(begun: bool) -> None:
     """If neither client nor backend does it."""
 
-    async def call() -> h2client.Answer:
-        async with h2client.client(rauta.port) as peer:
-            stream = peer.request(
-                *GRPC, ("grpc-timeout", "300m"), method="POST", path=f"/test.Echo/{method}", end=False
-            )
-            peer.h2.send_data(stream, MESSAGE, end_stream=True)
-            peer.flush()
-            return await peer.answer(stream)
+    async def play(peer: h2server.Connection) -> None:
+        told.append((await peer.request())["grpc-timeout"])
+        if begun:
+            peer.head(1, [(":status", "200"), ("content-type", "application/grpc")])
+            peer.data(1, MESSAGE)
+        await peer.until(lambda: peer.requests[1].reset is not None)
 
-    answer = asyncio.run(call())
-    told = answer.trailers or answer.fields
-    assert (answer.status, told["grpc-status"]) == (200, "4")
-    assert bool(answer.body) == (method == "Watch")
-    assert backend.cancelled.wait(WAIT)
-    (line,) = logged(rauta)
-    assert 0.3 <= line["duration"] < 5
+    told: list[str] = []
+    async with h2server.server(play) as server, to(server.port) as rauta, h2client.client(rauta.port) as peer:
+        answer = await peer.answer(peer.request(*GRPC, ("grpc-timeout", "300m"), method="POST"))
+        assert (answer.status, (answer.trailers if begun else answer.fields)["grpc-status"]) == (200, "4")
+        assert (answer.body, told) == (MESSAGE if begun else b"", ["300m"])
+        backend = server.connections[0]
+        while backend.requests[1].reset is None:
+            await asyncio.sleep(0.005)
+        assert backend.requests[1].reset == h2client.ERRORS["CANCEL"]
+        (line,) = logged(rauta)
+        assert (line["reason"], line["grpc_status"]) == ("request_timeout", "4")
+        assert 0.3 <= line["duration"] < 5
 
 
 @pytest.mark.parametrize("kind", ["service", "route"])
