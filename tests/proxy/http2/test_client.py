@@ -248,7 +248,7 @@ async def test_goaway_lets_go_on_what_was_taken_and_repeats_what_was_not() -> No
         assert first.goaway == 0
 
 
-async def test_settings_and_goaway_behind_the_last_answer() -> None:
+async def test_settings_and_goaway_together_with_the_last_answer() -> None:
     """Frames that come together: there is no room any more that could be asked for."""
 
     async def script(peer: Connection) -> None:
@@ -258,7 +258,7 @@ async def test_settings_and_goaway_behind_the_last_answer() -> None:
         await peer.request()
         peer.h2.send_headers(1, [(":status", "200"), ("content-length", "0")], end_stream=True)
         settings = h2client.frame(h2client.SETTINGS, 0, 0)
-        peer.writer.write(peer.h2.data_to_send() + settings + goaway_frame(1, 0))
+        peer.writer.write(settings + goaway_frame(1, 0) + peer.h2.data_to_send())
         await peer.until(lambda: False)
 
     async with between(script) as (behind, rauta), client(rauta.port) as peer:
