@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -125,6 +126,13 @@ class GrpcMatch:
     def __post_init__(self) -> None:
         if self.service is None and self.method is None:
             raise ModelError.at((), "write a service, a method or both")
+        # A method may go into a regular expression, and neither may change where the other begins.
+        if self.service is not None and not re.fullmatch(_SERVICE, self.service):
+            what = "a name with its package, as in helloworld.Greeter: letters, digits, _ and single dots"
+            raise ModelError.at("service", f"{self.service[:80]!r} is no gRPC service: {what}")
+        if self.method is not None and not re.fullmatch(_METHOD, self.method):
+            what = "a name, as in SayHello: letters, digits and _"
+            raise ModelError.at("method", f"{self.method[:80]!r} is no gRPC method: {what}")
 
     @property
     def path(self) -> model.PathMatch:

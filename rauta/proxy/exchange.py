@@ -28,7 +28,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from rauta.proxy import grpc
-from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
+from rauta.proxy.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
 from rauta.proxy.wheel import Expiring
 from rauta.routing.defaults import CONNECT_ATTEMPTS, REPLAY_LIMIT
@@ -155,6 +155,7 @@ class Exchange:
         "_complete",
         "_early",
         "_early_trailers",
+        "_open_ended",
         "_repeated",
         "_replay",
         "_seconds",
@@ -206,6 +207,7 @@ class Exchange:
         self._replay: list[bytes] | None = None  # all of the body that was sent, in case it has to be sent again
         self._repeated = False  # over a new connection, after one that had gone stale
         self._seconds = 0.0  # that the request may take
+        self._open_ended = False  # the response's head is out, and does not say how long its body is
         self.waiter: Waiter | None = None  # its place in a queue for a connection
         self.finished = False
         self.tried: tuple[BackendPool, ...] = ()  # backends that could not be reached
@@ -261,13 +263,17 @@ class Exchange:
         self.response_end([])
 
     def fail(self, reason: str, detail: str | None = None) -> None:
-        """Give up: answer with an error of our own, or cut the response if its head is out already."""
+        """Give up: answer with an error of our own, or cut the response if its head is out already. A gRPC call has its
+        status in the trailers, so that this can be told at any time."""
         if self.finished:
             return
         self.reason = reason
         self.detail = detail
         self._leave_upstream()
         if self.status:
+            if self._open_ended and self.head.version == "2.0" and grpc.is_grpc(self.head):
+                self.response_end(grpc.trailers(reason))
+                return
             self._finish()
             self.downstream.cut()
             return
@@ -442,6 +448,7 @@ class Exchange:
             head.fields.append(("Date", self.dispatcher.clock.http_date()))
         if self.dispatcher.timed:
             self.t_head = perf_counter()
+        self._open_ended = head.length == CHUNKED
         if not head.length:
             self.grpc_status = grpc.told_in(head.fields)
         if self.plan is not None and self.plan.filters is not None:

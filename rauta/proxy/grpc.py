@@ -15,16 +15,19 @@ UNIMPLEMENTED: Final = 12
 INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
 UNKNOWN: Final = 2
+STATUSES: Final = frozenset(str(number) for number in range(17))
 
 # "HTTP to gRPC Status Code Mapping" of the gRPC project; where a reason says more than its status, that.
 _OF_STATUS: Final = {400: INTERNAL, 401: 16, 403: 7, 404: UNIMPLEMENTED, 502: UNAVAILABLE, 503: UNAVAILABLE,
                      504: UNAVAILABLE}  # fmt: skip
 _OF_REASON: Final = {
     "request_timeout": DEADLINE_EXCEEDED,
+    "client_timeout": UNAVAILABLE,
     "body_too_large": RESOURCE_EXHAUSTED,
     "upstream_malformed": INTERNAL,
     "internal_error": INTERNAL,
     "plugin_error": INTERNAL,
+    "rewrite_failed": INTERNAL,
 }
 
 _CONTENT_TYPE: Final = re.compile(r"application/grpc(?:$|[+; \t])", re.IGNORECASE)
@@ -55,8 +58,13 @@ def status_of(reason: str) -> int:
 
 def failure(reason: str) -> list[Field]:
     """The fields of a response that says so: it has no message, its status stands in its head ("Trailers-Only")."""
+    return [("Content-Type", "application/grpc"), *trailers(reason)]
+
+
+def trailers(reason: str) -> list[Field]:
+    """The end of a response that says so."""
     text = f"{reason}: {REASONS[reason].text}"  # ASCII without `%`, as "Percent-Encoded" asks for
-    return [("Content-Type", "application/grpc"), ("grpc-status", str(status_of(reason))), ("grpc-message", text)]
+    return [("grpc-status", str(status_of(reason))), ("grpc-message", text)]
 
 
 def told_in(fields: list[Field]) -> str | None:

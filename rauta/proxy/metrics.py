@@ -1,6 +1,7 @@
 """What a worker counts, and under which names. The names are public (docs/metrics.md).
 
-No label has a value that clients can choose: hosts are none, and methods beyond the known ones are `OTHER`.
+No label has a value that clients or backends can choose: hosts are none, and methods and statuses of gRPC beyond the
+known ones are `OTHER`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from rauta.proxy import grpc
 from rauta.proxy.counters import Column, Kind
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ REQUESTS: Final = "rauta_requests_total"
 DURATION: Final = "rauta_request_duration_seconds"
 UPSTREAM: Final = "rauta_upstream_response_seconds"
 FAILURES: Final = "rauta_failures_total"
+GRPC: Final = "rauta_grpc_responses_total"
 RETRIES: Final = "rauta_retries_total"
 SENT: Final = "rauta_sent_bytes_total"
 RECEIVED: Final = "rauta_received_bytes_total"
@@ -35,6 +38,7 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     DURATION: ("listener", "route", "service"),
     UPSTREAM: ("service",),
     FAILURES: ("listener", "route", "service", "reason"),
+    GRPC: ("listener", "route", "service", "status"),
     RETRIES: ("service",),
     SENT: ("listener",),
     RECEIVED: ("listener",),
@@ -51,6 +55,7 @@ HELP: Final[dict[str, str]] = {
     DURATION: "From the head of a request to the end of its response.",
     UPSTREAM: "From the connection to a backend to the head of its response.",
     FAILURES: "Requests that rauta answered itself or gave up, and why (the reasons of the access log).",
+    GRPC: "Responses of gRPC by their status, those of rauta itself included.",
     RETRIES: "Attempts beyond the first to send a request to a backend.",
     SENT: "Bytes of response bodies.",
     RECEIVED: "Bytes of request bodies.",
@@ -122,6 +127,10 @@ class WorkerMetrics:
             cells[found.retries] += exchange.attempts - 1
         if exchange.reason is not None:
             cells[column.cell(Kind.COUNTER, FAILURES, *_labels(exchange), exchange.reason)] += 1
+        if (status := exchange.grpc_status) is not None:
+            # A backend could invent any number of them, too.
+            known = status if status in grpc.STATUSES else "OTHER"
+            cells[column.cell(Kind.COUNTER, GRPC, *_labels(exchange), known)] += 1
 
     def refused(self, listener: str, reason: str) -> None:
         """A request or connection was refused before it became an exchange."""

@@ -253,3 +253,15 @@ def test_many_routes_stay_readable(rautactl: Callable[..., Any], example: Path) 
     assert ended.code == 0
     assert len(ended.out.splitlines()) < 25
     assert "1999 of other paths" in ended.out
+
+
+def test_a_call_of_grpc(rautactl: Callable[..., Any]) -> None:
+    file = str(Path(__file__).parents[2] / "examples/grpc.yaml")
+    ended = rautactl("explain", "POST", "/helloworld.Greeter/SayHello", "--config", file)
+    assert "prefix /helloworld.Greeter, POST" in ended.out
+    told = facts(ended.out)
+    assert (told["route"], told["tier"]) == ("greeter", "3")
+    routes = rautactl("routes", file, "--json").document["routes"]
+    assert {route["tier"] for route in routes} == {3}
+    assert all("protocol" in str(route["why_no_lower"]) for route in routes)
+    assert facts(rautactl("explain", "GET", "/helloworld.Greeter/SayHello", "--config", file).out).get("route") is None

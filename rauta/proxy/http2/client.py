@@ -510,8 +510,12 @@ class ClientConnection(Multiplexed):
         self._streams.clear()
         self._waiting.clear()
         self.held.clear()
+        # RFC 9113 3.4: a server's first bytes are its SETTINGS. One that closes without them stops listening while the
+        # connection waits to be accepted, and has seen no request.
+        refused = reason == "upstream_reset" and not self.settled
         for stream in streams:
-            stream.fail(reason, why, stale=self._used and reason == "upstream_reset" and stream.silent)
+            stale = self._used and reason == "upstream_reset" and stream.silent
+            stream.fail(reason, why, stale=stale, refused=refused)
 
 
 _TAKE: Final[dict[type, Callable[[ClientConnection, Any], None]]] = {

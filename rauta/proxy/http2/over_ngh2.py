@@ -72,14 +72,20 @@ class Connection(Frames):
 
     @property
     def streams(self) -> int:
-        return min(self._library.remote_settings.get(_MAX_CONCURRENT_STREAMS, STREAMS), STREAMS)
+        try:
+            return min(self._library.remote_settings.get(_MAX_CONCURRENT_STREAMS, STREAMS), STREAMS)
+        except ngh2.NGH2Error:
+            return 0  # the peer has left, and the last stream is closed
 
     @property
     def connects(self) -> bool:
         return bool(self._library.remote_settings.get(_ENABLE_CONNECT_PROTOCOL, 0))
 
     def open(self) -> int:
-        return self._library.next_stream_id if self._library.can_send_request else 0
+        try:
+            return self._library.next_stream_id if self._library.can_send_request else 0
+        except ngh2.NGH2Error:
+            return 0
 
     def receive(self, data: bytes) -> list[Event]:
         found: list[Event] = []

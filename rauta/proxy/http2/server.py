@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 # Time for the client to read what it was told at the end.
 LINGER_TIME: Final = 2.0
 LINGER_LIMIT: Final = 4 * 1024 * 1024
+# Ticks of the wheel (0.2 to 0.3 s). A stream that is reset before, and has got nothing, has cost more than its request;
+# of older ones no client can have more than an honest one. Calls of gRPC are reset when their deadlines are over.
+_YOUNG: Final = 3
 
 
 class Stream(Downstream):
@@ -57,6 +60,7 @@ class Stream(Downstream):
         "_early",
         "_out",
         "_paused",
+        "_since",
         "asked",
         "exchange",
         "key",
@@ -78,6 +82,7 @@ class Stream(Downstream):
         self._out = Outbox()
         self._paused = False
         self._credit = 0  # bytes of the window that came and are not given back
+        self._since = connection.dispatcher.wheel.now
 
     # --- Downstream ---
 
@@ -147,6 +152,12 @@ class Stream(Downstream):
             self._connection.drop(self, wire.CANCEL)
 
     # --- from the connection ---
+
+    @property
+    def young(self) -> bool:
+        """Whether it has just begun, and nothing of a response has come of it."""
+        answered = self.exchange is not None and self.exchange.status
+        return not answered and self._connection.dispatcher.wheel.now - self._since < _YOUNG
 
     def body(self, data: bytes, size: int) -> None:
         """A piece of the request's body."""
@@ -352,8 +363,9 @@ class ServerConnection(Multiplexed):
             stream.body(event.data, event.size)
 
     def _reset(self, event: Reset) -> None:
-        self._count("RST_STREAM")
         stream = self._streams.get(event.stream)
+        if stream is None or stream.young:
+            self._count("RST_STREAM")
         if stream is not None:
             stream.gone()
             self.forget(stream)

@@ -8,7 +8,7 @@ from typing import Final
 from rauta.proxy.grpc import told_in
 from rauta.proxy.http1.grammar import MalformedError
 from rauta.proxy.http2 import frames as wire
-from rauta.proxy.http2.frames import BrokenError, Data, End, Frames, Goodbye, Head, Reset, code_name
+from rauta.proxy.http2.frames import BrokenError, Data, End, Event, Fault, Frames, Goodbye, Head, Reset, code_name
 from rauta.proxy.http2.heads import Raw, response_head, trailer_fields
 from rauta.proxy.messages import ResponseHead
 from rauta.routing.defaults import HEAD_LIMIT
@@ -16,7 +16,7 @@ from rauta.routing.services import HealthCheck, HealthKind
 from rauta.runtime.agent.probes import CheckFailedError, judge
 
 _READ: Final = 64 * 1024
-_MOST: Final = 64 * 1024  # bytes of an answer that are looked at; that of gRPC has seven
+_MOST: Final = 16 * 1024  # bytes of an answer; that of gRPC has seven
 _STATUSES: Final = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _GRPC_NOT_FOUND: Final = "5"
 _GRPC_UNIMPLEMENTED: Final = "12"
@@ -89,22 +89,38 @@ async def _answer(
                 head = _head(event, grpc)
                 if not grpc:
                     return head, b"", None
-            elif isinstance(event, Data) and len(body) < _MOST:
+            elif isinstance(event, Data):
                 body += event.data
-                frames.credit(event.size, None)
+                if len(body) > _MOST:
+                    raise CheckFailedError("the answer is too long for gRPC's health service")
             elif isinstance(event, End) and head is not None:
-                trailers = trailer_fields(event.trailers)
-                return head, body, told_in(trailers) or told_in(head.fields)
-            elif isinstance(event, Reset):
-                raise CheckFailedError(f"the stream was reset ({code_name(event.code)})")
-            elif isinstance(event, Goodbye) and event.code != wire.NO_ERROR:
-                raise CheckFailedError(f"the backend ended the connection ({code_name(event.code)})")
+                return head, body, _status(event, head)
+            else:
+                _check(event)
     raise CheckFailedError("the connection was closed before an answer")
+
+
+def _check(event: Event) -> None:
+    """Raises CheckFailedError for one that is the end of the check."""
+    if isinstance(event, Reset):
+        raise CheckFailedError(f"the stream was reset ({code_name(event.code)})")
+    if isinstance(event, Fault):
+        raise CheckFailedError(f"the answer is no HTTP/2: {event.why}")
+    if isinstance(event, Goodbye) and (event.code != wire.NO_ERROR or not event.last):
+        raise CheckFailedError(f"the backend ended the connection ({code_name(event.code)})")
 
 
 def _head(event: Head, grpc: bool) -> ResponseHead:
     try:
         return response_head(event.fields, method="POST" if grpc else "GET", ended=event.ended)
+    except MalformedError as error:
+        raise CheckFailedError(f"the answer is no HTTP: {error}") from None
+
+
+def _status(event: End, head: ResponseHead) -> str | None:
+    """The status of gRPC; None: the answer has none."""
+    try:
+        return told_in(trailer_fields(event.trailers)) or told_in(head.fields)
     except MalformedError as error:
         raise CheckFailedError(f"the answer is no HTTP: {error}") from None
 

@@ -49,6 +49,8 @@ async def probe(
             from rauta.runtime.agent.probe_http2 import ask  # only where it is spoken
 
             await ask(reader, writer, check, host, "http" if tls is None else "https", _USER_AGENT)
+        elif check.kind is HealthKind.GRPC:
+            raise CheckFailedError("it does not speak HTTP/2 (ALPN), which gRPC needs")
         else:
             await _ask(reader, writer, check, host)
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 
+from rauta.proxy.http2.frames import goaway_frame
 from rauta.routing.services import BackendProtocol, Service, ServiceLimits, Timeouts
 from rauta.routing.settings import LogFormat
 from support import h2client
@@ -245,6 +246,50 @@ async def test_goaway_lets_go_on_what_was_taken_and_repeats_what_was_not() -> No
         while not first.closed:
             await asyncio.sleep(0.005)
         assert first.goaway == 0
+
+
+async def test_settings_and_goaway_together_with_the_last_answer() -> None:
+    """Frames that come together: there is no room any more that could be asked for."""
+
+    async def script(peer: Connection) -> None:
+        if peer.number:
+            await mirror(peer)
+            return
+        await peer.request()
+        peer.h2.send_headers(1, [(":status", "200"), ("content-length", "0")], end_stream=True)
+        settings = h2client.frame(h2client.SETTINGS, 0, 0)
+        peer.writer.write(settings + goaway_frame(1, 0) + peer.h2.data_to_send())
+        await peer.until(lambda: False)
+
+    async with between(script) as (behind, rauta), client(rauta.port) as peer:
+        for _ in range(2):
+            peer.send(request("/", method="POST"))
+            assert await status_of(peer) == 200
+        assert len(behind.connections) == 2
+        assert all(" reason=- " in line for line in rauta.log_lines())
+
+
+@pytest.mark.parametrize("greets", [False, True])
+async def test_a_backend_that_closes_before_it_says_anything_has_seen_nothing(greets: bool) -> None:
+    """It stops listening while a connection waits to be accepted."""
+    accepted = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        if accepted > 1:
+            await mirror(Connection(1, reader, writer, {}))
+        elif greets:
+            await Connection(0, reader, writer, {}).request()
+        else:
+            await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as behind:
+        port = behind.sockets[0].getsockname()[1]
+        async with gateway(services=[spoken_to(port)], routes=[forward()]) as rauta, client(rauta.port) as peer:
+            peer.send(request("/", method="POST", body=b"once"))
+            assert await status_of(peer) == (502 if greets else 200)
 
 
 async def test_a_refused_stream_is_tried_once_more() -> None:
