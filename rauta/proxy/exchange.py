@@ -106,6 +106,10 @@ class Downstream(Expiring):
     def resume_body(self) -> None:
         """Go on after `pause_body`."""
 
+    @abstractmethod
+    def moved(self) -> bool:
+        """Whether the client has taken anything since this was asked last, or since it was blocked."""
+
 
 class Upstream(Expiring):
     """What a connection to a backend offers to an exchange."""
@@ -365,13 +369,13 @@ class Exchange:
         if plan.forwarded is not None:
             shown = self.downstream.shown
             added = plan.forwarded(*self._client_of(), self.head.version, "" if shown is None else shown.certificate)
-        upstream.send_request(self, head, added, plan)
-        if not head.has_body:
-            return
         early, self._early = self._early, []
+        if self._replay is not None:
+            self._replay += early
+        upstream.send_request(self, head, added, plan)
+        if not head.has_body or self._upstream is not upstream:  # it may have refused at once
+            return
         for data in early:
-            if self._replay is not None:
-                self._replay.append(data)
             upstream.send_body(data)
         if self._complete:
             upstream.send_end(self._early_trailers)

@@ -159,19 +159,23 @@ class BackendPool:
 
     def put(self, connection: Connection) -> None:
         """Keep a connection that has answered a request completely, or close it if there are enough."""
-        if self.closing or connection.single or len(self._idle) >= POOL_MAX_IDLE_PER_BACKEND:
+        full = len(self._idle) >= POOL_MAX_IDLE_PER_BACKEND
+        if self.closing or connection.single or full or self._outdated(connection):
             connection.close()
             return
-        while self._waiting:
+        while self._waiting and connection.usable:
             if next(iter(self._waiting)).fresh and isinstance(connection, ClientConnection):
                 connection.close()  # `lost` makes a new one in its place
                 return
             exchange = self._next_waiting()
             exchange.connected(connection if isinstance(connection, ClientConnection) else connection.stream())
             exchange.request_flush()
-            if not connection.usable:
-                return
-        self._keep(connection)
+        if connection.usable:
+            self._keep(connection)
+
+    def _outdated(self, connection: Connection) -> bool:
+        """Whether it was made with what counts no more: it was busy when that was changed."""
+        return connection.made_with is not self._connector.context
 
     def _keep(self, connection: Connection) -> None:
         if not isinstance(connection, ClientConnection):
@@ -208,6 +212,9 @@ class BackendPool:
             self._joining.append(exchange)
         elif self.open < plan.connections:
             self._start(exchange, plan)
+        elif self._shares and (upstream := self.take()) is not None:
+            exchange.connected(upstream)
+            exchange.request_flush()
         elif len(self._waiting) < plan.waiting:
             waiter = Waiter(self, exchange, plan.connect_timeout, fresh or plan.proxy_protocol is not None)
             self._waiting[waiter] = None
@@ -262,7 +269,10 @@ class BackendPool:
         preamble = b""
         if plan.proxy_protocol is not None:
             preamble = header(plan.proxy_protocol, exchange.client, exchange.downstream.local_address())
+        context = self._connector.context
         try:
+            if context is None and self.scheme == "https":
+                raise ConnectError("upstream_tls", f"{self.name}: its service is no more, nor what TLS is made with")
             await self._connector.connect(self._factory(made), plan.connect_timeout, preamble)
             if not made:
                 raise ConnectError("upstream_tls", f"{self.name}: it does not speak HTTP/2 (ALPN)")
@@ -271,17 +281,21 @@ class BackendPool:
             self._give_back(made)
             self._failed([exchange, *self._end_making()], error)
             return
-        except BaseException:
-            self._end_making()
+        except BaseException as error:
+            joined = self._end_making()
             self._give_back(made)
+            if isinstance(error, Exception):  # a defect: told by the task, and nobody is left waiting
+                self._failed([exchange, *joined], ConnectError("internal_error", repr(error)))
             raise
         connection = made[-1]
+        connection.made_with = context
         connection.single = plan.proxy_protocol is not None  # nobody else's requests may go over it
         self._shares = not isinstance(connection, ClientConnection)
         exchanges = [exchange, *self._end_making()]
         if connection.usable:
             self._share_out(connection, exchanges)
-        else:  # lost before this task's turn came; it will tell nobody any more
+        else:  # lost before this task's turn came; it will tell nobody any more. Or it takes no requests at all
+            connection.close()
             text = f"{self.name}: connection closed as soon as it was made"
             self._failed(exchanges, ConnectError("upstream_reset", text))
 

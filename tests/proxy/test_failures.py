@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
-from rauta.proxy.connecting import Connector
-from rauta.proxy.http1.client import ClientConnection
+from rauta.proxy.connecting import Connector, MakeProtocol
 from rauta.routing.defaults import REPLAY_LIMIT
 from rauta.routing.model import Match, PathMatch
 from rauta.routing.services import Backend, Service, Timeouts
@@ -367,11 +366,16 @@ def test_a_connection_that_is_lost_as_soon_as_it_is_made(monkeypatch: pytest.Mon
     """Nothing more is heard of it, so nobody may wait for it."""
     opened = Connector.connect
 
-    async def late(self: Connector, made: Callable[[], ClientConnection], seconds: float) -> ClientConnection:
-        connection = await opened(self, made, seconds)
-        while connection.usable:
+    async def late(self: Connector, protocol: MakeProtocol, seconds: float, preamble: bytes = b"") -> None:
+        made: list[Any] = []
+
+        def make() -> asyncio.Protocol:
+            made.append(protocol())
+            return cast(asyncio.Protocol, made[-1])
+
+        await opened(self, make, seconds, preamble)
+        while made[-1].usable:
             await asyncio.sleep(0.005)
-        return connection
 
     async def closes(peer: Peer) -> None:
         pass

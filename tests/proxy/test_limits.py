@@ -103,7 +103,7 @@ def test_requests_wait_for_a_connection_and_beyond_a_limit_they_do_not() -> None
             backends = (Backend(address=Address("127.0.0.1", server.port)),)
             services = [Service(name="s", backends=backends, limits=ServiceLimits(connections=1, waiting=2))]
             async with gateway(services=services, routes=[forward()]) as rauta:
-                (pool,) = rauta.plane.pools
+                pool = rauta.plane.pools.of(services[0]).of(backends[0])
                 readers = []
                 for number in range(4):
                     reader, writer = await asyncio.open_connection("127.0.0.1", rauta.port)

@@ -29,6 +29,8 @@ from rauta.proxy.wheel import NEVER
 from rauta.routing.defaults import HEAD_LIMIT
 
 if TYPE_CHECKING:
+    import ssl
+
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.plan import RoutePlan
     from rauta.proxy.pool import BackendPool
@@ -66,6 +68,7 @@ class ClientConnection(Upstream):
         "_write_blocked",
         "kept_for",
         "made",
+        "made_with",
         "single",
     )
 
@@ -94,6 +97,7 @@ class ClientConnection(Upstream):
         self._idle_timeout = 0.0
         self.kept_for: float | None = None  # seconds for which the backend keeps it idle, as far as is known
         self.made = False  # it is, or was, a connection
+        self.made_with: ssl.SSLContext | None = None
         self.single = False  # it serves one request only, since the backend takes it for that client's
 
     @property
@@ -243,6 +247,8 @@ class ClientConnection(Upstream):
                 self._transport.abort()  # it does not take the rest of a tunnel
             else:
                 self.close()
+        elif self._gate.objections & PEER_BLOCKED and exchange.downstream.moved():
+            self._pool.wheel.arm(self, self._idle_timeout)  # slowly, but it does
         elif self._phase == TUNNEL:
             self._fail("tunnel_idle", f"no byte either way for {self._idle_timeout:g} s")
         elif not self._sent and self._transport.get_write_buffer_size() == 0:

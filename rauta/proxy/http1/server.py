@@ -79,6 +79,7 @@ class ServerConnection(Downstream):
         "_keep_alive",
         "_out",
         "_phase",
+        "_seen",
         "_taking",
         "_thrown_away",
         "_transport",
@@ -110,6 +111,7 @@ class ServerConnection(Downstream):
         self._taking = False  # `_take` is on the stack
         self._yielded = False  # `_go_on` takes what is held, in the next turn of the loop
         self._thrown_away = 0
+        self._seen = 0  # bytes that waited when `moved` was asked
         self._write_blocked = False
         self._grace: float | None = None  # draining: how long an idle connection is still kept
         self._fresh = True  # no request has come yet
@@ -171,6 +173,7 @@ class ServerConnection(Downstream):
 
     def pause_writing(self) -> None:
         self._write_blocked = True
+        self._seen = self._transport.get_write_buffer_size()
         if self._exchange is not None:
             self._exchange.client_blocked()
 
@@ -320,6 +323,10 @@ class ServerConnection(Downstream):
 
     def resume_body(self) -> None:
         self._gate.open(PEER_BLOCKED)
+
+    def moved(self) -> bool:
+        before, self._seen = self._seen, self._transport.get_write_buffer_size()
+        return self._seen < before
 
     # --- the request ---
 

@@ -36,10 +36,12 @@ from rauta.proxy.http2.heads import raw_trailers, request_fields, response_head,
 from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
 from rauta.proxy.http2.tunnels import as_connect, as_switching
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
-from rauta.proxy.wheel import NEVER
+from rauta.proxy.wheel import NEVER, TICKS_PER_SECOND
 from rauta.routing.defaults import HEAD_LIMIT
 
 if TYPE_CHECKING:
+    import ssl
+
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.plan import RoutePlan
     from rauta.proxy.pool import BackendPool
@@ -189,6 +191,8 @@ class ClientStream(Upstream):
         name, idle = self._connection.pool.name, self._idle_timeout
         if self._exchange is None:
             self.abort()  # a tunnel whose end it does not take
+        elif self._paused and self._exchange.downstream.moved():
+            self._arm(idle)  # slowly, but it does
         elif self._tunnel and self._status:
             self.fail("tunnel_idle", f"no byte either way for {idle:g} s")
         elif self._tunnel:
@@ -198,10 +202,12 @@ class ClientStream(Upstream):
             self.fail("client_timeout", f"no byte of the request for {idle:g} s")
         elif not self._status:
             waited = self._response_timeout if self._sent else idle
+            self._connection.doubt(waited)
             self.fail("upstream_timeout", f"{name}: no response within {waited:g} s")
         elif self._paused:
             self.fail("client_timeout", f"the client took nothing for {idle:g} s")
         else:
+            self._connection.doubt(idle)
             self.fail("upstream_timeout", f"{name}: no byte of the response for {idle:g} s")
 
     # --- from the connection ---
@@ -283,7 +289,21 @@ class ClientStream(Upstream):
 class ClientConnection(Multiplexed):
     """One connection to a backend. An asyncio.Protocol by its methods."""
 
-    __slots__ = ("_draining", "_streams", "_touched", "_used", "held", "kept_for", "made", "pool", "settled", "single")
+    __slots__ = (
+        "_draining",
+        "_heard",
+        "_placed",
+        "_streams",
+        "_touched",
+        "_used",
+        "held",
+        "kept_for",
+        "made",
+        "made_with",
+        "pool",
+        "settled",
+        "single",
+    )
 
     def __init__(self, pool: BackendPool) -> None:
         super().__init__(wire.make(head_limit=HEAD_LIMIT, window=WINDOW, client=True), pool.loop)
@@ -291,11 +311,14 @@ class ClientConnection(Multiplexed):
         self._streams: dict[int, ClientStream] = {}
         self._touched: dict[ClientStream, None] = {}  # by what is being read
         self._draining = False
+        self._placed = True  # it counts among the pool's `open`
+        self._heard = 0  # when bytes came last, in ticks
         self.settled = False  # the backend's settings have come
         self.held: dict[ClientStream, Callable[[], None]] = {}  # requests that wait for them
         self._used = False  # a request has been answered
         self.kept_for: float | None = None  # of HTTP/1.1
         self.made = False  # it is, or was, a connection
+        self.made_with: ssl.SSLContext | None = None
         self.single = False
 
     @property
@@ -340,6 +363,7 @@ class ClientConnection(Multiplexed):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        self._heard = self.pool.wheel.now
         try:
             events = self.frames.receive(data)
         except BrokenError as error:
@@ -363,7 +387,7 @@ class ClientConnection(Multiplexed):
         self._closing = True
         self.pool.forget(self)
         self.pool.wheel.forget(self)
-        self.pool.lost()
+        self._give_up_place()
         what = "closed" if exc is None else f"lost ({exc})"
         self._fail_all("upstream_reset", f"{self.pool.name}: connection {what}")
 
@@ -387,6 +411,13 @@ class ClientConnection(Multiplexed):
         else:
             self._draining = True  # after 2^30 requests
 
+    def doubt(self, seconds: float) -> None:
+        """A response has not come in that time. If nothing else came either, the path may be dead, which TCP tells after
+        a quarter of an hour: other requests take another connection."""
+        if self.pool.wheel.now - self._heard >= seconds * TICKS_PER_SECOND:
+            self._draining = True
+            self.pool.forget(self)
+
     def reset(self, stream: ClientStream, code: int) -> None:
         """Give it up."""
         if stream.number in self._streams and not self._closing:
@@ -399,7 +430,8 @@ class ClientConnection(Multiplexed):
         self.pool.wheel.forget(stream)
         self._waiting.pop(stream, None)
         self.held.pop(stream, None)
-        if self._streams.pop(stream.number, None) is None or self._closing:
+        self._streams.pop(stream.number, None)
+        if self._closing:
             return
         if not self._draining:
             self.pool.put(self)
@@ -476,7 +508,9 @@ class ClientConnection(Multiplexed):
         self.count(event.kind, self.pool.now())
 
     def _goodbye(self, event: Goodbye) -> None:
-        self._draining = True
+        if not self._draining:
+            self._draining = True
+            self._give_up_place()  # its streams may last for hours; what comes next needs another connection
         self.pool.forget(self)
         text = f"{self.pool.name}: the backend takes no more requests on this connection ({code_name(event.code)})"
         for stream in [stream for number, stream in self._streams.items() if number > event.last]:
@@ -485,6 +519,11 @@ class ClientConnection(Multiplexed):
             self._end(wire.NO_ERROR)
 
     # --- the end ---
+
+    def _give_up_place(self) -> None:
+        if self._placed:
+            self._placed = False
+            self.pool.lost()
 
     def _malformed(self, stream: ClientStream, error: MalformedError) -> None:
         stream.fail("upstream_malformed", f"{self.pool.name}: {error}", code=wire.PROTOCOL_ERROR)
@@ -506,7 +545,7 @@ class ClientConnection(Multiplexed):
         self._transport.close()
 
     def _fail_all(self, reason: str, why: str) -> None:
-        streams = [*self._streams.values(), *self.held]
+        streams, unsent = list(self._streams.values()), list(self.held)
         self._streams.clear()
         self._waiting.clear()
         self.held.clear()
@@ -516,6 +555,8 @@ class ClientConnection(Multiplexed):
         for stream in streams:
             stale = self._used and reason == "upstream_reset" and stream.silent
             stream.fail(reason, why, stale=stale, refused=refused)
+        for stream in unsent:
+            stream.fail(reason, why, refused=True)
 
 
 _TAKE: Final[dict[type, Callable[[ClientConnection, Any], None]]] = {

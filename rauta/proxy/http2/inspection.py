@@ -50,12 +50,13 @@ def _broken(why: str, code: ErrorCodes = ErrorCodes.PROTOCOL_ERROR) -> Inspectio
 class Inspector:
     """The frames of one connection."""
 
-    __slots__ = ("_at", "_block", "_buffer", "_highest", "_preface", "_settings")
+    __slots__ = ("_at", "_block", "_buffer", "_highest", "_of_client", "_preface", "_settings")
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_client: bool = True) -> None:
+        self._of_client = of_client
         self._buffer = bytearray()
         self._at = 0  # what is before has been taken
-        self._preface = PREFACE  # what is missing of it
+        self._preface = PREFACE if of_client else b""  # what is missing of it
         self._settings = False  # the first frame has come
         self._block = 0  # the stream whose field block has begun and not ended
         self._highest = 0  # of the streams that the client has opened
@@ -75,6 +76,8 @@ class Inspector:
     def next(self) -> Frame | None:
         """The next frame that is to be looked at; None: more has to come. Raises InspectionError."""
         while (frame := self._frame()) is not None:
+            if not self._of_client:
+                return Frame(frame[3], int.from_bytes(frame[5:_HEADER], "big") & GREATEST, bytes(frame))
             if (found := self._inspected(frame)) is not None:
                 return found
         return None

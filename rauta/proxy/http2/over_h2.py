@@ -37,7 +37,6 @@ from rauta.proxy.http2 import inspection
 from rauta.proxy.http2.frames import (
     COMPRESSION_ERROR,
     CONNECTION_WINDOW,
-    FRAME_SIZE_ERROR,
     INTERNAL_ERROR,
     PROTOCOL_ERROR,
     STREAMS,
@@ -105,7 +104,7 @@ _MAX_GIVEN_UP: Final = 1000  # streams that were reset here, whose last frames m
 class Connection(Frames):
     """One side of one connection."""
 
-    __slots__ = ("_given_up", "_goaway", "_h2", "_inspector", "_last", "_out")
+    __slots__ = ("_client", "_given_up", "_goaway", "_h2", "_inspector", "_last", "_left", "_out")
 
     def __init__(self, *, head_limit: int, window: int, client: bool) -> None:
         config = H2Configuration(
@@ -116,9 +115,10 @@ class Connection(Frames):
             validate_inbound_headers=client,
             normalize_inbound_headers=client,
         )
-        self._h2 = H2Connection(config) if client else _Connection(config)
+        self._h2 = _Connection(config)
         self._h2.state_machine = _Machine()
-        self._inspector = None if client else Inspector()
+        self._inspector = Inspector(of_client=not client)
+        self._client = client
         values = {SettingCodes.INITIAL_WINDOW_SIZE: window, SettingCodes.MAX_HEADER_LIST_SIZE: head_limit}
         if client:
             values[SettingCodes.ENABLE_PUSH] = 0
@@ -139,6 +139,7 @@ class Connection(Frames):
         self._given_up: dict[int, None] = {}
         self._goaway = b""
         self._last = 0
+        self._left = False  # GOAWAY has been sent
         # Slow streams hold their own windows, so the connection's has room for all of them and some more.
         self._h2.increment_flow_control_window(STREAMS * window + CONNECTION_WINDOW - 65_535)
 
@@ -157,8 +158,6 @@ class Connection(Frames):
             return 0
 
     def receive(self, data: bytes) -> list[Event]:
-        if self._inspector is None:
-            return self._of_server(data)
         found: list[Event] = []
         try:
             self._inspector.feed(data)
@@ -168,15 +167,6 @@ class Connection(Frames):
             self.goaway(error.code)
             raise BrokenError(str(error)) from None
         return found
-
-    def _of_server(self, data: bytes) -> list[Event]:
-        events = self._events(data)
-        # h2 looks at a frame's length when all of it has come: 16 MiB, for a length that means "GET".
-        begun = self._h2.incoming_buffer._data[:3]  # noqa: SLF001 - nothing else tells
-        if len(begun) == 3 and int.from_bytes(begun, "big") > FRAME:
-            self.goaway(FRAME_SIZE_ERROR)
-            raise BrokenError(f"a frame of {int.from_bytes(begun, 'big')} bytes")
-        return self._translated(events)
 
     def _received(self, frame: Frame) -> list[Event]:
         if frame.kind == inspection.GOAWAY:
@@ -208,13 +198,12 @@ class Connection(Frames):
         try:
             return self._h2.receive_data(octets)
         except ProtocolError as error:
-            if self._inspector is not None:  # else h2 has sent GOAWAY
-                if self._is_malformed(octets, error):
-                    raise _MalformedError(str(error)) from None
-                # RFC 9113 4.3: "A decoding error in a field block MUST be treated as a connection error of type
-                # COMPRESSION_ERROR".
-                undecoded = isinstance(error.__cause__, HPACKError) and not isinstance(error, DenialOfServiceError)
-                self.goaway(COMPRESSION_ERROR if undecoded else int(error.error_code))
+            if self._is_malformed(octets, error):
+                raise _MalformedError(str(error)) from None
+            # RFC 9113 4.3: "A decoding error in a field block MUST be treated as a connection error of type
+            # COMPRESSION_ERROR".
+            undecoded = isinstance(error.__cause__, HPACKError) and not isinstance(error, DenialOfServiceError)
+            self.goaway(COMPRESSION_ERROR if undecoded else int(error.error_code))
             raise BrokenError(f"{type(error).__name__}: {error}") from None
         except Exception as error:  # noqa: BLE001 - a defect of the library must not take other connections down
             self.goaway(INTERNAL_ERROR)
@@ -241,8 +230,8 @@ class Connection(Frames):
                 found.append(End(event.stream_id, trailers.pop(event.stream_id, [])))
             elif (translate := _TRANSLATIONS.get(type(event))) is not None:
                 found += translate(event)
-                if isinstance(event, RequestReceived):
-                    self._last = event.stream_id
+                if isinstance(event, RequestReceived) and not self._left:
+                    self._last = event.stream_id  # RFC 9113 6.8: it MUST NOT rise, once told
         return found
 
     def _fault(self, stream: int, code: int, why: str, *, malformed: bool = False) -> list[Event]:
@@ -284,7 +273,7 @@ class Connection(Frames):
     def send_data(self, stream: int, data: bytes, *, end: bool) -> bool:
         try:
             self._h2.send_data(stream, data, end_stream=end)
-        except (StreamClosedError, FlowControlError, ProtocolError):
+        except (FlowControlError, ProtocolError, KeyError):  # KeyError: h2 has dropped the stream
             return False
         return True
 
@@ -303,4 +292,5 @@ class Connection(Frames):
 
     def goaway(self, code: int) -> None:
         # Not by h2, which takes the connection for closed then.
+        self._left = True
         self._goaway += goaway_frame(self._last, code)

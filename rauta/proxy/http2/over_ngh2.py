@@ -50,7 +50,18 @@ _MAX_CONTINUATIONS: Final = 64  # of one head, which has its limit in bytes as w
 class Connection(Frames):
     """One side of one connection."""
 
-    __slots__ = ("_broken", "_client", "_headed", "_last", "_left", "_library", "_out", "_owed", "_reset_here")
+    __slots__ = (
+        "_broken",
+        "_client",
+        "_headed",
+        "_last",
+        "_leaving",
+        "_left",
+        "_library",
+        "_out",
+        "_owed",
+        "_reset_here",
+    )
 
     def __init__(self, *, head_limit: int, window: int, client: bool) -> None:
         config = ngh2.Configuration(
@@ -60,9 +71,10 @@ class Connection(Frames):
         ours = {_ENABLE_PUSH: 0} if client else {_MAX_CONCURRENT_STREAMS: STREAMS, _ENABLE_CONNECT_PROTOCOL: 1}
         self._library.initiate_connection({_INITIAL_WINDOW_SIZE: window, _MAX_HEADER_LIST_SIZE: head_limit, **ours})
         # Slow streams hold their own windows, so the connection's has room for all of them and some more.
-        self._library.set_local_window_size(STREAMS * window + CONNECTION_WINDOW)
+        self._library.set_local_window_size(2 * STREAMS * window + CONNECTION_WINDOW)
         self._client = client
         self._last = 0  # stream of the peer
+        self._leaving = False  # GOAWAY has been sent
         self._out: list[bytes] = []
         self._owed: dict[int, int] = {}  # bytes of streams that came and are not credited
         self._headed: set[int] = set()  # streams whose final head is sent: what follows are trailers
@@ -170,6 +182,7 @@ class Connection(Frames):
         self._reset_here.add(stream)
 
     def goaway(self, code: int) -> None:
+        self._leaving = True
         # Not by the library, which ends the connection by itself once the last stream is closed.
         if not self._broken:
             with suppress(ngh2.NGH2Error):
@@ -185,8 +198,8 @@ class Connection(Frames):
                 translate(self, event, found)
 
     def _begun(self, event: Any, found: list[Event]) -> None:
-        if not self._client:
-            self._last = event.stream_id
+        if not self._client and not self._leaving:
+            self._last = event.stream_id  # RFC 9113 6.8: it MUST NOT rise, once told
         found.append(Head(event.stream_id, event.headers, event.end_stream))
         if event.end_stream:
             found.append(End(event.stream_id, []))

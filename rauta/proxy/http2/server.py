@@ -60,6 +60,7 @@ class Stream(Downstream):
         "_early",
         "_out",
         "_paused",
+        "_seen",
         "_since",
         "asked",
         "exchange",
@@ -81,6 +82,7 @@ class Stream(Downstream):
         self._connection = connection
         self._out = Outbox()
         self._paused = False
+        self._seen = 0  # bytes that waited when `moved` was asked
         self._credit = 0  # bytes of the window that came and are not given back
         self._since = connection.dispatcher.wheel.now
 
@@ -96,7 +98,12 @@ class Stream(Downstream):
     def send_body(self, data: bytes) -> None:
         self._out.body(data)
         if self._out.size > HIGH_WATER and self.exchange is not None:
+            self._seen = self._out.size
             self.exchange.client_blocked()
+
+    def moved(self) -> bool:
+        before, self._seen = self._seen, self._out.size
+        return self._seen < before
 
     def flush(self) -> None:
         self._connection.wake(self)
@@ -104,6 +111,7 @@ class Stream(Downstream):
     def send_end(self, trailers: list[Field]) -> None:
         self._out.end(raw_trailers(trailers))
         self.exchange = None
+        self._seen = self._out.size
         self.arm(self._connection.dispatcher.listener.timeouts.idle)  # for the client to take it
         self._connection.wake(self)
 
@@ -126,6 +134,8 @@ class Stream(Downstream):
         for data in early:
             exchange.request_body(data)
         exchange.request_flush()
+        if not self._paused:
+            self._give_back()  # the whole window may have come early: no further byte would do it
 
     def arm(self, seconds: float) -> None:
         self._connection.dispatcher.wheel.arm(self, seconds)
@@ -148,6 +158,8 @@ class Stream(Downstream):
     def expired(self) -> None:
         if self.exchange is not None:
             self.exchange.expired()
+        elif self.moved():
+            self.arm(self._connection.dispatcher.listener.timeouts.idle)
         else:
             self._connection.drop(self, wire.CANCEL)
 

@@ -11,8 +11,8 @@ from abc import abstractmethod
 from collections import deque
 from typing import Any, Final, Protocol
 
-from rauta.proxy.flow import LOW_WATER, ReadGate
-from rauta.proxy.http2.frames import Frames
+from rauta.proxy.flow import HIGH_WATER, ReadGate
+from rauta.proxy.http2.frames import FRAME, Frames
 from rauta.proxy.http2.heads import Raw
 from rauta.proxy.wheel import Expiring
 
@@ -175,19 +175,22 @@ class Multiplexed(Expiring):
         data = self.frames.take()
         if data and not self._transport.is_closing():
             self._transport.write(data)
-            if self._transport.get_write_buffer_size() > UNREAD_LIMIT:
+            if self._blocked and self._transport.get_write_buffer_size() > UNREAD_LIMIT:
                 self._transport.abort()  # it sends, and reads no answers
 
     def pump(self) -> None:
         """Send what there is room for, a frame of each stream in turn."""
         waiting = self._waiting
+        made = 0  # bytes at most, that the transport does not know of
         while waiting and not self._blocked and not self._closing:
             stream: Sending = next(iter(waiting))
             del waiting[stream]
             if stream.send_some():
                 waiting[stream] = None
-            if not waiting or self._transport.get_write_buffer_size() > LOW_WATER:
-                self.write()
+            made += FRAME
+            if made >= HIGH_WATER:
+                made = 0
+                self.write()  # which may block
         self.write()
 
     def taken(self, size: int) -> None:

@@ -447,11 +447,13 @@ async def test_nobody_is_there() -> None:
 
 
 async def test_time_outs() -> None:
+    """A connection of which nothing has been heard all the time may be dead: it takes no more requests."""
+
     async def script(peer: Connection) -> None:
         await peer.request()
-        await peer.request(1)
-        peer.head(3, [(":status", "200")])
-        peer.data(3, b"x")
+        if peer.number:
+            peer.head(1, [(":status", "200")])
+            peer.data(1, b"x")
         await peer.until(lambda: False)
 
     times = Timeouts(response=0.2, idle=0.4)
@@ -461,9 +463,9 @@ async def test_time_outs() -> None:
         peer.send(request())
         assert (await peer.rest()).endswith(b"1\r\nx\r\n")  # cut
         assert [line.split("reason=")[1].split()[0] for line in rauta.log_lines()] == ["upstream_timeout"] * 2
-        (connection,) = behind.connections
-        await asyncio.wait_for(connection_has(connection, lambda: connection.requests[3].reset == 8), 2)
-        assert connection.requests[1].reset == ErrorCodes.CANCEL
+        first, second = behind.connections
+        await asyncio.wait_for(connection_has(second, lambda: second.requests[1].reset == ErrorCodes.CANCEL), 2)
+        await asyncio.wait_for(connection_has(first, lambda: first.requests[1].reset == ErrorCodes.CANCEL), 2)
 
 
 async def connection_has(connection: Connection, ready: Any) -> None:
