@@ -194,11 +194,16 @@ class Dispatcher:
             except FilterError as error:
                 exchange.fail(error.reason, str(error))
                 return
-        action = outcome.route.action
+        self._act(exchange, plan, outcome)
+
+    def _act(self, exchange: Exchange, plan: RoutePlan, hit: Hit) -> None:
+        action = hit.route.action
         if type(action) is Forward:
             self._forward(exchange, plan)
         elif type(action) is Redirect:
-            self._redirect(exchange, action, outcome)
+            self._redirect(exchange, action, hit)
+        elif exchange.head.insists:
+            exchange.fail("no_tunnel", "the route answers by itself")
         elif type(action) is Respond:
             exchange.answer(action.status, [("Content-Type", action.content_type)], action.body.encode())
 

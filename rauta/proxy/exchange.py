@@ -283,7 +283,7 @@ class Exchange:
             return
         if reason == "client_timeout":
             self.downstream.close_after()
-        if grpc.is_grpc(self.head):
+        if grpc.is_grpc(self.head) and not self.head.insists:
             self.response_head(ResponseHead(200, "OK", grpc.failure(reason), 0))
             self.response_end([])
             return
@@ -440,7 +440,7 @@ class Exchange:
 
     def response_head(self, head: ResponseHead) -> None:
         """The head of the final response."""
-        if self.head.insists and self._upstream is not None and 200 <= head.status < 300:
+        if self.head.insists and 200 <= head.status < 300:
             # To CONNECT it would mean that there is a tunnel (RFC 9110 9.3.6).
             self.fail("upstream_malformed", f"status {head.status} to a request that can only be switched")
             return

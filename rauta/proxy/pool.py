@@ -149,7 +149,11 @@ class BackendPool:
         idle = self._idle
         while idle:
             connection, _ = idle.popitem()
-            if connection.usable:
+            if not connection.usable:
+                if not connection.unused:
+                    continue  # its streams bring it back
+                connection.close()  # it takes none, or not now
+            else:
                 if isinstance(connection, ClientConnection):
                     return connection
                 if connection.room > 1:

@@ -33,7 +33,7 @@ from rauta.proxy.http2.frames import (
     code_name,
 )
 from rauta.proxy.http2.heads import raw_trailers, request_fields, response_head, trailer_fields
-from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
+from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox
 from rauta.proxy.http2.tunnels import as_connect, as_switching
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.wheel import NEVER, TICKS_PER_SECOND
@@ -66,6 +66,7 @@ class ClientStream(Upstream):
         "_interim",
         "_key",
         "_method",
+        "_missing",
         "_no_body",
         "_out",
         "_paused",
@@ -86,6 +87,7 @@ class ClientStream(Upstream):
         self._sent = False  # the request is complete, and on its way
         self._status = 0  # of the response, once its head is there
         self._no_body = False
+        self._missing = 0  # bytes of the body, by its Content-Length
         self._interim = 0
         self._tunnel = False  # a CONNECT with a protocol (RFC 8441)
         self._key: str | None = None  # of WebSocket's handshake with the client
@@ -182,6 +184,9 @@ class ClientStream(Upstream):
             self._exchange.upstream_ready()
         if state == DONE:
             self._sent = True
+            if self._tunnel and self._exchange is None:  # nobody wants what still comes
+                self._connection.reset(self, wire.CANCEL)
+                return False
             self._arm(self._idle_timeout if self._status else self._response_timeout)
         return state == MORE
 
@@ -236,6 +241,7 @@ class ClientStream(Upstream):
                 self._exchange.switched(as_switching(head, self._key))
             return
         self._no_body = head.length == NO_BODY
+        self._missing = max(0, head.length)
         self._arm(self._idle_timeout)
         if self._exchange is not None:
             self._exchange.response_head(head)
@@ -244,6 +250,7 @@ class ClientStream(Upstream):
         """A piece of its body."""
         if self._no_body and event.data:
             raise MalformedError("bad_framing", "a body behind a response that has none")
+        self._missing = max(0, self._missing - len(event.data))
         self._arm(self._idle_timeout)
         if self._exchange is not None and event.data:
             self._exchange.response_body(event.data)
@@ -257,7 +264,10 @@ class ClientStream(Upstream):
             self._exchange.response_flush()
 
     def ended(self, trailers: list[Field]) -> None:
-        """The response is complete."""
+        """The response is complete. Raises MalformedError if it is not (RFC 9113 8.1.1): with trailers nobody else
+        counts, and the client would take the next response for the rest."""
+        if self._missing:
+            raise MalformedError("bad_framing", f"{self._missing} bytes of the body are missing")
         exchange, self._exchange = self._exchange, None
         if self._sent:
             self._connection.forget(self)
@@ -324,7 +334,9 @@ class ClientConnection(Multiplexed):
     @property
     def usable(self) -> bool:
         """Whether it can take one more request, as far as is known."""
-        return not (self._closing or self._draining or self._transport.is_closing()) and self.room > 0
+        # Not while it takes nothing: a head goes out at once, whatever waits.
+        lives = not (self._closing or self._draining or self._blocked or self._transport.is_closing())
+        return lives and self.room > 0
 
     def stream(self) -> ClientStream:
         """For one more request."""
@@ -333,7 +345,7 @@ class ClientConnection(Multiplexed):
     @property
     def room(self) -> int:
         """How many more streams may be opened."""
-        return self.frames.streams - len(self._streams)
+        return self.frames.streams - len(self._streams) - len(self.held)
 
     @property
     def unused(self) -> bool:
@@ -364,20 +376,27 @@ class ClientConnection(Multiplexed):
         if self._closing:
             return
         self._heard = self.pool.wheel.now
-        try:
-            events = self.frames.receive(data)
-        except BrokenError as error:
-            self._break("upstream_malformed", f"{self.pool.name}: {error}")
-            return
-        for event in events:
-            if not self._closing:
-                _TAKE[type(event)](self, event)
+        for at in range(0, len(data), SLICE):
+            if not self._read(data[at : at + SLICE] if len(data) > SLICE else data):
+                return
         for stream in self._touched:
             stream.flush_response()
         self._touched.clear()
         self.pump()
         if len(data) >= LARGE_READ:
             self._gate.rest(self._loop)
+
+    def _read(self, data: bytes) -> bool:
+        """Take some frames. False: the connection is over."""
+        try:
+            events = self.frames.receive(data)
+        except BrokenError as error:
+            self._break("upstream_malformed", f"{self.pool.name}: {error}")
+            return False
+        for event in events:
+            if not self._closing:
+                _TAKE[type(event)](self, event)
+        return not self._closing
 
     def eof_received(self) -> None:
         """Nothing: None closes the transport."""
@@ -390,6 +409,11 @@ class ClientConnection(Multiplexed):
         self._give_up_place()
         what = "closed" if exc is None else f"lost ({exc})"
         self._fail_all("upstream_reset", f"{self.pool.name}: connection {what}")
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.usable:
+            self.pool.put(self)
 
     # --- wheel.Expiring ---
 
@@ -412,8 +436,8 @@ class ClientConnection(Multiplexed):
             self._draining = True  # after 2^30 requests
 
     def doubt(self, seconds: float) -> None:
-        """A response has not come in that time. If nothing else came either, the path may be dead, which TCP tells after
-        a quarter of an hour: other requests take another connection."""
+        """A response has not come in that time. If nothing else came either, the path may be dead, which TCP tells
+        after a quarter of an hour: other requests take another connection."""
         if self.pool.wheel.now - self._heard >= seconds * TICKS_PER_SECOND:
             self._draining = True
             self.pool.forget(self)
@@ -476,11 +500,9 @@ class ClientConnection(Multiplexed):
             self._used = True
             self.answered()
             try:
-                trailers = trailer_fields(event.trailers) if event.trailers else []
+                stream.ended(trailer_fields(event.trailers) if event.trailers else [])
             except MalformedError as error:
                 self._malformed(stream, error)
-            else:
-                stream.ended(trailers)
 
     def _reset(self, event: Reset) -> None:
         if (stream := self._streams.get(event.stream)) is not None:

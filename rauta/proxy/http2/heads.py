@@ -147,7 +147,7 @@ def request_fields(
         name, colon, value = line.partition(": ")
         if colon:
             fields.append((name.lower().encode("latin-1"), value.encode("latin-1")))
-    if head.length >= 0:
+    if head.length >= 0 and protocol is None:
         fields.append((b"content-length", str(head.length).encode("ascii")))
     if head.expects:
         fields.append((b"expect", b"100-continue"))

@@ -29,7 +29,7 @@ from h2.exceptions import (
     StreamClosedError,
 )
 from h2.settings import SettingCodes, Settings
-from hpack import HPACKError
+from hpack import Encoder, HPACKError
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import RstStreamFrame
 
@@ -69,6 +69,14 @@ _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     PingReceived: lambda _: (Control("PING"),),
     ConnectionTerminated: lambda event: (Goodbye(int(event.error_code or 0), event.last_stream_id or 0),),
 }
+
+
+class _Encoder(Encoder):
+    """That of hpack, but without Huffman codes: it shifts one growing number, which takes seconds for a long field."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:
+        del huffman
+        return super().encode(headers, huffman=False)
 
 
 class _Machine(H2ConnectionStateMachine):
@@ -116,6 +124,7 @@ class Connection(Frames):
             normalize_inbound_headers=client,
         )
         self._h2 = _Connection(config)
+        self._h2.encoder = _Encoder()
         self._h2.state_machine = _Machine()
         self._inspector = Inspector(of_client=not client)
         self._client = client

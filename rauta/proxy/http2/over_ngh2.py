@@ -7,7 +7,7 @@ written; and a reset overtakes what is queued before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -84,14 +84,20 @@ class Connection(Frames):
 
     @property
     def streams(self) -> int:
-        try:
-            return min(self._library.remote_settings.get(_MAX_CONCURRENT_STREAMS, STREAMS), STREAMS)
-        except ngh2.NGH2Error:
-            return 0  # the peer has left, and the last stream is closed
+        peer = self._peer()
+        return 0 if peer is None else min(peer.get(_MAX_CONCURRENT_STREAMS, STREAMS), STREAMS)
 
     @property
     def connects(self) -> bool:
-        return bool(self._library.remote_settings.get(_ENABLE_CONNECT_PROTOCOL, 0))
+        peer = self._peer()
+        return peer is not None and bool(peer.get(_ENABLE_CONNECT_PROTOCOL, 0))
+
+    def _peer(self) -> Mapping[int, int] | None:
+        """The peer's settings; None: it has left, and the last stream is closed."""
+        try:
+            return self._library.remote_settings
+        except ngh2.NGH2Error:
+            return None
 
     def open(self) -> int:
         try:
@@ -161,7 +167,7 @@ class Connection(Frames):
                 self._library.send_data(stream, data, end_stream=end)
             elif end:
                 self._library.end_stream(stream)
-        except ngh2.NGH2Error:
+        except (ngh2.NGH2Error, ValueError):  # ValueError: one that was never opened
             return False
         return True
 

@@ -32,7 +32,7 @@ from rauta.proxy.http2.frames import (
     Room,
 )
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
-from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox
+from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox
 from rauta.proxy.http2.tunnels import as_success, as_upgrade
 from rauta.proxy.messages import Field, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS
@@ -282,16 +282,23 @@ class ServerConnection(Multiplexed):
             if self._thrown_away > LINGER_LIMIT:
                 self._transport.abort()
             return
+        for at in range(0, len(data), SLICE):
+            if not self._read(data[at : at + SLICE] if len(data) > SLICE else data):
+                return
+        self.pump()
+        if len(data) >= LARGE_READ:
+            self._gate.rest(self._loop)
+
+    def _read(self, data: bytes) -> bool:
+        """Take some frames. False: the connection is over."""
         try:
             events = self.frames.receive(data)
         except BrokenError as error:
             self._broken(str(error))
-            return
+            return False
         for event in events:
             self._take(event)
-        self.pump()
-        if len(data) >= LARGE_READ:
-            self._gate.rest(self._loop)
+        return not self._closing
 
     def eof_received(self) -> None:
         """Nothing: None closes the transport."""
@@ -393,6 +400,7 @@ class ServerConnection(Multiplexed):
             self.forget(stream)
 
     def _room(self, event: Room) -> None:
+        self._count("WINDOW_UPDATE")
         for stream in list(self._streams.values()) if not event.stream else [self._streams.get(event.stream)]:
             if stream is not None:
                 self._waiting[stream] = None

@@ -567,3 +567,78 @@ async def test_a_refused_stream_waits_for_room_where_no_connection_may_be_made()
         assert (await one.response())[1] == b"first"
         assert (await two.response())[1] == b"again"
         assert len(behind.connections) == 1
+
+
+async def test_a_response_that_is_short_of_its_length_though_trailers_follow() -> None:
+    """The client would take the next response for the rest."""
+
+    async def script(peer: Connection) -> None:
+        await peer.request()
+        peer.head(1, [(":status", "200"), ("content-length", "100")])
+        peer.raw(h2client.frame(h2client.DATA, 0, 1, bytes(10)))
+        block = peer.h2.encoder.encode([("x", "y")])
+        peer.raw(h2client.frame(h2client.HEADERS, 0x5, 1, block))
+        await peer.until(lambda: False)
+
+    async with between(script) as (_, rauta), client(rauta.port) as peer:
+        peer.send(request())
+        await peer.rest()  # cut, not kept
+        assert "reason=upstream_malformed" in rauta.log_lines()[0]
+
+
+async def test_a_body_goes_whole_with_a_request_that_is_refused_at_once() -> None:
+    """The backend ends a response and leaves in the same segment, while a request waits for room."""
+
+    async def script(peer: Connection) -> None:
+        if peer.number:
+            await mirror(peer)
+            return
+        await peer.request()
+        await asyncio.sleep(0.2)  # the second waits now: nothing tells that it does
+        peer.h2.send_headers(1, [(":status", "200")], end_stream=True)
+        goaway = h2client.frame(7, 0, 0, (1).to_bytes(4, "big") + bytes(4))
+        peer.writer.write(peer.h2.data_to_send() + goaway)
+        await peer.until(lambda: False)
+
+    settings, limits = {STREAMS: 1}, ServiceLimits(connections=1)
+    async with (
+        between(script, settings, limits=limits) as (_, rauta),
+        client(rauta.port) as one,
+        client(rauta.port) as two,
+    ):
+        one.send(request("/a"))
+        (pool,) = await made(rauta)
+        two.send(request("/b", method="POST", body=b"hello world"))
+        while not pool.waiting:
+            await asyncio.sleep(0.005)
+        assert await status_of(one) == 200
+        assert (await two.response())[1] == b"hello world"
+
+
+async def made(rauta: Gateway) -> list[Any]:
+    """The pools, once one has a connection."""
+    while not any(pool.idle or pool.open for pool in rauta.plane.pools):
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    return [*rauta.plane.pools]
+
+
+async def test_a_backend_that_takes_no_streams_at_all() -> None:
+    """Requests get an answer, no exception escapes, and no connection is left."""
+
+    async def script(peer: Connection) -> None:
+        await peer.until(lambda: False)
+
+    limits = ServiceLimits(connections=4, waiting=200)
+    times = Timeouts(connect=0.3, response=0.3)
+    async with between(script, {STREAMS: 0}, limits=limits, timeouts=times) as (_, rauta):
+
+        async def ask(_: int) -> int:
+            async with client(rauta.port) as peer:
+                peer.send(request())
+                return await status_of(peer)
+
+        found = await asyncio.gather(*map(ask, range(100)))
+        assert set(found) <= {502, 503, 504}
+        (pool,) = rauta.plane.pools
+        assert pool.in_flight == 0

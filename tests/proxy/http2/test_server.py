@@ -421,3 +421,34 @@ async def test_a_preface_in_pieces(at: int) -> None:
         while b"GET / HTTP/1.1" not in data:
             data += await asyncio.wait_for(reader.read(1 << 16), 5)
         writer.close()
+
+
+@pytest.mark.parametrize("kind", ["heads", "settings", "ping", "window"])
+async def test_a_burst_is_stopped_early(kind: str) -> None:
+    """256 KiB in one read must not be worked through before anything is counted: the loop would stand still."""
+    async with (
+        backend(mirror) as server,
+        gateway(server.port, log=LogFormat.COMMON) as rauta,
+        h2client.client(rauta.port) as other,
+        h2client.client(rauta.port) as peer,
+    ):
+        stream = peer.request(method="POST", end=False)
+        await peer.until(lambda: peer.h2.remote_settings.initial_window_size)
+        bursts = {
+            "heads": b"".join(
+                frame(HEADERS, 0x5, number, b"\x82\x86\x84\x41\x01a") for number in range(stream + 2, 40_000, 2)
+            ),
+            "settings": frame(SETTINGS, 0, 0, b"") * 28_000,
+            "ping": frame(PING, 0, 0, bytes(8)) * 15_000,
+            "window": frame(WINDOW_UPDATE, 0, 0, (1).to_bytes(4, "big")) * 20_000,
+        }
+        peer.raw(bursts[kind])
+        while not peer.closed:
+            try:
+                await peer.more()
+            except ConnectionError:
+                break
+        assert peer.goaway in (None, 11)  # a reset of the rest may overtake it
+        assert peer.closed or peer.goaway == 11
+        assert (await other.answer(other.request())).status == 200
+        assert "reason=flood" in "".join(rauta.log_lines())
