@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
+    from rauta.proxy.proxyheader import Origin
 
 # RFC 9113 3.4: what a client that speaks HTTP/2 sends first. It begins as a request of HTTP/1.1 that nobody would send.
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -19,11 +20,13 @@ def agreed_on(transport: asyncio.BaseTransport) -> str | None:
     return None if found is None else found.selected_alpn_protocol()
 
 
-def hand_over(transport: asyncio.Transport, dispatcher: Dispatcher, scheme: str, data: bytes) -> None:
-    """From now on the connection is one of HTTP/2; `data` has come already."""
+def hand_over(
+    transport: asyncio.Transport, dispatcher: Dispatcher, scheme: str, data: bytes, origin: Origin | None
+) -> None:
+    """From now on the connection is one of HTTP/2; `data` has come already. `origin`: of the connection, if it was told."""
     from rauta.proxy.http2.server import ServerConnection  # only where it is spoken
 
-    successor = ServerConnection(dispatcher, scheme)
+    successor = ServerConnection(dispatcher, scheme, origin)
     transport.set_protocol(cast(asyncio.Protocol, successor))  # one by its methods
     successor.connection_made(transport)
     if data:

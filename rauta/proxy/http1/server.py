@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher, FromClient
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.handshake import Handshake
+    from rauta.proxy.proxyheader import Origin
 
 HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED, TUNNEL = range(7)
 
@@ -77,6 +78,7 @@ class ServerConnection(Downstream):
         "_grace",
         "_http10",
         "_keep_alive",
+        "_origin",
         "_out",
         "_phase",
         "_taking",
@@ -96,8 +98,10 @@ class ServerConnection(Downstream):
         connections: set[FromClient],
         scheme: str,
         handshake: Handshake | None = None,
+        origin: Origin | None = None,
     ) -> None:
         super().__init__(scheme)
+        self._origin = origin
         self._dispatcher = dispatcher
         self._connections = connections
         self._handshake = handshake
@@ -127,9 +131,12 @@ class ServerConnection(Downstream):
             self._handshake = None
             self._hand_over(b"")
             return
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
-            self.client = (peer[0], peer[1])
+        if self._origin is not None:
+            self.client = self._origin.client
+        else:
+            peer = transport.get_extra_info("peername")
+            if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
+                self.client = (peer[0], peer[1])
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._gate = ReadGate(self._transport)
         if self._dispatcher.rule is not None:
@@ -307,6 +314,8 @@ class ServerConnection(Downstream):
         self._dispatcher.wheel.arm(self, seconds)
 
     def local_address(self) -> tuple[str, int]:
+        if self._origin is not None:
+            return self._origin.local
         local = self._transport.get_extra_info("sockname")
         return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
 
@@ -438,7 +447,7 @@ class ServerConnection(Downstream):
         self._phase = CLOSED
         self._dispatcher.wheel.forget(self)
         self._connections.discard(self)
-        hand_over(self._transport, self._dispatcher, self.scheme, data)
+        hand_over(self._transport, self._dispatcher, self.scheme, data, self._origin)
 
     def _check_unfinished(self, known: int) -> None:
         if self._fresh and PREFACE.startswith(self._buffer):

@@ -40,6 +40,7 @@ from rauta.routing.errors import RequestError
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
+    from rauta.proxy.proxyheader import Origin
     from rauta.proxy.exchange import Exchange
 
 # Time for the client to read what it was told at the end.
@@ -183,6 +184,7 @@ class ServerConnection(Multiplexed):
 
     __slots__ = (
         "_draining",
+        "_origin",
         "_streams",
         "_thrown_away",
         "client",
@@ -191,11 +193,12 @@ class ServerConnection(Multiplexed):
         "shown",
     )
 
-    def __init__(self, dispatcher: Dispatcher, scheme: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, scheme: str, origin: Origin | None = None) -> None:
         super().__init__(wire.make(head_limit=dispatcher.listener.limits.head))
         self.dispatcher = dispatcher
         self.scheme = scheme
         self.client: tuple[str, int] = ("", 0)
+        self._origin = origin
         self.shown: Shown | None = None
         self._streams: dict[int, Stream] = {}
         self._draining = False
@@ -205,9 +208,12 @@ class ServerConnection(Multiplexed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
-            self.client = (peer[0], peer[1])
+        if self._origin is not None:
+            self.client = self._origin.client
+        else:
+            peer = transport.get_extra_info("peername")
+            if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
+                self.client = (peer[0], peer[1])
         if self.dispatcher.rule is not None:
             self.shown = shown_in(transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
@@ -275,6 +281,8 @@ class ServerConnection(Multiplexed):
 
     def local_address(self) -> tuple[str, int]:
         """Where the client connected to."""
+        if self._origin is not None:
+            return self._origin.local
         local = self._transport.get_extra_info("sockname")
         return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
 
