@@ -1,5 +1,6 @@
 """The accept stage: connections are looked at before anybody speaks on them, on listeners that want that (the PROXY
-protocol of load balancers in front, TLS that goes through by its name). Others take the loop's own way, and pay nothing.
+protocol of load balancers in front, TLS that goes through by its name). Others take the loop's own way, and pay
+nothing.
 
 Theory of operation. A Door accepts; each connection is an Arrival, on its raw socket, in one phase:
 
@@ -7,9 +8,9 @@ Theory of operation. A Door accepts; each connection is an Arrival, on its raw s
        |   \\--nothing is passed through--------------------^
        +--broken, not trusted, too slow, gone--> LEFT: closed
 
-What is looked at stays in the kernel's buffer (MSG_PEEK), but for the header, which is taken to the byte: so whoever gets
-the connection finds all of it from its beginning, and nobody has to be handed bytes. To be woken only when there is more
-than what has been seen, the socket's low-water mark is set (SO_RCVLOWAT, socket(7)).
+What is looked at stays in the kernel's buffer (MSG_PEEK), but for the header, which is taken to the byte: so whoever
+gets the connection finds all of it from its beginning, and nobody has to be handed bytes. To be woken only when there
+is more than what has been seen, the socket's low-water mark is set (SO_RCVLOWAT, socket(7)).
 
 An Arrival is among its listener's connections until it has left, counts against their limit, and has the time of a head
 for all of it. It holds the socket and at most a header.
@@ -27,10 +28,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from rauta.proxy import clienthello
 from rauta.proxy.clienthello import HANDSHAKE, ClientHelloError
-from rauta.proxy.farewell import ALERT_UNRECOGNIZED_NAME, Farewell, plain_on_tls
+from rauta.proxy.farewell import ALERT_UNRECOGNIZED_NAME, Farewell, is_plain_http, plain_on_tls
 from rauta.proxy.handshake import Handshake
 from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.proxyheader import Origin, ProxyHeaderError, begins, parse
+from rauta.proxy.reasons import BODIES
 from rauta.proxy.tunnels import Tunnel
 from rauta.proxy.wheel import Expiring
 from rauta.routing.settings import ANY_NAME, Listener, ProxySources
@@ -296,8 +298,9 @@ class Arrival(Expiring):
         """See where the connection is meant to go; as `_take_header`."""
         stage = self._stage
         if data[0] != HANDSHAKE:
-            if data[:1].isalpha() and data[:1].isupper():
-                stage.dispatcher.refused(self.client, "plain_on_tls", "plain HTTP on a port for TLS")
+            if is_plain_http(data):
+                size = len(BODIES["plain_on_tls"])
+                stage.dispatcher.refused(self.client, "plain_on_tls", "the connection began with HTTP", bytes_sent=size)
                 self._bid_farewell(plain_on_tls())
             elif stage.entry is not None:
                 self._admit()  # OpenSSL knows what to say to it

@@ -1,8 +1,8 @@
 """The name that a client asks for in its TLS handshake (SNI), read without taking part in it.
 
 Source: RFC 8446 4.1.2 and 5.1 (the ClientHello, in records that may split it anywhere), RFC 6066 3 (server_name). Only
-what leads to the name is looked at: unknown versions, ciphers and extensions (GREASE, RFC 8701) are the server's concern,
-and with ECH the name is the outer one, which is what a gateway is meant to see.
+what leads to the name is looked at: unknown versions, ciphers and extensions (GREASE, RFC 8701) are the server's
+concern, and with ECH the name is the outer one, which is what a gateway is meant to see.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ class DataPlane:
 
         From one turn of the loop to the next, every request on every connection obeys it. What is in flight goes on as
         it was decided, and the old table is closed after the last of it. A listener is identified by its address. One
-        that is new must have sockets; connections of one that is gone, or has got TLS, end as when draining. Raises OSError; then
-        nothing has changed.
+        that is new must have sockets; connections of one that is gone, or that has got or lost TLS, end as when
+        draining. Raises OSError; then nothing has changed.
         """
         generation = Generation(table, self._down)
         wanted = {endpoint.listener.address: endpoint for endpoint in endpoints}

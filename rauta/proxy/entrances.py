@@ -14,6 +14,7 @@ from rauta.proxy.arrivals import Door, Stage
 from rauta.proxy.dispatch import Dispatcher
 from rauta.proxy.handshake import BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_HTTP, Entry, Handshake
 from rauta.proxy.http1.server import ServerConnection
+from rauta.proxy.reasons import BODIES
 
 if TYPE_CHECKING:
     from rauta.proxy.generation import Generation
@@ -170,7 +171,8 @@ class _Refusal(asyncio.Protocol):
 def _handshake_failed(dispatcher: Dispatcher, why: str, of_certificate: str) -> None:
     """Log the failures that are mistakes of people and no probes. Nobody knows the client here."""
     if why == PLAIN_HTTP:
-        dispatcher.refused(("", 0), "plain_on_tls", "the TLS handshake began with an HTTP request")
+        detail = "the TLS handshake began with an HTTP request"
+        dispatcher.refused(("", 0), "plain_on_tls", detail, bytes_sent=len(BODIES["plain_on_tls"]))
     elif why == NO_CERTIFICATE:
         dispatcher.refused(("", 0), "client_certificate", "the client sent no certificate")
     elif why == BAD_CERTIFICATE:

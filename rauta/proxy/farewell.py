@@ -20,6 +20,11 @@ LINGER_LIMIT: Final = 256 * 1024
 ALERT_UNRECOGNIZED_NAME: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 
 
+def is_plain_http(data: bytes) -> bool:
+    """Whether what a connection begins with is the method of a request, and not a record of TLS."""
+    return data[:1].isalpha() and data[:1].isupper()
+
+
 def plain_on_tls() -> bytes:
     """The answer to who speaks plain HTTP where TLS is expected."""
     reason = REASONS["plain_on_tls"]

@@ -21,7 +21,7 @@ _FIXED: Final = 16  # bytes of version 2 before the addresses
 
 _V1: Final = b"PROXY "
 _LINE: Final = re.compile(
-    rb"PROXY (?:(?P<unknown>UNKNOWN)(?: [\x20-\x7e]*)?"
+    rb"PROXY (?:(?P<unknown>UNKNOWN)(?: [^\r\n]*)?"
     rb"|TCP(?P<family>[46]) (?P<source>[0-9A-Fa-f:.]+) (?P<target>[0-9A-Fa-f:.]+)"
     rb" (?P<source_port>0|[1-9][0-9]{0,4}) (?P<target_port>0|[1-9][0-9]{0,4}))\r\n"
 )

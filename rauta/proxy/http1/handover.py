@@ -23,7 +23,7 @@ def agreed_on(transport: asyncio.BaseTransport) -> str | None:
 def hand_over(
     transport: asyncio.Transport, dispatcher: Dispatcher, scheme: str, data: bytes, origin: Origin | None
 ) -> None:
-    """From now on the connection is one of HTTP/2; `data` has come already. `origin`: of the connection, if it was told."""
+    """From now on the connection is one of HTTP/2; `data` has come already, `origin` is what a load balancer told."""
     from rauta.proxy.http2.server import ServerConnection  # only where it is spoken
 
     successor = ServerConnection(dispatcher, scheme, origin)

@@ -40,8 +40,8 @@ from rauta.routing.errors import RequestError
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
-    from rauta.proxy.proxyheader import Origin
     from rauta.proxy.exchange import Exchange
+    from rauta.proxy.proxyheader import Origin
 
 # Time for the client to read what it was told at the end.
 LINGER_TIME: Final = 2.0
