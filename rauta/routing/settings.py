@@ -292,6 +292,13 @@ class Listener:
                 "address", f"{self.address.host!r} is a name: a listener needs an IP address, for example 0.0.0.0"
             )
 
+    @property
+    def scheme(self) -> str:
+        """What is spoken there: `http`, `https`, or `tls` where nothing but passthrough is served."""
+        if self.tls is not None:
+            return "https"
+        return "tls" if self.passthrough else "http"
+
     def _check_sources(self) -> None:
         accepted = self.proxy_protocol
         if accepted is None:
