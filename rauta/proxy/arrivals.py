@@ -360,7 +360,7 @@ class Arrival(Expiring):
 
     def _bid_farewell(self, words: bytes) -> None:
         farewell = Farewell(self._stage.dispatcher, words)
-        self._pass_to(lambda: farewell, None)
+        self._pass_to(lambda: cast(asyncio.Protocol, farewell), None)
 
     def _pass_to(self, protocol: Callable[[], asyncio.Protocol], entry: Entry | None) -> None:
         self._leave()

@@ -36,8 +36,10 @@ def plain_on_tls() -> bytes:
     return head.encode("latin-1") + body
 
 
-class Farewell(Expiring, asyncio.Protocol):
-    """Says it, ends our side of the stream, and reads on for a while."""
+class Farewell(Expiring):
+    """Says it, ends our side of the stream, and reads on for a while. An asyncio.Protocol by its methods."""
+
+    __slots__ = ("_dispatcher", "_left", "_transport", "_words")
 
     def __init__(self, dispatcher: Dispatcher, words: bytes) -> None:
         super().__init__()
@@ -57,6 +59,15 @@ class Farewell(Expiring, asyncio.Protocol):
         self._left -= len(data)
         if self._left < 0:
             self.kill()
+
+    def eof_received(self) -> None:
+        """Nothing: None closes the transport."""
+
+    def pause_writing(self) -> None:
+        """It says no more."""
+
+    def resume_writing(self) -> None:
+        """It says no more."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._dispatcher.wheel.forget(self)

@@ -186,7 +186,8 @@ class Tunnel(Expiring):
             if self._client.lost and self._backend.lost:
                 self._finish(None, None)
         elif end is self._client:
-            self._cut("client_gone", None)
+            # No failure: many clients of TLS leave like that, with tickets unread (a close is a reset then).
+            self._cut(None, "the client reset the connection")
         elif self._pool is not None:
             self._cut("upstream_reset", f"{self._pool.name}: the connection was reset")
 
@@ -253,7 +254,7 @@ class Tunnel(Expiring):
 
     # --- the end ---
 
-    def _cut(self, reason: str, detail: str | None) -> None:
+    def _cut(self, reason: str | None, detail: str | None) -> None:
         if self._finished:
             return
         self._finish(reason, detail)

@@ -23,7 +23,7 @@ from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LOW_WATER, PEER_BLOCKED, Rea
 from rauta.proxy.handshake import shown_in
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
-from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, hand_over, reset_on_close
+from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, client_of, hand_over, local_of, reset_on_close
 from rauta.proxy.http1.serialise import response_bytes
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
@@ -131,12 +131,7 @@ class ServerConnection(Downstream):
             self._handshake = None
             self._hand_over(b"")
             return
-        if self._origin is not None:
-            self.client = self._origin.client
-        else:
-            peer = transport.get_extra_info("peername")
-            if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
-                self.client = (peer[0], peer[1])
+        self.client = client_of(transport, self._origin)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._gate = ReadGate(self._transport)
         if self._dispatcher.rule is not None:
@@ -314,10 +309,7 @@ class ServerConnection(Downstream):
         self._dispatcher.wheel.arm(self, seconds)
 
     def local_address(self) -> tuple[str, int]:
-        if self._origin is not None:
-            return self._origin.local
-        local = self._transport.get_extra_info("sockname")
-        return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
+        return local_of(self._transport, self._origin)
 
     def close_after(self) -> None:
         self._keep_alive = False

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER
 from rauta.proxy.handshake import Shown, shown_in
+from rauta.proxy.http1.handover import client_of, local_of
 from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import (
     STREAM_WINDOW,
@@ -208,12 +209,7 @@ class ServerConnection(Multiplexed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
-        if self._origin is not None:
-            self.client = self._origin.client
-        else:
-            peer = transport.get_extra_info("peername")
-            if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
-                self.client = (peer[0], peer[1])
+        self.client = client_of(transport, self._origin)
         if self.dispatcher.rule is not None:
             self.shown = shown_in(transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
@@ -281,10 +277,7 @@ class ServerConnection(Multiplexed):
 
     def local_address(self) -> tuple[str, int]:
         """Where the client connected to."""
-        if self._origin is not None:
-            return self._origin.local
-        local = self._transport.get_extra_info("sockname")
-        return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
+        return local_of(self._transport, self._origin)
 
     def drop(self, stream: Stream, code: int) -> None:
         """Reset it."""
