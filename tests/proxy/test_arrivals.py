@@ -12,7 +12,6 @@ import ssl
 import struct
 import subprocess
 import tracemalloc
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +20,27 @@ from typing import Any
 import pytest
 import uvloop
 
+from rauta.proxy.dataplane import Endpoint
 from rauta.proxy.proxyprotocol import SIGNATURE
-from rauta.routing.model import Respond, Route
+from rauta.proxy.tls import ServerContexts
+from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.services import ProxyProtocol
-from rauta.routing.settings import Address, ClientLimits, ClientTimeouts, Listener, LogFormat, ProxySources
-from support.http import Client, Gateway, always, backend, client, free_port, gateway, ok, request, run, service
+from rauta.routing.settings import AccessLog, Address, ClientLimits, ClientTimeouts, Listener, LogFormat, ProxySources
+from rauta.routing.table import Table
+from support.http import (
+    Client,
+    Gateway,
+    always,
+    backend,
+    client,
+    forward,
+    free_port,
+    gateway,
+    ok,
+    request,
+    run,
+    service,
+)
 from support.tls import make_pair
 from support.tlspeer import TlsPeer
 
@@ -149,7 +164,7 @@ def test_behind_haproxy(tmp_path: Path, sends: str) -> None:
             gateway(
                 services=[replace(service(server.port), proxy_protocol=ProxyProtocol.V1)],
                 listener=listener(),
-                routes=[Route(name="r", action=_to("s"))],
+                routes=[forward()],
             ) as rauta,
         ):
             config.write_text(
@@ -170,12 +185,6 @@ def test_behind_haproxy(tmp_path: Path, sends: str) -> None:
             assert line[5] == b"%d" % port
 
     run(main())
-
-
-def _to(name: str) -> Any:
-    from support.http import forward
-
-    return forward(name).action
 
 
 @pytest.mark.parametrize(
@@ -387,16 +396,7 @@ def test_without_descriptors_it_waits_and_goes_on() -> None:
     uvloop.run(asyncio.wait_for(main(), 20))
 
 
-Try = Callable[[Client], Awaitable[bytes]]
-
-
 def test_a_reload_turns_a_listener_to_tls_and_back_and_to_headers(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    from rauta.proxy.dataplane import Endpoint
-    from rauta.proxy.tls import ServerContexts
-    from rauta.routing.model import Configuration
-    from rauta.routing.settings import AccessLog
-    from rauta.routing.table import Table
-
     plain = Listener(name="web", address=Address("127.0.0.1", 1))
     ours, trusting = tls
 
@@ -433,5 +433,27 @@ def test_a_reload_turns_a_listener_to_tls_and_back_and_to_headers(tls: tuple[ssl
                 await kept.response()
                 await swap(rauta, plain, contexts)
                 assert await kept.rest() == b""  # of plain HTTP, where there is TLS now
+
+    run(main())
+
+
+def test_a_reload_leaves_the_file_of_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "web.sock")
+    plain = Listener(name="web", address=Address.unix(path))
+    behind = replace(plain, proxy_protocol=ProxySources())
+
+    async def main() -> None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(path)
+        sock.listen()
+        async with gateway(routes=[HELLO], listener=plain) as rauta:
+            await rauta.plane.serve(plain, sock)
+            for web, header in ((behind, V1), (plain, b""), (behind, V1)):
+                table = Table(Configuration(listeners=(web,), routes=(HELLO,), access_log=AccessLog(to="off")))
+                await rauta.plane.swap(table, [Endpoint(listener=web)])
+                peer = Client(*await asyncio.open_unix_connection(path))
+                peer.send(header + request())
+                assert (await peer.response())[1] == b"hello"
+                peer.writer.close()
 
     run(main())

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rauta.proxy import arrivals
 from rauta.proxy.proxyheader import parse
 from rauta.routing.model import Respond, Route
 from rauta.routing.services import ProxyProtocol, ServiceLimits, Timeouts
@@ -241,6 +242,27 @@ def test_a_hello_has_the_time_of_a_head() -> None:
             (line,) = rauta.log_lines()
             assert " reason=head_timeout " in line
             assert line.endswith('detail="no complete ClientHello within 0.3 s"')
+
+    run(main())
+
+
+def test_over_tcp_the_rest_of_a_hello_is_seen_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "LOOK_AGAIN", 60.0)  # so that only the low-water mark can wake it
+
+    async def script(peer: Peer) -> None:
+        await peer.exactly(len(A))
+        peer.send(b"from the backend")
+
+    async def main() -> None:
+        async with (
+            backend(script) as server,
+            gateway(server.port, listener=listener()) as rauta,
+            client(rauta.port) as peer,
+        ):
+            for at in range(0, len(A), 40):
+                peer.send(A[at : at + 40])
+                await asyncio.sleep(0.002)
+            assert await peer.exactly(16) == b"from the backend"
 
     run(main())
 
