@@ -12,12 +12,13 @@ from setuptools import setup
 if TYPE_CHECKING:
     from setuptools import Extension
 
-# What a request meets on its way. Not here: what mypyc cannot compile as it stands (named tuples over types that are
-# imported for annotations alone), and what runs once per connection or configuration.
+# What a request meets on its way, and what expires by the same wheel (interpreted classes cannot extend compiled ones).
+# Not here: what mypyc cannot compile as it stands (named tuples over types that are imported for annotations alone),
+# and what runs once per connection or configuration.
 COMPILED = {
     "rauta/proxy": (
-        "clock counters dispatch exchange filters flow forwarded generation messages metrics plan pool redirects "
-        "shared wheel"
+        "arrivals clock counters dispatch exchange farewell filters flow forwarded generation messages metrics plan "
+        "pool redirects shared tunnels wheel"
     ),
     "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
     "rauta/proxy/http2": "client heads server streams tunnels",

@@ -103,6 +103,7 @@ def _services(configuration: Configuration, origins: Origins) -> Iterator[Config
         if isinstance(route.action, Forward)
         for share in route.action.services
     }
+    used |= {item.service for listener in configuration.listeners for item in listener.passthrough}
     for service in configuration.services:
         origin = origins.named["services", service.name]
         if service.name not in used:

@@ -1,4 +1,4 @@
-"""Warnings about filters, trusted proxies, health checks and the admin interface."""
+"""Warnings about filters, trusted proxies and load balancers, health checks and the admin interface."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigP
     yield from _rewrites(configuration, origins)
     yield from _moved_prefixes(configuration, origins)
     yield from _trusted_proxies(configuration, origins)
+    yield from _proxy_sources(configuration, origins)
     yield from _health(configuration, origins)
     yield from _admin(configuration, origins)
 
@@ -126,6 +127,15 @@ def _trusted_proxies(configuration: Configuration, origins: Origins) -> Iterator
         if listener.trusted_proxies and listener.forwarded is not None and not listener.forwarded:
             message = "what the trusted proxies say is not passed on: backends see neither them nor the client"
             yield origin.problem(message, ("forwarded",))
+
+
+def _proxy_sources(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
+    for listener in configuration.listeners:
+        for position, network in enumerate(() if listener.proxy_protocol is None else listener.proxy_protocol.sources):
+            if network.prefixlen == 0:
+                message = f"{network} trusts every client: each of them can say that it has any other address"
+                place = ("proxy_protocol", "from", position)
+                yield origins.named["listeners", listener.name].problem(message, place)
 
 
 def _health(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:

@@ -14,7 +14,7 @@ from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, Request
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import Configuration, Forward, Match, PathKind, PathMatch, Redirect, Respond, Route, ValueMatch
 from rauta.routing.services import Backend, BalancerSettings, HealthCheck, HealthKind, Plugin, Service
-from rauta.routing.settings import Address, Listener, Secret
+from rauta.routing.settings import Address, Listener, ProxySources, Secret
 
 VERSION: Final = 1
 
@@ -171,6 +171,11 @@ def _changes(changes: HeaderChanges) -> dict[str, Any]:
     return found
 
 
+def _sources(accepted: ProxySources) -> dict[str, Any]:
+    found = _object(accepted, skip=("sources",))
+    return {"from": [str(network) for network in accepted.sources], **found} if accepted.sources else found
+
+
 def _filter(item: Filter) -> dict[str, Any]:
     if isinstance(item, RequestHeaders):
         return {"request_headers": _changes(item)}
@@ -203,4 +208,5 @@ _SPECIAL: Final[dict[type, Callable[[Any], Any]]] = {
     Respond: _object,
     PathKind: lambda kind: kind.value,
     Listener: _object,
+    ProxySources: _sources,
 }

@@ -6,7 +6,7 @@ from typing import Final
 
 from rauta.config.addresses import AddressText, NetworkText
 from rauta.config.composite import Either, ListOf
-from rauta.config.format_common import FORWARDED
+from rauta.config.format_common import FORWARDED, NAME
 from rauta.config.format_filters import FILTERS
 from rauta.config.format_tls import CERTIFICATE, SECRET
 from rauta.config.paths import FilePath, LogTarget
@@ -91,6 +91,46 @@ _client_limits = Object(
     share=True,
 )
 
+_sources = Object(
+    name="proxy sources",
+    doc="Who says by a header of the PROXY protocol, version 1 or 2, whose connection it is.",
+    fields=(
+        Field(
+            key="from",
+            attribute="sources",
+            type=ListOf(NetworkText(), empty="nobody would be believed", unique=True, share=True),
+            doc="Load balancers, by network or address. They must send a header; one from anybody else is refused. Not "
+            "for unix sockets: who may connect is believed.",
+            example='["10.0.0.0/8", "2001:db8::7"]',
+            absent="required, unless the address is a unix socket",
+        ),
+        Field(
+            key="optional",
+            type=Boolean(),
+            doc="Whether they may also connect without a header, as for themselves.",
+            example="true",
+        ),
+    ),
+    model=settings.ProxySources,
+    instead="{from: [%s]}",
+)
+
+_passthrough = Object(
+    name="passthrough",
+    doc="TLS that is not terminated, by the name that the client asks for (SNI).",
+    fields=(
+        Field(
+            key="names",
+            type=ListOf(Text("a host name"), empty="nothing would go through"),
+            doc="`db.example.com`; `*.example.com`, which stands for one label; `*` for what nothing else claims, also "
+            "without a name. They come before the names of certificates.",
+            example='[db.example.com, "*.internal.example.com"]',
+        ),
+        Field(key="service", type=NAME, doc="The service that gets the connection as it is.", example="db"),
+    ),
+    model=settings.Passthrough,
+)
+
 LISTENER: Final = Object(
     name="listener",
     doc="An address where clients are accepted.",
@@ -123,6 +163,20 @@ LISTENER: Final = Object(
             doc="Clients that are proxies of ours, by network or address: what their X-Forwarded-For, -Proto and -Host "
             "say of the client before them is believed. With any, so are clients on a unix socket.",
             example='["10.0.0.0/8", "2001:db8::7"]',
+            absent="none",
+        ),
+        Field(
+            key="proxy_protocol",
+            type=_sources,
+            doc="Load balancers that tell the client's address before TLS and HTTP.",
+            example='{from: ["10.0.0.0/8"]}',
+            absent="none",
+        ),
+        Field(
+            key="passthrough",
+            type=ListOf(_passthrough),
+            doc="Connections of TLS that go to a service as they are. Without `tls` the others are refused.",
+            example="[{names: [db.example.com], service: db}]",
             absent="none",
         ),
         Field(

@@ -58,11 +58,23 @@ def _asked(listener: Listener) -> str | None:
     return None if clients is None else clients.mode.value
 
 
+def _before_http(listener: Listener) -> Facts:
+    """What becomes of a connection before TLS and HTTP."""
+    found: Facts = []
+    if listener.proxy_protocol is not None:
+        told = ", ".join(map(str, listener.proxy_protocol.sources)) or "all who may connect to the socket"
+        wanted = "may be" if listener.proxy_protocol.optional else "is needed"
+        found.append(("PROXY", f"a header {wanted} from {told}; none from others"))
+    for item in listener.passthrough:
+        found.append(("passes", f"TLS for {', '.join(item.names)} to {item.service}"))
+    return found
+
+
 def _request_facts(decision: Decision) -> Facts:
     probe, listener = decision.probe, decision.listener
     address, port = probe.client
     client = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    scheme = "https" if listener.tls is not None else "http"
+    scheme = listener.scheme
     asked = _asked(listener)
     if asked is not None:
         scheme += f" with client certificates ({asked})"
@@ -70,6 +82,7 @@ def _request_facts(decision: Decision) -> Facts:
         ("request", f"{probe.method} {probe.target}"),
         ("client", client if probe.client_given else f"{client} (the default; --client names another)"),
         ("listener", f"{listener.name}, {scheme} on {listener.address} ({decision.listener_why})"),
+        *_before_http(listener),
     ]
     request = decision.request
     if request is None:
@@ -212,6 +225,8 @@ def _document(
             "address": str(decision.listener.address),
             "tls": decision.listener.tls is not None,
             "clients": _asked(decision.listener),
+            "proxy_protocol": _sources(decision.listener),
+            "passthrough": [{"names": [*one.names], "service": one.service} for one in decision.listener.passthrough],
             "why": decision.listener_why,
         },
         "host": {"known": decision.owned, "owner": None if decision.owner is None else str(decision.owner)},
@@ -228,6 +243,11 @@ def _document(
         "forwarded": sorted(field.value for field in configuration.forwarded_of(decision.listener, route)),
         **_settings(decision),
     }
+
+
+def _sources(listener: Listener) -> dict[str, Any] | None:
+    accepted = listener.proxy_protocol
+    return None if accepted is None else {"from": [*map(str, accepted.sources)], "optional": accepted.optional}
 
 
 def _settings(decision: Decision) -> dict[str, Any]:

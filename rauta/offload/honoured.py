@@ -247,6 +247,8 @@ WORDINGS: Final[Wordings] = {
     (Listener, "limits"): Wording(Reason.CLIENT_LIMITS, _OWN_LIMITS),
     (Listener, "trusted_proxies"): Wording(Reason.TRUSTED_PROXIES, "what proxies say of clients is read by tier 3"),
     (Listener, "filters"): Wording(Reason.FILTERS, _FILTERS),
+    (Listener, "proxy_protocol"): Wording(Reason.PROXY_PROTOCOL, "PROXY headers of clients are read by tier 3"),
+    (Listener, "passthrough"): Wording(Reason.PASSTHROUGH, "TLS is passed through by tier 3"),
     (Address, "path"): Wording(Reason.UNIX, "no packets go through a unix socket", key="unix"),
     (Service, "timeouts"): Wording(Reason.TIMEOUTS, _OWN_TIMEOUTS),
     (Service, "limits"): Wording(Reason.LIMITS, _OWN_LIMITS),

@@ -17,6 +17,7 @@ class Reason(Enum):
     CLIENT_TIMEOUTS = "client_timeouts"
     CLIENT_LIMITS = "client_limits"
     TRUSTED_PROXIES = "trusted_proxies"
+    PASSTHROUGH = "passthrough"
     UNIX = "unix"  # a unix socket, of a listener or a backend
     FORWARDED = "forwarded"
     ACTION = "action"  # redirect, respond: answered by rauta itself

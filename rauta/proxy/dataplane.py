@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dispatch import Dispatcher
+from rauta.proxy.entrances import DRAIN_GRACE, Endpoint, Entrance
 from rauta.proxy.generation import Generation
-from rauta.proxy.handshake import BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_HTTP, Entry, Handshake
-from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.pool import ClientContexts, Pools
 from rauta.proxy.shared import Shared
 from rauta.proxy.tls import ServerContexts
@@ -25,41 +22,7 @@ if TYPE_CHECKING:
     from rauta.proxy.dispatch import FromClient
     from rauta.proxy.metrics import WorkerMetrics
 
-# Connections that wait to be accepted. The kernel bounds it by net.core.somaxconn (4096 by default).
-BACKLOG: Final = 4096
-# While draining, idle connections are kept for that long: a request that its client has sent already arrives within
-# a round trip and is answered. Costs this much of a restart, if there are idle connections at all.
-DRAIN_GRACE: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A listener with its bound sockets and, for TLS, its contexts. In a swap, no sockets mean those that its address
-    has already."""
-
-    listener: Listener
-    sockets: Sequence[socket.socket] = ()
-    contexts: ServerContexts | None = None
-
-
-@dataclass(slots=True)
-class _Entrance:
-    """What serves one address."""
-
-    dispatcher: Dispatcher
-    entry: Entry | None  # to TLS
-    servers: list[asyncio.Server]
-
-    def swap(self, endpoint: Endpoint, generation: Generation) -> None:
-        """Serve it by these. Where clients' certificates are to be verified in another way, connections that are open
-        were not: they end as when draining, and get 421 until then."""
-        rule = self.dispatcher.rule
-        self.dispatcher.swap(endpoint.listener, generation, endpoint.contexts)
-        if self.entry is not None and endpoint.contexts is not None:
-            self.entry.contexts = endpoint.contexts
-        if self.dispatcher.rule not in (None, rule):
-            for connection in list(self.dispatcher.connections):
-                connection.drain(DRAIN_GRACE)
+__all__ = ["DRAIN_GRACE", "DataPlane", "Endpoint"]
 
 
 class DataPlane:
@@ -79,7 +42,7 @@ class DataPlane:
         self.pools.retain(table.configuration.services, client_contexts or {})
         self._down: dict[str, frozenset[str]] = {}
         self._generation = Generation(table, self._down)
-        self._entrances: dict[Address, _Entrance] = {}
+        self._entrances: dict[Address, Entrance] = {}
         self._leaving: list[Dispatcher] = []  # of listeners that are no more, while they have connections
         self._draining = False
         self._ticks = 0
@@ -115,8 +78,8 @@ class DataPlane:
 
         From one turn of the loop to the next, every request on every connection obeys it. What is in flight goes on as
         it was decided, and the old table is closed after the last of it. A listener is identified by its address. One
-        that is new must have sockets; connections of one that is gone end as when draining. Raises OSError; then
-        nothing has changed.
+        that is new must have sockets; connections of one that is gone, or that has got or lost TLS, end as when
+        draining. Raises OSError; then nothing has changed.
         """
         generation = Generation(table, self._down)
         wanted = {endpoint.listener.address: endpoint for endpoint in endpoints}
@@ -126,7 +89,11 @@ class DataPlane:
                 if address not in self._entrances:
                     opened.append(address)
                     await self._open(endpoint, generation)
+                else:
+                    await self._entrances[address].prepare(endpoint)
         except OSError:
+            for entrance in self._entrances.values():
+                entrance.abandon()
             for address in opened:
                 self._shut(address)
             raise
@@ -168,8 +135,7 @@ class DataPlane:
         """
         self._draining = True
         for entrance in self._entrances.values():
-            for server in entrance.servers:
-                server.close()
+            entrance.close()
         grace = min(idle, timeout) if timeout >= 2 * DRAIN_GRACE else 0.0
         for connection in self.connections:
             connection.drain(grace)
@@ -205,47 +171,14 @@ class DataPlane:
     async def _open(self, endpoint: Endpoint, generation: Generation) -> None:
         entrance = self._entrances.get(endpoint.listener.address)
         if entrance is None:
-            dispatcher = Dispatcher(endpoint.listener, generation, self._shared, endpoint.contexts)
-            entry = None
-            if endpoint.contexts is not None:
-                entry = Entry(endpoint.contexts, partial(_handshake_failed, dispatcher))
-            entrance = self._entrances[endpoint.listener.address] = _Entrance(dispatcher, entry, [])
+            entrance = self._entrances[endpoint.listener.address] = Entrance(endpoint, generation, self._shared)
         for sock in endpoint.sockets:
-            entrance.servers.append(await self._server(entrance, sock))
+            await entrance.open(sock)
         self._shared.wheel.start()
-
-    async def _server(self, entrance: _Entrance, sock: socket.socket) -> asyncio.Server:
-        dispatcher, context = entrance.dispatcher, entrance.entry
-        scheme = "http" if context is None else "https"
-        timeout = None if context is None else dispatcher.listener.timeouts.head
-
-        def accept() -> asyncio.Protocol:
-            taken = len(dispatcher.connections) + len(dispatcher.handshakes)
-            if taken >= dispatcher.listener.limits.connections:
-                return _Refusal(dispatcher)
-            if dispatcher.metrics is not None:
-                dispatcher.metrics.accepted(dispatcher.listener.name)
-            handshake = None
-            if context is not None:
-                handshake = Handshake()
-                dispatcher.handshakes.add(handshake)
-            connection = ServerConnection(dispatcher, dispatcher.connections, scheme, handshake)
-            return cast(
-                asyncio.Protocol, connection
-            )  # one by its methods; it hands over to HTTP/2 where that is spoken
-
-        if sock.family == socket.AF_UNIX:
-            return await self._shared.loop.create_unix_server(
-                accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG
-            )
-        return await self._shared.loop.create_server(
-            accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG
-        )
 
     def _shut(self, address: Address) -> None:
         entrance = self._entrances.pop(address)
-        for server in entrance.servers:
-            server.close()
+        entrance.close()
         for connection in list(entrance.dispatcher.connections):
             connection.drain(DRAIN_GRACE)
         self._leaving.append(entrance.dispatcher)
@@ -276,26 +209,3 @@ class DataPlane:
                 {"message": "the access log cannot be written", "exception": failure}
             )
         self._log_failed = failure is not None
-
-
-class _Refusal(asyncio.Protocol):
-    """A connection beyond the listener's limit: closed at once, before any memory goes into it; with TLS, once its
-    handshake is over."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._dispatcher.refused(("", 0), "too_many_connections", "the listener's limits.connections is reached")
-        cast("asyncio.WriteTransport", transport).abort()  # uvloop's are no instances of it
-
-
-def _handshake_failed(dispatcher: Dispatcher, why: str, of_certificate: str) -> None:
-    """Log the failures that are mistakes of people and no probes. Nobody knows the client here, nor is it answered: the
-    loop closes the connection, behind OpenSSL's alert."""
-    if why == PLAIN_HTTP:
-        dispatcher.refused(("", 0), "plain_on_tls", "the TLS handshake began with an HTTP request")
-    elif why == NO_CERTIFICATE:
-        dispatcher.refused(("", 0), "client_certificate", "the client sent no certificate")
-    elif why == BAD_CERTIFICATE:
-        dispatcher.refused(("", 0), "client_certificate", f"the client's certificate: {of_certificate}")

@@ -88,6 +88,11 @@ class Dispatcher:
         self.watch(shared)
         self.swap(listener, generation, contexts)
 
+    @property
+    def full(self) -> bool:
+        """Whether the listener has as many connections as it may have, with those that are in their handshake."""
+        return len(self.connections) + len(self.handshakes) >= self.listener.limits.connections
+
     def watch(self, shared: Shared) -> None:
         """Log and count as `shared` has it now."""
         self.log = shared.log

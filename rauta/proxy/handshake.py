@@ -8,7 +8,9 @@ import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
+
+from rauta.proxy.farewell import is_plain_http, plain_on_tls
 
 if TYPE_CHECKING:
     from rauta.proxy.tls import ServerContexts
@@ -21,9 +23,12 @@ class Handshake:
     __slots__ = ("__weakref__",)
 
 
-PLAIN_HTTP: Final = "HTTP_REQUEST"  # OpenSSL's name for a ClientHello that begins with a method of HTTP
+PLAIN_HTTP: Final = "HTTP_REQUEST"  # OpenSSL's name for a ClientHello that begins with one of four methods of HTTP
 NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 BAD_CERTIFICATE: Final = "CERTIFICATE_VERIFY_FAILED"
+
+# Bytes of a request that are read and thrown away behind the answer to it.
+DISCARD_LIMIT: Final = 256 * 1024
 
 Failed = Callable[[str, str], None]
 """Has OpenSSL's reason for a handshake that failed, and what it says of the client's certificate, or nothing."""
@@ -35,11 +40,15 @@ class Observed(ssl.SSLObject):
     contexts: ServerContexts | None = None
     failed: Failed | None = None
     asked: str | None = None
+    bios: tuple[ssl.MemoryBIO, ssl.MemoryBIO] | None = None  # in and out; until the client has said something
     _refused: str | None = None  # why; no exception, whose traceback would keep this object
+    _discard: int = DISCARD_LIMIT
 
     def do_handshake(self) -> None:
         if self._refused is not None:
-            raise ssl.SSLError(ssl.SSL_ERROR_SSL, self._refused)
+            self._once_refused(self._refused)
+        if self.bios is not None and self.bios[0].pending:
+            self._begin(*self.bios)
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -54,6 +63,28 @@ class Observed(ssl.SSLObject):
             # there is something to wait for; then the client closes, or says more, or its time is over.
             self._refused = reason
             raise ssl.SSLWantReadError from None
+
+    def _begin(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
+        """See whether it is TLS at all. Who speaks plain HTTP is answered, whatever the method: OpenSSL knows four. The
+        look costs a copy of what has come, less than 1 us."""
+        first = incoming.read()
+        if not is_plain_http(first):
+            incoming.write(first)
+            self.bios = None
+            return
+        if self.failed is not None:
+            self.failed(PLAIN_HTTP, "")
+        outgoing.write(plain_on_tls())
+        self._refused = PLAIN_HTTP
+        raise ssl.SSLWantReadError
+
+    def _once_refused(self, reason: str) -> NoReturn:
+        """The client says more. Closing while it still sends would be a reset, before it has read the answer."""
+        if reason == PLAIN_HTTP and self.bios is not None:
+            self._discard -= len(self.bios[0].read())
+            if self._discard > 0:
+                raise ssl.SSLWantReadError
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, reason)
 
 
 def choose(connection: ssl.SSLObject, name: str | None, initial: ssl.SSLContext) -> None:
@@ -94,6 +125,7 @@ class Entry(ssl.SSLContext):
         """A connection's TLS, by the contexts that there are now."""
         made = self.contexts.default.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
         if isinstance(made, Observed):
+            made.bios = incoming, outgoing
             made.contexts = self.contexts
             made.failed = self.failed
         return made

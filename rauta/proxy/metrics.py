@@ -28,6 +28,7 @@ SENT: Final = "rauta_sent_bytes_total"
 RECEIVED: Final = "rauta_received_bytes_total"
 CONNECTIONS: Final = "rauta_connections_total"
 OPEN: Final = "rauta_connections_open"
+TUNNELS: Final = "rauta_passthrough_connections_total"
 POOL: Final = "rauta_upstream_connections"
 WAITING: Final = "rauta_upstream_waiting"
 IN_FLIGHT: Final = "rauta_upstream_requests_in_flight"
@@ -44,6 +45,7 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     RECEIVED: ("listener",),
     CONNECTIONS: ("listener",),
     OPEN: ("listener",),
+    TUNNELS: ("listener", "service"),
     POOL: ("backend", "state"),
     WAITING: ("backend",),
     IN_FLIGHT: ("backend",),
@@ -57,10 +59,11 @@ HELP: Final[dict[str, str]] = {
     FAILURES: "Requests that rauta answered itself or gave up, and why (the reasons of the access log).",
     GRPC: "Responses of gRPC by their status, those of rauta itself included.",
     RETRIES: "Attempts beyond the first to send a request to a backend.",
-    SENT: "Bytes of response bodies.",
-    RECEIVED: "Bytes of request bodies.",
+    SENT: "Bytes of response bodies, and those that went through to clients.",
+    RECEIVED: "Bytes of request bodies, and those that went through from clients.",
     CONNECTIONS: "Connections of clients that were accepted.",
     OPEN: "Connections of clients that are open.",
+    TUNNELS: "Connections of TLS that went through to a service, and have ended.",
     POOL: "Connections to backends that are open.",
     WAITING: "Requests that wait for a connection to a backend.",
     IN_FLIGHT: "Requests that are with a backend, or on their way to it.",
@@ -136,6 +139,15 @@ class WorkerMetrics:
         """A request or connection was refused before it became an exchange."""
         column = self._column
         column.cells[column.cell(Kind.COUNTER, FAILURES, listener, "", "", reason)] += 1
+
+    def tunnel(self, listener: str, service: str, sent: int, received: int, reason: str | None) -> None:
+        """A connection that went through, or was meant to, has ended."""
+        column = self._column
+        column.cells[column.cell(Kind.COUNTER, TUNNELS, listener, service)] += 1
+        column.cells[column.cell(Kind.COUNTER, SENT, listener)] += sent
+        column.cells[column.cell(Kind.COUNTER, RECEIVED, listener)] += received
+        if reason is not None:
+            column.cells[column.cell(Kind.COUNTER, FAILURES, listener, "", service, reason)] += 1
 
     def accepted(self, listener: str) -> None:
         """A connection was accepted."""

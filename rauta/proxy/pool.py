@@ -228,6 +228,30 @@ class BackendPool:
             detail = f"{self.name}: {plan.connections} connections are in use and {plan.waiting} requests wait"
             exchange.connect_failed("upstream_overloaded", detail)
 
+    async def dial(self, protocol: Callable[[], asyncio.Protocol], service: Service, preamble: bytes) -> None:
+        """Make a connection for whoever is no exchange (a tunnel): not kept, not waited for, but counted as others;
+        `hang_up` when it is gone. Raises ConnectError."""
+        most = service.limits.connections
+        if self.open >= most:
+            raise ConnectError("upstream_overloaded", f"{self.name}: {most} connections are in use")
+        self.open += 1
+        self.connects += 1
+        self.in_flight += 1
+        try:
+            await self._connector.connect(protocol, service.timeouts.connect, preamble)
+        except ConnectError:
+            self.failures += 1
+            self.hang_up()
+            raise
+        except BaseException:
+            self.hang_up()
+            raise
+
+    def hang_up(self) -> None:
+        """A connection of `dial` is gone."""
+        self.in_flight -= 1
+        self.lost()
+
     def leave(self, waiter: Waiter) -> None:
         """It waits no more."""
         if waiter in self._waiting:

@@ -11,7 +11,7 @@ from typing import Final
 
 from rauta.routing.services import ProxyProtocol
 
-_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _LOCAL: Final = 0x20  # version 2, command LOCAL: the sender itself is the client
 _PROXY: Final = 0x21
 _TCP4: Final = 0x11
@@ -36,21 +36,21 @@ def header(version: ProxyProtocol, client: Peer, local: Peer) -> bytes:
         return f"PROXY TCP{source.version} {source} {target} {client[1]} {local[1]}\r\n".encode("ascii")
     addresses = source.packed + target.packed + struct.pack("!HH", client[1], local[1])
     family = _TCP4 if source.version == 4 else _TCP6
-    return _SIGNATURE + struct.pack("!BBH", _PROXY, family, len(addresses)) + addresses
+    return SIGNATURE + struct.pack("!BBH", _PROXY, family, len(addresses)) + addresses
 
 
 def unknown(version: ProxyProtocol) -> bytes:
     """The header of a connection whose client has no address."""
     if version is ProxyProtocol.V1:
         return b"PROXY UNKNOWN\r\n"
-    return _SIGNATURE + struct.pack("!BBH", _PROXY, _UNSPEC, 0)
+    return SIGNATURE + struct.pack("!BBH", _PROXY, _UNSPEC, 0)
 
 
 def own(version: ProxyProtocol) -> bytes:
     """The header of a connection that the gateway makes for itself, such as a health check."""
     if version is ProxyProtocol.V1:
         return b"PROXY UNKNOWN\r\n"
-    return _SIGNATURE + struct.pack("!BBH", _LOCAL, _UNSPEC, 0)
+    return SIGNATURE + struct.pack("!BBH", _LOCAL, _UNSPEC, 0)
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

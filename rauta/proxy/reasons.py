@@ -36,6 +36,8 @@ REASONS: Final = _table(
     ("tls_on_plain", 400, "received TLS on a plain HTTP port"),
     ("plain_on_tls", 400, "received plain HTTP on a TLS port"),
     ("client_certificate", 400, "the client's certificate is missing or not accepted"),
+    ("bad_proxy_header", 400, "the PROXY header is missing, malformed or not wanted"),
+    ("bad_client_hello", 400, "the TLS handshake does not begin as it should"),
     ("method_not_allowed", 405, "this method is not served"),
     ("head_timeout", 408, "the request head did not arrive in time"),
     ("client_timeout", 408, "the client sent or took nothing for too long"),

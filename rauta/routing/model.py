@@ -330,12 +330,25 @@ class Configuration:
             yield Problem(("admin", "socket"), f"unix:{self.admin.socket} is taken by listener {first_on!r}")
         listeners = _Known("listener", (listener.name for listener in self.listeners))
         services = _Known("service", (service.name for service in self.services))
+        for listener in self.listeners:
+            yield from self._problems_of_passthrough(listener, services)
         for position, route in enumerate(self.routes):
             for index, name in enumerate(route.listeners):
                 yield from listeners.check(name, ("routes", position, "listeners", index))
             if isinstance(route.action, Forward):
                 for index, share in enumerate(route.action.services):
                     yield from services.check(share.name, ("routes", position, "services", index, "name"))
+
+    def _problems_of_passthrough(self, listener: Listener, services: _Known) -> Iterator[Problem]:
+        with_tls = {service.name for service in self.services if service.tls is not None}
+        for position, item in enumerate(listener.passthrough):
+            where = ("listeners", listener.name, "passthrough", position, "service")
+            yield from services.check(item.service, where)
+            if item.service in with_tls:
+                message = (
+                    f"service {item.service!r} has tls: the client's own goes through, so it needs a service without"
+                )
+                yield Problem(where, message)
 
     def forwarded_of(self, listener: Listener, route: Route | None = None) -> frozenset[Forwarded]:
         """The forwarded fields that are added for a route on a listener.

@@ -15,6 +15,7 @@ from typing import Final
 from rauta.routing import defaults
 from rauta.routing.errors import ModelError
 from rauta.routing.filters import ON_LISTENERS, Filter
+from rauta.routing.hosts import HostKind, HostPattern, is_address
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
@@ -214,11 +215,55 @@ class ClientLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySources:
+    """Who tells by a header of the PROXY protocol whose connection it is: load balancers in these networks. They have
+    to, unless `optional`; a header of anybody else is refused. Clients on a unix socket are among them without being
+    named: the mode of its file says who may connect."""
+
+    sources: tuple[Network, ...] = ()
+    optional: bool = False
+
+
+ANY_NAME: Final = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passthrough:
+    """TLS that is not terminated: connections whose client asks for one of these names (SNI) go to a service as they
+    are. `*.example.com` stands for one label, as in certificates; `*` for all that nothing else claims, also without a
+    name. Names are lower case, without a trailing dot."""
+
+    names: tuple[str, ...]
+    service: str
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ModelError.at("names", "the list is empty: nothing would go through")
+        names = tuple(_server_name(name, position) for position, name in enumerate(self.names))
+        object.__setattr__(self, "names", names)
+
+
+def _server_name(name: str, position: int) -> str:
+    if name == ANY_NAME:
+        return name
+    kind = HostKind.ONE_LABEL if name.startswith("*.") else HostKind.EXACT
+    try:
+        pattern = HostPattern(name.removeprefix("*."), kind)
+    except ModelError as error:
+        raise ModelError.at(("names", position), error.problems[0].message) from None
+    if is_address(pattern.name):
+        # RFC 6066 3: "Literal IPv4 and IPv6 addresses are not permitted in "HostName"."
+        raise ModelError.at(("names", position), f"{name!r} is an address, and clients never ask for one by SNI")
+    return str(pattern)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
     """A socket that accepts clients. `forwarded=None` stands for the default of the whole configuration.
 
     `trusted_proxies`: what clients with these addresses say of the client before them (X-Forwarded-For and its kin) is
-    believed; `filters` run before those of the route.
+    believed; `filters` run before those of the route. `proxy_protocol` and `passthrough` come before everything else,
+    TLS included.
     """
 
     name: str
@@ -230,9 +275,13 @@ class Listener:
     limits: ClientLimits = field(default_factory=ClientLimits)
     trusted_proxies: tuple[Network, ...] = ()
     filters: tuple[Filter, ...] = ()
+    proxy_protocol: ProxySources | None = None
+    passthrough: tuple[Passthrough, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        self._check_sources()
+        self._check_passthrough()
         for position, item in enumerate(self.filters):
             if not isinstance(item, ON_LISTENERS):
                 raise ModelError.at(("filters", position), "a rewrite needs the match of a route: write it there")
@@ -242,6 +291,35 @@ class Listener:
             raise ModelError.at(
                 "address", f"{self.address.host!r} is a name: a listener needs an IP address, for example 0.0.0.0"
             )
+
+    @property
+    def scheme(self) -> str:
+        """What is spoken there: `http`, `https`, or `tls` where nothing but passthrough is served."""
+        if self.tls is not None:
+            return "https"
+        return "tls" if self.passthrough else "http"
+
+    def _check_sources(self) -> None:
+        accepted = self.proxy_protocol
+        if accepted is None:
+            return
+        if self.address.path is None and not accepted.sources:
+            message = "nobody would be believed: list the load balancers, for example from: [10.0.0.0/8]"
+            raise ModelError.at(("proxy_protocol", "from"), message)
+        if self.address.path is not None and accepted.sources:
+            message = "clients on a unix socket have no address: remove it, the mode of the file says who may connect"
+            raise ModelError.at(("proxy_protocol", "from"), message)
+
+    def _check_passthrough(self) -> None:
+        taken: dict[str, int] = {}
+        for position, item in enumerate(self.passthrough):
+            for index, name in enumerate(item.names):
+                where = ("passthrough", position, "names", index)
+                first = taken.setdefault(name, position)
+                if first != position:
+                    raise ModelError.at(where, f"{name!r} goes to {self.passthrough[first].service!r} already")
+                if name == ANY_NAME and self.tls is not None:
+                    raise ModelError.at(where, "'*' leaves nothing for tls: remove one of the two")
 
 
 class OffloadMode(Enum):

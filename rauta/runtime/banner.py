@@ -89,7 +89,7 @@ def _self_signed(made: SelfSigned) -> dict[str, Any]:
 
 
 def _url(listener: Listener) -> str:
-    return f"{'http' if listener.tls is None else 'https'}://{listener.address}"
+    return f"{listener.scheme}://{listener.address}"
 
 
 def _forwarded(configuration: Configuration, listener: Listener) -> list[str]:

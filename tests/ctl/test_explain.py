@@ -235,6 +235,21 @@ def test_a_listener_that_asks_for_certificates(mode: str, rautactl: Callable[...
     assert rautactl(*words, "--json").document["listener"]["clients"] == mode
 
 
+def test_what_comes_before_http_is_told(rautactl: Callable[..., Any], example: Path) -> None:
+    more = "proxy_protocol: {from: [10.0.0.0/8]}, passthrough: [{names: [db.test, '*.db.test'], service: users}]"
+    listener = f'web: {{address: "0.0.0.0:8080", {more}}}'
+    example.write_text(example.read_text().replace('web: {address: "0.0.0.0:8080"}', listener))
+    words = ("explain", "GET", "/users", "-H", API)
+    told = facts(rautactl(*words).out)
+    assert told["listener"].startswith("web, tls on 0.0.0.0:8080 ")
+    assert told["PROXY"] == "a header is needed from 10.0.0.0/8; none from others"
+    assert told["passes"] == "TLS for db.test, *.db.test to users"
+    found = rautactl(*words, "--json").document
+    assert found["listener"]["proxy_protocol"] == {"from": ["10.0.0.0/8"], "optional": False}
+    assert found["listener"]["passthrough"] == [{"names": ["db.test", "*.db.test"], "service": "users"}]
+    assert {"proxy_protocol", "passthrough"} <= {why["code"] for why in found["why_no_lower"]}
+
+
 def test_another_file(rautactl: Callable[..., Any], example: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text('version: 1\nlisteners: {web: {address: ":80"}}\nroutes: [{name: all, respond: {status: 204}}]\n')

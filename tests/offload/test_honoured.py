@@ -64,6 +64,8 @@ from rauta.routing.settings import (
     LogFormat,
     OffloadMode,
     OffloadSettings,
+    Passthrough,
+    ProxySources,
     Secret,
     Shutdown,
     Sysctls,
@@ -129,6 +131,8 @@ MTLS = replace(TLS, clients=ClientCertificates(ca="ca.crt", mode=ClientMode.OPTI
 XFF = frozenset({Forwarded.X_FORWARDED_FOR})
 SOCKET = Address.unix("/run/a.sock")
 NETWORK = ipaddress.ip_network("10.0.0.0/8")
+SOURCES = ProxySources(sources=(NETWORK,))
+PASSED = Passthrough(names=("a.test",), service="s")
 
 # Every change keeps GET http://anything.test/a on the listener 10.0.0.1:80 a request of the route "r".
 HONOURED_CHANGES: dict[tuple[type, str], list[Configuration]] = {
@@ -223,6 +227,12 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (ClientLimits, "connections"): [(listener(limits=ClientLimits(connections=9)), Reason.CLIENT_LIMITS)],
     (Listener, "trusted_proxies"): [(listener(trusted_proxies=(NETWORK,)), Reason.TRUSTED_PROXIES)],
     (Listener, "filters"): [(listener(filters=(RequestId(),)), Reason.FILTERS)],
+    (Listener, "proxy_protocol"): [(listener(proxy_protocol=SOURCES), Reason.PROXY_PROTOCOL)],
+    (ProxySources, "sources"): [(listener(proxy_protocol=SOURCES), Reason.PROXY_PROTOCOL)],
+    (ProxySources, "optional"): [(listener(proxy_protocol=replace(SOURCES, optional=True)), Reason.PROXY_PROTOCOL)],
+    (Listener, "passthrough"): [(listener(passthrough=(PASSED,)), Reason.PASSTHROUGH)],
+    (Passthrough, "names"): [(listener(passthrough=(PASSED,)), Reason.PASSTHROUGH)],
+    (Passthrough, "service"): [(listener(passthrough=(PASSED,)), Reason.PASSTHROUGH)],
     (Address, "path"): [(listener(address=SOCKET), Reason.UNIX), (backend(address=SOCKET), Reason.UNIX)],
     (TlsSettings, "certificates"): [(listener(tls=TLS), Reason.TLS)],
     (TlsSettings, "clients"): [(listener(tls=MTLS), Reason.TLS)],
@@ -511,6 +521,8 @@ def test_messages_name_the_field_and_its_default() -> None:
         (service(protocol=BackendProtocol.HTTP2), "service 's': protocol is http2 (default http1)"),
         (service(tls=BackendTls(ca="/etc/ca.crt")), "service 's': tls is set"),
         (listener(trusted_proxies=(NETWORK,)), "listener 'web': trusted_proxies is 10.0.0.0/8"),
+        (listener(proxy_protocol=SOURCES), "listener 'web': proxy_protocol is set"),
+        (listener(passthrough=(PASSED,)), "listener 'web': passthrough is passthrough"),
         (route(filters=(RequestId(), RequestHeaders(remove=("X",)))), "filters is request_id, request_headers"),
         (route(upgrades=frozenset()), "upgrades is empty (default websocket)"),
         (backend(address=SOCKET), "service 's': unix is /run/a.sock"),

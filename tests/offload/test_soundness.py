@@ -51,7 +51,16 @@ from rauta.routing.services import (
     ServiceLimits,
     Timeouts,
 )
-from rauta.routing.settings import Address, EncodedSlash, Forwarded, Listener, OffloadMode, OffloadSettings
+from rauta.routing.settings import (
+    Address,
+    EncodedSlash,
+    Forwarded,
+    Listener,
+    OffloadMode,
+    OffloadSettings,
+    Passthrough,
+    ProxySources,
+)
 from rauta.routing.table import Table
 from support.build import backend, service
 
@@ -89,6 +98,16 @@ LISTENERS = (
     Listener(name="bad-unix", address=Address.unix("/run/web.sock")),
     Listener(name="bad-filter", address=Address("10.0.0.9", 85), filters=(RequestId(),)),
     Listener(name="bad-trust", address=Address("10.0.0.9", 86), trusted_proxies=(ip_network("10.0.0.0/8"),)),
+    Listener(
+        name="bad-header",
+        address=Address("10.0.0.9", 87),
+        proxy_protocol=ProxySources(sources=(ip_network("10.0.0.0/8"),)),
+    ),
+    Listener(
+        name="bad-passing",
+        address=Address("10.0.0.9", 88),
+        passthrough=(Passthrough(names=("a.test",), service="good-one"),),
+    ),
 )
 HOSTS = [
     HostPattern("a.test"),

@@ -7,13 +7,16 @@ import ssl
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import pytest
+
+from rauta.proxy.reasons import BODIES
 from rauta.routing.model import Respond, Route
 from rauta.routing.settings import Address, ClientLimits, Listener, LogFormat
-from support.http import client, gateway, request, run
+from support.http import client, gateway, impatient, request, run
 from support.tls import make_pair
 
 
-def test_plain_http_on_a_tls_port_is_logged_and_tls_is_not(tmp_path: Path) -> None:
+def test_plain_http_on_a_tls_port_is_answered_and_told_and_probes_are_not(tmp_path: Path) -> None:
     pair = make_pair(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.cert, pair.key)
@@ -24,8 +27,9 @@ def test_plain_http_on_a_tls_port_is_logged_and_tls_is_not(tmp_path: Path) -> No
         async with gateway(routes=[route], ssl=context, log=LogFormat.COMMON) as rauta:
             async with client(rauta.port) as peer:
                 peer.send(request("/?token=1"))
-                with suppress(ConnectionResetError):  # as good as an end
-                    assert not await peer.rest()
+                head, body = await peer.response()
+                assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+                assert b"plain_on_tls: received plain HTTP on a TLS port" in body
             async with client(rauta.port, ssl=trusting, server_hostname="localhost") as peer:
                 peer.send(request("/"))
                 assert (await peer.response())[1] == b"hello"
@@ -35,9 +39,27 @@ def test_plain_http_on_a_tls_port_is_logged_and_tls_is_not(tmp_path: Path) -> No
                     await peer.rest()
             refused, served = rauta.log_lines()
             assert refused.startswith("- - - [")
-            assert ' "-" 400 0 listener=web ' in refused
+            assert f' "-" 400 {len(BODIES["plain_on_tls"])} listener=web ' in refused
             assert " reason=plain_on_tls " in refused
             assert " 200 5 listener=web " in served
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["DELETE", "OPTIONS", "PRI", "CONNECT"])
+def test_every_method_is_answered_also_one_whose_body_is_still_coming(tmp_path: Path, method: str) -> None:
+    pair = make_pair(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+
+    async def main() -> None:
+        async with gateway(routes=[], listener=impatient(head=0.5), ssl=context) as rauta, client(rauta.port) as peer:
+            peer.send(request(method=method, body=b"x" * 10))
+            assert b" 400 " in (await peer.response())[0]
+            for _ in range(10):  # no reset: each would find the connection open
+                peer.send(b"x" * 1000)
+                await peer.writer.drain()
+            assert await peer.rest() == b""  # its time is over
 
     run(main())
 

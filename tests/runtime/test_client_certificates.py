@@ -351,7 +351,10 @@ def test_a_listener_that_was_plain_answers_nothing_in_the_clear(site: Site, clie
         site.path.write_text(good)
         running.signal(signal.SIGHUP)
         running.wait_for("reloaded")
-        assert get(site.port)[0] == 421
+        status, body = get(site.port)
+        assert (status, b"plain_on_tls" in body) == (400, True)
+        assert site.status(clients.good) == 200
+        assert site.status(None) == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
 def test_a_reload_that_changes_nothing_of_it_leaves_connections_alone(

@@ -23,7 +23,7 @@ from rauta.proxy.flow import HELD_FULL, HIGH_WATER, LARGE_READ, LOW_WATER, PEER_
 from rauta.proxy.handshake import shown_in
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
-from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, hand_over, reset_on_close
+from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, client_of, hand_over, local_of, reset_on_close
 from rauta.proxy.http1.serialise import response_bytes
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher, FromClient
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.handshake import Handshake
+    from rauta.proxy.proxyheader import Origin
 
 HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED, TUNNEL = range(7)
 
@@ -77,6 +78,7 @@ class ServerConnection(Downstream):
         "_grace",
         "_http10",
         "_keep_alive",
+        "_origin",
         "_out",
         "_phase",
         "_seen",
@@ -97,8 +99,10 @@ class ServerConnection(Downstream):
         connections: set[FromClient],
         scheme: str,
         handshake: Handshake | None = None,
+        origin: Origin | None = None,
     ) -> None:
         super().__init__(scheme)
+        self._origin = origin
         self._dispatcher = dispatcher
         self._connections = connections
         self._handshake = handshake
@@ -129,9 +133,7 @@ class ServerConnection(Downstream):
             self._handshake = None
             self._hand_over(b"")
             return
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
-            self.client = (peer[0], peer[1])
+        self.client = client_of(transport, self._origin)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._gate = ReadGate(self._transport)
         if self._dispatcher.rule is not None:
@@ -312,8 +314,7 @@ class ServerConnection(Downstream):
         self._dispatcher.wheel.arm(self, seconds)
 
     def local_address(self) -> tuple[str, int]:
-        local = self._transport.get_extra_info("sockname")
-        return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
+        return local_of(self._transport, self._origin)
 
     def close_after(self) -> None:
         self._keep_alive = False
@@ -447,7 +448,7 @@ class ServerConnection(Downstream):
         self._phase = CLOSED
         self._dispatcher.wheel.forget(self)
         self._connections.discard(self)
-        hand_over(self._transport, self._dispatcher, self.scheme, data)
+        hand_over(self._transport, self._dispatcher, self.scheme, data, self._origin)
 
     def _check_unfinished(self, known: int) -> None:
         if self._fresh and PREFACE.startswith(self._buffer):

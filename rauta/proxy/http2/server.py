@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rauta.proxy.exchange import Downstream
 from rauta.proxy.flow import HIGH_WATER, LARGE_READ, LOW_WATER, ReadGate
 from rauta.proxy.handshake import Shown, shown_in
+from rauta.proxy.http1.handover import client_of, local_of
 from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import (
     STREAM_WINDOW,
@@ -42,6 +43,7 @@ from rauta.routing.errors import RequestError
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.exchange import Exchange
+    from rauta.proxy.proxyheader import Origin
 
 # Time for the client to read what it was told at the end.
 LINGER_TIME: Final = 2.0
@@ -243,6 +245,7 @@ class ServerConnection(Multiplexed):
 
     __slots__ = (
         "_draining",
+        "_origin",
         "_streams",
         "_thrown_away",
         "client",
@@ -251,11 +254,12 @@ class ServerConnection(Multiplexed):
         "shown",
     )
 
-    def __init__(self, dispatcher: Dispatcher, scheme: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, scheme: str, origin: Origin | None = None) -> None:
         super().__init__(wire.make(head_limit=dispatcher.listener.limits.head), dispatcher.loop)
         self.dispatcher = dispatcher
         self.scheme = scheme
         self.client: tuple[str, int] = ("", 0)
+        self._origin = origin
         self.shown: Shown | None = None
         self._streams: dict[int, Stream] = {}
         self._draining = False
@@ -265,9 +269,7 @@ class ServerConnection(Multiplexed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_server
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):  # of a unix socket it is a path, mostly empty
-            self.client = (peer[0], peer[1])
+        self.client = client_of(transport, self._origin)
         if self.dispatcher.rule is not None:
             self.shown = shown_in(transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
@@ -345,8 +347,7 @@ class ServerConnection(Multiplexed):
 
     def local_address(self) -> tuple[str, int]:
         """Where the client connected to."""
-        local = self._transport.get_extra_info("sockname")
-        return (str(local[0]), int(local[1])) if isinstance(local, tuple) else ("", 0)
+        return local_of(self._transport, self._origin)
 
     def drop(self, stream: Stream, code: int) -> None:
         """Reset it."""
