@@ -20,7 +20,7 @@ COMPILED = {
         "arrivals clock counters dispatch exchange farewell filters flow forwarded generation messages metrics plan "
         "pool redirects shared tunnels wheel"
     ),
-    "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
+    "rauta/proxy/http1": "chunked client fields grammar handover limits serialise server",
     "rauta/proxy/http2": "client heads server streams tunnels",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",
 }

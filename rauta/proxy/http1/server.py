@@ -24,6 +24,7 @@ from rauta.proxy.handshake import shown_in
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
 from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, client_of, hand_over, local_of, reset_on_close
+from rauta.proxy.http1.limits import DISCARD_LIMIT, HEADS_PER_TURN, HELD_LIMIT, LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.http1.serialise import response_bytes
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
@@ -37,19 +38,6 @@ if TYPE_CHECKING:
     from rauta.proxy.proxyheader import Origin
 
 HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED, TUNNEL = range(7)
-
-# Pipelined bytes held while a response is pending. Enough for every honest client; reading pauses beyond it.
-HELD_LIMIT: Final = 64 * 1024
-# A request body that nobody wants any more (the answer is out already) is read to its end if it is no longer than
-# this, so that the connection can be kept; else the connection is closed.
-DISCARD_LIMIT: Final = 64 * 1024
-# How long and how much LINGER reads: 2 s bridges a round trip to anywhere; as nginx lingering_timeout, roughly.
-LINGER_TIME: Final = 2.0
-LINGER_LIMIT: Final = 4 * 1024 * 1024
-
-# Requests that are answered at once (some 0.2 ms each) which one connection may have done in a turn of the loop, before
-# the others have theirs. Reads bring up to 256 KiB, which would be thousands.
-HEADS_PER_TURN: Final = 16
 
 _CR: Final = 13
 _NOT_BEGUN: Final = (b"", b"\r", b"\r\n")  # what may stand before a request
