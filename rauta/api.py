@@ -2,10 +2,13 @@
 
 For example:
 
-    from rauta.api import RequestView, Table, load
+    from rauta.api import Gateway, RequestView, Table, load
 
     table = Table(load("rauta.yaml").configuration)
     outcome = table.match("web", RequestView(method="GET", host="api.example.com", path="/users/7"))
+
+    async with Gateway("rauta.yaml") as gateway:    # docs/embedding.md
+        ...
 """
 
 from __future__ import annotations
@@ -74,21 +77,41 @@ from rauta.routing.table import Consideration, Explanation, Table
 
 if TYPE_CHECKING:
     from rauta.config import ConfigError, ConfigProblem, Loaded, load
+    from rauta.embed.errors import GatewayError
+    from rauta.embed.gateway import Gateway
+    from rauta.embed.stats import BackendStats, GatewayStats, RequestCount
+    from rauta.proxy.asgi.server import ResponseCutError
 
-# Imported when first used: a plugin that imports this module must not bring YAML into the workers.
-_FROM_CONFIG: Final = frozenset({"ConfigError", "ConfigProblem", "Loaded", "load"})
+# Imported when first used: a plugin that imports this module must bring neither YAML nor a data plane with it.
+_LATER: Final = {
+    "ConfigError": "rauta.config",
+    "ConfigProblem": "rauta.config",
+    "Loaded": "rauta.config",
+    "load": "rauta.config",
+    "Gateway": "rauta.embed.gateway",
+    "GatewayError": "rauta.embed.errors",
+    "GatewayStats": "rauta.embed.stats",
+    "BackendStats": "rauta.embed.stats",
+    "RequestCount": "rauta.embed.stats",
+    "ResponseCutError": "rauta.proxy.asgi.server",
+}
 
 
 def __getattr__(name: str) -> Any:
     """PEP 562. Raises AttributeError for names that are not part of the surface."""
-    if name in _FROM_CONFIG:
-        import rauta.config
+    if name in _LATER:
+        from importlib import import_module
 
-        return getattr(rauta.config, name)
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
+    # a gateway within another program
+    "Gateway",
+    "GatewayStats",
+    "RequestCount",
+    "BackendStats",
     # the table, which is the specification of every tier
     "Table",
     "Outcome",
@@ -177,6 +200,8 @@ __all__ = [
     "Problem",
     "RequestError",
     "ConfigError",
+    "GatewayError",
+    "ResponseCutError",
     "PluginError",
     "PluginFailedError",
 ]

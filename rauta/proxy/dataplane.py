@@ -80,6 +80,7 @@ class DataPlane:
         self._down: dict[str, frozenset[str]] = {}
         self._generation = Generation(table, self._down)
         self._entrances: dict[Address, _Entrance] = {}
+        self._old: list[Generation] = []  # that still had exchanges when they were replaced
         self._leaving: list[Dispatcher] = []  # of listeners that are no more, while they have connections
         self._draining = False
         self._ticks = 0
@@ -102,11 +103,25 @@ class DataPlane:
         """Connections from clients."""
         return sum(len(dispatcher.connections) for dispatcher in self.dispatchers)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet, whichever table has decided them."""
+        return self._generation.in_flight + sum(generation.in_flight for generation in self._old)
+
     # --- serving ---
 
     async def serve(self, listener: Listener, sock: socket.socket, *, contexts: ServerContexts | None = None) -> None:
         """Accept clients on one more bound socket of a listener. It is closed by `drain`. Raises OSError."""
-        await self._open(Endpoint(listener=listener, sockets=(sock,), contexts=contexts), self._generation)
+        await self.open(Endpoint(listener=listener, sockets=(sock,), contexts=contexts))
+
+    async def open(self, endpoint: Endpoint) -> None:
+        """Serve a listener on its sockets; without any, for whoever has connections of its own and asks its dispatcher.
+        Raises OSError."""
+        await self._open(endpoint, self._generation)
+
+    def dispatcher_of(self, address: Address) -> Dispatcher:
+        """That of the listener at an address. Raises LookupError."""
+        return self._entrances[address].dispatcher
 
     async def swap(
         self, table: Table, endpoints: Iterable[Endpoint], client_contexts: ClientContexts | None = None
@@ -136,6 +151,7 @@ class DataPlane:
             self._shut(address)
         old, self._generation = self._generation, generation
         self.pools.retain(table.configuration.services, client_contexts or {})
+        self._old = [known for known in (*self._old, old) if known.in_flight]
         old.retire()
 
     def set_down(self, service: str, down: frozenset[str]) -> None:
