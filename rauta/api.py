@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.routing.conditions import PluginFailedError
 from rauta.routing.errors import ModelError, Problem, RautaError, RequestError
-from rauta.routing.filters import Filter, RequestHeaders, RequestId, ResponseHeaders, Rewrite
+from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
     Action,
@@ -41,6 +41,8 @@ from rauta.routing.precedence import Rule
 from rauta.routing.request import FieldList, Headers, RequestView, Target, host_of, parse_target
 from rauta.routing.services import (
     Backend,
+    BackendProtocol,
+    BackendTls,
     BalancerKey,
     BalancerSettings,
     HealthCheck,
@@ -58,7 +60,9 @@ from rauta.routing.settings import (
     Address,
     AdminSettings,
     Certificate,
+    ClientCertificates,
     ClientLimits,
+    ClientMode,
     ClientTimeouts,
     EncodedSlash,
     Forwarded,
@@ -158,8 +162,11 @@ __all__ = [
     "HealthCheck",
     "HealthKind",
     "ProxyProtocol",
+    "BackendTls",
+    "BackendProtocol",
     # filters
     "Filter",
+    "HeaderChanges",
     "RequestHeaders",
     "ResponseHeaders",
     "Rewrite",
@@ -170,6 +177,8 @@ __all__ = [
     "Network",
     "TlsSettings",
     "Certificate",
+    "ClientCertificates",
+    "ClientMode",
     "Secret",
     "Forwarded",
     "EncodedSlash",

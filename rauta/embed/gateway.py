@@ -20,7 +20,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rauta.embed.errors import GatewayError
 from rauta.embed.events import LoggedEvents
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 Sockets = Mapping[str, Sequence[socket.socket]]
 """Bound sockets by the name of their listener."""
 
+_ONCE: Final = "a gateway is opened once: make another one"
+_CLOSED: Final = "the gateway is closed: make another one"
+_NOT_OPEN: Final = "the gateway is not open: use `async with`, or an ASGI host with lifespan"
+
 
 class _Running:
     """What an open gateway consists of."""
@@ -59,7 +63,6 @@ class _Running:
         self.log = log
         self.health = HealthChecks(loop, self.plane.set_down, events)
         self.names = Names(loop, self.plane.set_names, events)
-        self.watch(parts)
 
     def watch(self, parts: Parts) -> None:
         """Check the backends of this configuration, and look their names up."""
@@ -112,7 +115,7 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         if self._opened:
-            raise GatewayError("a gateway is opened once: make another one")
+            raise GatewayError(_ONCE)
         await self._open(bind=self._sockets is None)
         return self
 
@@ -178,7 +181,7 @@ class Gateway:
         if kind == "lifespan":
             await self._lifespan(receive, send)
             return
-        if not self._opened:
+        if self._running is None:
             async with self._changing:
                 await self._open(bind=False)
         call: Any
@@ -191,7 +194,7 @@ class Gateway:
         await call(self._dispatcher(), scope, receive, send).run(draining=self._draining)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        ours = not self._opened  # else it is open already, and somebody else closes it
+        ours = self._running is None  # else it is open already, and somebody else closes it
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
@@ -231,8 +234,7 @@ class Gateway:
 
     def _open_one(self) -> _Running:
         if self._running is None:
-            text = "it is closed: make another one" if self._opened else "use `async with`, or a host with lifespan"
-            raise GatewayError(f"the gateway is not open: {text}")
+            raise GatewayError(_CLOSED if self._opened else _NOT_OPEN)
         return self._running
 
     def _served(self, config: Source) -> list[str]:
@@ -242,26 +244,31 @@ class Gateway:
         return [listener.name for listener in configuration_of(config).listeners]
 
     async def _open(self, *, bind: bool) -> None:
+        """Nothing, if it is open. Raises RautaError; then it may be tried again."""
+        if self._running is not None:
+            return
         if self._opened:
-            return  # an ASGI host's call, to a gateway that is open
-        self._opened = True
+            raise GatewayError(_CLOSED)
         self._binds = bind
         parts = await asyncio.to_thread(build, self._source, self._served(self._source), None)
-        log = None
+        log = running = None
         opened: dict[Address, tuple[socket.socket, ...]] = {}
         try:
             opened = self._bind(parts.configuration.listeners)
             log = _access_log(parts.configuration.access_log)
             running = _Running(parts, asyncio.get_running_loop(), log)
+            for endpoint in self._endpoints(parts, opened):
+                await running.plane.open(endpoint)
         except BaseException:
+            if running is not None:
+                await running.plane.drain(0)
             _close_all(opened)
             if log is not None:
                 log.release()
             parts.table.close()
             raise
-        self._running = running
-        for endpoint in self._endpoints(parts, opened):
-            await running.plane.open(endpoint)
+        self._running, self._opened = running, True
+        running.watch(parts)
 
     def _bind(self, listeners: Sequence[Listener]) -> dict[Address, tuple[socket.socket, ...]]:
         """Sockets for these listeners: given, bound, or none. Raises GatewayError."""
