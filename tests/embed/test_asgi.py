@@ -19,29 +19,16 @@ from rauta.api import (
     Gateway,
     GatewayError,
     Listener,
-    LogFormat,
     Match,
     PathMatch,
     Respond,
     ResponseCutError,
     Route,
 )
-from support.asgi import Call, ask, body, scope
-from support.http import Peer, Script, always, backend, forward, ok, run, service
+from support.asgi import Call, ask, body, configuration, scope
+from support.http import Peer, Script, always, backend, ok, run
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def configuration(
-    *ports: int, routes: Any = None, log: str = "off", patience: ClientTimeouts | None = None, **more: Any
-) -> Configuration:
-    timeouts = patience or ClientTimeouts()
-    return Configuration(
-        listeners=(Listener(name="web", address=Address("127.0.0.1", 1), timeouts=timeouts, **more),),
-        services=(service(*ports),) if ports else (),
-        routes=routes if routes is not None else (forward(),),
-        access_log=AccessLog(to=log, format=LogFormat.JSON),
-    )
 
 
 @asynccontextmanager

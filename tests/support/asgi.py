@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rauta.api import AccessLog, Address, ClientTimeouts, Configuration, Listener, LogFormat
+from support.http import forward, service
 from support.process import PATIENCE, ROOT, free_port
 
 Message = MutableMapping[str, Any]
@@ -105,6 +107,24 @@ async def ask(app: App, scope: dict[str, Any], *messages: Message) -> Call:
     call = Call(app, scope, *(messages or (body(),)))
     await call.end()
     return call
+
+
+def configuration(
+    *ports: int,
+    routes: Any = None,
+    services: Any = None,
+    log: str = "off",
+    patience: ClientTimeouts | None = None,
+    **more: Any,
+) -> Configuration:
+    """One listener that nobody binds, and everything to the backends on `ports`."""
+    timeouts = patience or ClientTimeouts()
+    return Configuration(
+        listeners=(Listener(name="web", address=Address("127.0.0.1", 1), timeouts=timeouts, **more),),
+        services=services if services is not None else (service(*ports),) if ports else (),
+        routes=routes if routes is not None else (forward(),),
+        access_log=AccessLog(to=log, format=LogFormat.JSON),
+    )
 
 
 HOSTS = {
