@@ -21,6 +21,7 @@ from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, Request
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
     Action,
+    Asgi,
     Configuration,
     Forward,
     Match,
@@ -151,6 +152,7 @@ __all__ = [
     "WeightedService",
     "Redirect",
     "Respond",
+    "Asgi",
     "Service",
     "Backend",
     "BalancerSettings",
