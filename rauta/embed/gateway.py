@@ -143,6 +143,7 @@ class Gateway:
             connections=running.plane.open_connections,
             in_flight=running.plane.in_flight,
             draining=self._draining,
+            loop_lag=running.plane.loop_lag,
             requests=running.counts.requests(),
             backends=backends_of(running.configuration, running.plane, running.health),
         )
@@ -257,6 +258,7 @@ class Gateway:
             opened = self._bind(parts.configuration.listeners)
             log = _access_log(parts.configuration.access_log)
             running = _Running(parts, asyncio.get_running_loop(), log)
+            await running.plane.prepare(parts.table)
             for endpoint in self._endpoints(parts, opened):
                 await running.plane.open(endpoint)
         except BaseException:

@@ -40,11 +40,13 @@ class BackendStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStats:
-    """A gateway now: connections of clients (of an ASGI host: its calls), requests in flight, and what was counted."""
+    """A gateway now: connections of clients (of an ASGI host: its calls), requests in flight, by how many seconds the
+    event loop was late when it was last looked at, and what was counted."""
 
     connections: int
     in_flight: int
     draining: bool
+    loop_lag: float
     requests: tuple[RequestCount, ...]
     backends: tuple[BackendStats, ...]
 

@@ -10,9 +10,10 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from rauta.proxy.asgi.protocol import Scope
-from rauta.proxy.http1.grammar import MalformedError, parse_request
+from rauta.proxy.http1.grammar import MalformedError, parse_request, parse_response
 from rauta.proxy.http2 import heads as http2
-from rauta.proxy.messages import CHUNKED, NO_BODY, Glimpse, RequestHead, ResponseHead
+from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Glimpse, RequestHead, ResponseHead
+from rauta.proxy.reasons import phrase_of
 
 Raw = tuple[bytes, bytes]
 
@@ -137,6 +138,23 @@ def glimpsed(scope: Scope) -> Glimpse:
         str(scope.get("http_version", "1.1")),
         hosts[0] if hosts else None,
     )
+
+
+def application_head(status: int, headers: Iterable[Raw], method: str) -> ResponseHead:
+    """The head of a response, from an application; `method` is that of the request. What belongs to a connection is
+    left out: that is ours. Raises MalformedError."""
+    lines = [b"HTTP/1.1 %d " % status]
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise MalformedError("bad_field", "invalid character in a header field")
+        if name not in _OF_CONNECTIONS or name == b"content-length":
+            lines.append(name + b": " + value)
+    head = parse_response(b"\r\n".join([*lines, b""]), method)
+    head.phrase = phrase_of(status)
+    head.keep_alive = True
+    if head.length == UNTIL_CLOSE:
+        head.length = CHUNKED
+    return head
 
 
 def response_headers(head: ResponseHead) -> list[Raw]:
