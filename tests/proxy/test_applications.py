@@ -98,12 +98,10 @@ def test_http2_and_what_a_trusted_proxy_says() -> None:
 def test_bodies_are_streamed_both_ways(http2: bool) -> None:
     async def main() -> None:
         async with site() as rauta:
-            body = bytes(range(256)) * 4000
-            seen = await ask(
-                rauta.port, http2=http2, method="POST", path="/echo", body=body[: 32768 if http2 else None]
-            )
+            body = bytes(range(256)) * (64 if http2 else 4000)
+            seen = await ask(rauta.port, http2=http2, method="POST", path="/echo", body=body)
             assert seen.whole
-            assert seen.body == body[: 32768 if http2 else None]
+            assert seen.body == body
             assert seen.all("x-mixed-case") == ["1"]
             assert len(seen.all("date")) == 1
 
