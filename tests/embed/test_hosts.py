@@ -402,7 +402,7 @@ async def _h2_upload(at: At, script: Script, over: asyncio.Event) -> str:
         task = asyncio.get_running_loop().create_task(
             asked.upload(asked.request(method="POST", end=False, host="test"), 256 << 20)
         )
-        await _steady(lambda: (256 << 20) - asked.left)
+        await _steady(lambda: (256 << 20) - asked.left if asked.left else 0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         asked.writer.transport.abort()
