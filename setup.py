@@ -19,6 +19,8 @@ COMPILED = {
         "clock counters dispatch exchange filters flow forwarded generation messages metrics plan pool redirects "
         "shared wheel"
     ),
+    # Classes that inherit from compiled ones have to be, too.
+    "rauta/proxy/asgi": "conversing heads running server sockets",
     "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
     "rauta/proxy/http2": "client heads server streams",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",
