@@ -517,6 +517,20 @@ def test_without_lifespan_the_first_request_opens() -> None:
     run(main())
 
 
+def test_mounted_in_an_application_that_opens_it() -> None:
+    async def main() -> None:
+        async with backend(always(ok())) as peer, Gateway(configuration(peer.port), sockets={}) as gateway:
+            assert (await ask(gateway, scope())).status == 200
+            life = Call(gateway, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+            await life.end()  # of a host that asks all the same: it is not the one who closes
+            assert [message["type"] for message in life.sent] == [
+                *("lifespan.startup.complete", "lifespan.shutdown.complete"),
+            ]
+            assert (await ask(gateway, scope())).status == 200
+
+    run(main())
+
+
 def test_a_change_of_the_table_while_calls_are_open() -> None:
     arrived, go = asyncio.Event(), asyncio.Event()
 

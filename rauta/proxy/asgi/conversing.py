@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from rauta.proxy.asgi.applications import LOGGER
 from rauta.proxy.asgi.frames import ABNORMAL, INTERNAL_ERROR, NO_CODE, NORMAL, Closed, Frames, accept_of
 from rauta.proxy.asgi.heads import application_head
-from rauta.proxy.asgi.protocol import DENIAL, Message
-from rauta.proxy.asgi.running import BrokenError, GoneError, Run
+from rauta.proxy.asgi.protocol import DENIAL, BrokenError, GoneError, Message
+from rauta.proxy.asgi.running import Run
 from rauta.proxy.http1.grammar import MalformedError
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.reasons import phrase_of

@@ -11,6 +11,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+
+class GoneError(OSError):
+    """The client has left: nothing that is sent reaches anybody (ASGI 2.4 of HTTP)."""
+
+
+class BrokenError(Exception):
+    """An application has sent what ASGI does not allow there."""
+
+
 VERSION: Final = "3.0"
 HTTP_SPEC: Final = "2.4"  # `send` raises OSError once the client has left
 LIFESPAN_SPEC: Final = "2.0"

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from rauta.proxy.asgi.applications import LOGGER
 from rauta.proxy.asgi.heads import Raw, application_head
-from rauta.proxy.asgi.protocol import EARLY_HINT, HTTP_SPEC, TRAILERS, VERSION, Message
+from rauta.proxy.asgi.protocol import EARLY_HINT, HTTP_SPEC, TRAILERS, VERSION, BrokenError, GoneError, Message
 from rauta.proxy.exchange import Upstream
 from rauta.proxy.flow import HIGH_WATER
 from rauta.proxy.http1.grammar import MalformedError
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     from rauta.proxy.plan import RoutePlan
     from rauta.proxy.tasks import Tasks
     from rauta.proxy.wheel import Wheel
-
-
-class GoneError(OSError):
-    """The client has left: nothing that is sent reaches anybody (ASGI 2.4 of HTTP)."""
-
-
-class BrokenError(Exception):
-    """The application has sent what ASGI does not allow here."""
 
 
 class Run(Upstream):
