@@ -117,10 +117,7 @@ class Hosted(Downstream):
         tasks = Tasks(self._dispatcher.loop)
         tasks.start(self._guarded(self._read, last=False), name="request of an ASGI host")
         tasks.start(self._guarded(self._write, last=True), name="response to an ASGI host")
-        try:
-            await self._over
-        finally:
-            await tasks.cancel()
+        await tasks.until(self._over)
 
     async def _guarded(self, half: Any, *, last: bool) -> None:
         """`last`: the call ends with it, also in good order."""
