@@ -31,8 +31,8 @@ class Tasks:
             )
 
     async def until(self, over: asyncio.Future[None]) -> None:
-        """Wait for that, then cancel what runs. Raises what it raises. Here, where nothing is compiled: mypyc forgets an
-        exception on its way through a `finally` that awaits."""
+        """Wait for that, then cancel what runs. Raises what it raises. Here, where nothing is compiled: mypyc forgets
+        an exception on its way through a `finally` that awaits."""
         try:
             await over
         finally:
