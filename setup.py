@@ -22,6 +22,8 @@ COMPILED = {
     ),
     "rauta/proxy/http1": "chunked client fields grammar handover limits serialise server",
     "rauta/proxy/http2": "client heads server streams tunnels",
+    # Classes that inherit from compiled ones have to be, too.
+    "rauta/proxy/asgi": "conversing heads running server sockets",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",
 }
 

@@ -2,10 +2,13 @@
 
 For example:
 
-    from rauta.api import RequestView, Table, load
+    from rauta.api import Gateway, RequestView, Table, load
 
     table = Table(load("rauta.yaml").configuration)
     outcome = table.match("web", RequestView(method="GET", host="api.example.com", path="/users/7"))
+
+    async with Gateway("rauta.yaml") as gateway:    # docs/embedding.md
+        ...
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rauta.routing.conditions import PluginFailedError
 from rauta.routing.errors import ModelError, Problem, RautaError, RequestError
-from rauta.routing.filters import Filter, RequestHeaders, RequestId, ResponseHeaders, Rewrite
+from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.hosts import HostKind, HostPattern, normalise_host
 from rauta.routing.model import (
     Action,
+    Asgi,
     Configuration,
     Forward,
     Match,
@@ -38,6 +42,8 @@ from rauta.routing.precedence import Rule
 from rauta.routing.request import FieldList, Headers, RequestView, Target, host_of, parse_target
 from rauta.routing.services import (
     Backend,
+    BackendProtocol,
+    BackendTls,
     BalancerKey,
     BalancerSettings,
     HealthCheck,
@@ -55,7 +61,9 @@ from rauta.routing.settings import (
     Address,
     AdminSettings,
     Certificate,
+    ClientCertificates,
     ClientLimits,
+    ClientMode,
     ClientTimeouts,
     EncodedSlash,
     Forwarded,
@@ -74,21 +82,41 @@ from rauta.routing.table import Consideration, Explanation, Table
 
 if TYPE_CHECKING:
     from rauta.config import ConfigError, ConfigProblem, Loaded, load
+    from rauta.embed.errors import GatewayError
+    from rauta.embed.gateway import Gateway
+    from rauta.embed.stats import BackendStats, GatewayStats, RequestCount
+    from rauta.proxy.asgi.server import ResponseCutError
 
-# Imported when first used: a plugin that imports this module must not bring YAML into the workers.
-_FROM_CONFIG: Final = frozenset({"ConfigError", "ConfigProblem", "Loaded", "load"})
+# Imported when first used: a plugin that imports this module must bring neither YAML nor a data plane with it.
+_LATER: Final = {
+    "ConfigError": "rauta.config",
+    "ConfigProblem": "rauta.config",
+    "Loaded": "rauta.config",
+    "load": "rauta.config",
+    "Gateway": "rauta.embed.gateway",
+    "GatewayError": "rauta.embed.errors",
+    "GatewayStats": "rauta.embed.stats",
+    "BackendStats": "rauta.embed.stats",
+    "RequestCount": "rauta.embed.stats",
+    "ResponseCutError": "rauta.proxy.asgi.server",
+}
 
 
 def __getattr__(name: str) -> Any:
     """PEP 562. Raises AttributeError for names that are not part of the surface."""
-    if name in _FROM_CONFIG:
-        import rauta.config
+    if name in _LATER:
+        from importlib import import_module
 
-        return getattr(rauta.config, name)
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
+    # a gateway within another program
+    "Gateway",
+    "GatewayStats",
+    "RequestCount",
+    "BackendStats",
     # the table, which is the specification of every tier
     "Table",
     "Outcome",
@@ -124,6 +152,7 @@ __all__ = [
     "WeightedService",
     "Redirect",
     "Respond",
+    "Asgi",
     "Service",
     "Backend",
     "BalancerSettings",
@@ -135,8 +164,11 @@ __all__ = [
     "HealthCheck",
     "HealthKind",
     "ProxyProtocol",
+    "BackendTls",
+    "BackendProtocol",
     # filters
     "Filter",
+    "HeaderChanges",
     "RequestHeaders",
     "ResponseHeaders",
     "Rewrite",
@@ -147,6 +179,8 @@ __all__ = [
     "Network",
     "TlsSettings",
     "Certificate",
+    "ClientCertificates",
+    "ClientMode",
     "Secret",
     "Forwarded",
     "EncodedSlash",
@@ -177,6 +211,8 @@ __all__ = [
     "Problem",
     "RequestError",
     "ConfigError",
+    "GatewayError",
+    "ResponseCutError",
     "PluginError",
     "PluginFailedError",
 ]

@@ -12,7 +12,18 @@ from typing import Any, Final
 
 from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.hosts import HostPattern
-from rauta.routing.model import Configuration, Forward, Match, PathKind, PathMatch, Redirect, Respond, Route, ValueMatch
+from rauta.routing.model import (
+    Asgi,
+    Configuration,
+    Forward,
+    Match,
+    PathKind,
+    PathMatch,
+    Redirect,
+    Respond,
+    Route,
+    ValueMatch,
+)
 from rauta.routing.services import Backend, BalancerSettings, HealthCheck, HealthKind, Plugin, Service
 from rauta.routing.settings import Address, Listener, ProxySources, Secret
 
@@ -107,6 +118,8 @@ def _route(route: Route) -> dict[str, Any]:
             found["services"] = [{"name": share.name, "weight": share.weight} for share in action.services]
     elif isinstance(action, Redirect):
         found["redirect"] = _redirect(action)
+    elif isinstance(action, Asgi):
+        found["asgi"] = action.app
     else:
         found["respond"] = _object(action) or {"status": 200}
     return found | _object(route, skip=("name", "matches", "action"))

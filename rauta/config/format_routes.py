@@ -11,7 +11,7 @@ from rauta.config.format_common import FORWARDED, NAME, PATH, PROTOCOL, WEIGHT
 from rauta.config.format_filters import FILTERS, in_file
 from rauta.config.format_matches import ANY_PATH, MATCH
 from rauta.config.format_services import LIMIT_BODY, TIMEOUT_DOCS
-from rauta.config.scalars import Choice, Duration, Integer, Size, Text
+from rauta.config.scalars import Choice, Duration, Integer, Parsed, Size, Text
 from rauta.config.schema import Field, Object
 from rauta.routing import model, services
 from rauta.routing.errors import ModelError, Problem
@@ -109,12 +109,19 @@ _respond = Object(
     model=model.Respond,
 )
 
-ACTIONS: Final = ("service", "services", "redirect", "respond")
+ACTIONS: Final = ("service", "services", "redirect", "respond", "asgi")
 
 
 @lru_cache(maxsize=4096)  # most routes name one of few services, and may share the object
 def _forward_to(name: str) -> model.Forward:
     return model.Forward(services=(model.WeightedService(name=name),))
+
+
+def _application(text: str) -> model.Asgi:
+    try:
+        return model.Asgi(app=text)
+    except ModelError as error:
+        raise ModelError(*(Problem((), problem.message) for problem in error.problems)) from None
 
 
 _EVERYTHING: Final = (model.Match(path=ANY_PATH),)
@@ -125,12 +132,13 @@ def _build_route(
     services: tuple[model.WeightedService, ...] = (),
     redirect: model.Redirect | None = None,
     respond: model.Respond | None = None,
+    asgi: model.Asgi | None = None,
     **values: Any,
 ) -> model.Route:
     values.setdefault("matches", _EVERYTHING)
     values.setdefault("timeouts", _SAME_TIMEOUTS)
     values.setdefault("limits", _SAME_LIMITS)
-    action: model.Action | None = respond if redirect is None else redirect
+    action: model.Action | None = redirect or respond or asgi
     if action is None:
         action = model.Forward(services=services) if service is None else _forward_to(service)
     try:
@@ -180,6 +188,13 @@ ROUTE: Final = Object(
         ),
         Field(key="redirect", type=_redirect, doc="Answer with a redirect.", example="{scheme: https, status: 308}"),
         Field(key="respond", type=_respond, doc="Answer with a fixed response.", example="{status: 404}"),
+        Field(
+            key="asgi",
+            type=Parsed("an application such as shop.web:app", _application, pattern=f"^{model.APPLICATION}$"),
+            doc="Let an ASGI 3 application answer, in each worker's own event loop: `module:attribute`, which the "
+            "Python that runs rauta can import.",
+            example='"shop.web:app"',
+        ),
         Field(
             key="priority",
             type=Integer(least=-1_000_000, most=1_000_000),
@@ -240,5 +255,7 @@ ROUTE: Final = Object(
         "response_headers": "write filters: [{response_headers: ...}]",
         "request_id": "write filters: [{request_id: {}}]",
         "websocket": "write upgrades: [websocket]",
+        "app": "write asgi: module:attribute",
+        "application": "write asgi: module:attribute",
     },
 )

@@ -25,7 +25,7 @@ ROUTE_CODES: Final = {
     Reason.PASSTHROUGH: "the listener passes TLS through to a service",
     Reason.UNIX: "the listener or a backend is a unix socket",
     Reason.FORWARDED: "forwarded fields are added",
-    Reason.ACTION: "rauta answers by itself: `redirect`, `respond`",
+    Reason.ACTION: "rauta answers by itself: `redirect`, `respond`, `asgi`",
     Reason.TIMEOUTS: "the service or route has other time-outs than the defaults",
     Reason.LIMITS: "the service or route has other limits than the defaults",
     Reason.FILTERS: "the listener or route has filters",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rauta.ctl import effective
 from rauta.routing.model import (
     Action,
+    Asgi,
     Forward,
     Match,
     PathKind,
@@ -48,11 +49,14 @@ def conditions(match: Match) -> str:
 
 
 def action(what: Action) -> str:
-    """What a route does: `-> users`, `-> users 90%, canary 10%`, `redirect 301 to prefix /new`, `respond 200`."""
+    """What a route does: `-> users`, `-> users 90%, canary 10%`, `redirect 301 to prefix /new`, `respond 200`,
+    `asgi shop:app`."""
     if isinstance(what, Forward):
         return "-> " + shares(what)
     if isinstance(what, Redirect):
         return f"redirect {what.status} to {_destination(what)}"
+    if isinstance(what, Asgi):
+        return f"asgi {what.app}"
     return f"respond {what.status}"
 
 
@@ -145,6 +149,8 @@ def action_document(what: Action) -> Document:
         return {"services": [{"name": share.name, "weight": share.weight} for share in what.services]}
     if isinstance(what, Redirect):
         return {"redirect": _redirect(what)}
+    if isinstance(what, Asgi):
+        return {"asgi": what.app}
     return {"respond": _respond(what)}
 
 

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from rauta.routing.filters import Filter, HeaderChanges, RequestHeaders, RequestId, ResponseHeaders, Rewrite
-from rauta.routing.model import Forward, Route
+from rauta.routing.model import Asgi, Forward, Route
 from rauta.routing.services import (
     BackendProtocol,
     BackendTls,
@@ -133,7 +133,7 @@ def tls_text(tls: BackendTls) -> str:
 def own_settings(route: Route) -> str:
     """What a route says for itself beyond match and action, for a table; empty where it says nothing."""
     parts = [filter_text(item) for item in route.filters]
-    if isinstance(route.action, Forward) and route.upgrades != DEFAULT_UPGRADES:
+    if isinstance(route.action, Forward | Asgi) and route.upgrades != DEFAULT_UPGRADES:
         parts.append(f"upgrades {upgrades_text(route.upgrades)}")
     if route.limits.body is not None:
         parts.append(f"bodies up to {size(route.limits.body)}")

@@ -16,6 +16,7 @@ from rauta.offload.lookup import is_plain
 from rauta.offload.reasons import Reason
 from rauta.routing.hosts import HostKind, HostPattern
 from rauta.routing.model import (
+    Asgi,
     Configuration,
     Forward,
     Match,
@@ -265,4 +266,5 @@ WORDINGS: Final[Wordings] = {
     (Match, "plugins"): Wording(Reason.PLUGIN, "plugins run in tier 3"),
     (Redirect, ""): Wording(Reason.ACTION, "redirects are answered by tier 3"),
     (Respond, ""): Wording(Reason.ACTION, "fixed responses are answered by tier 3"),
+    (Asgi, ""): Wording(Reason.ACTION, "applications run in tier 3"),
 }

@@ -20,7 +20,7 @@ class Reason(Enum):
     PASSTHROUGH = "passthrough"
     UNIX = "unix"  # a unix socket, of a listener or a backend
     FORWARDED = "forwarded"
-    ACTION = "action"  # redirect, respond: answered by rauta itself
+    ACTION = "action"  # redirect, respond, asgi: answered by rauta itself
     TIMEOUTS = "timeouts"
     LIMITS = "limits"
     FILTERS = "filters"

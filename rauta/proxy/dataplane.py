@@ -15,6 +15,7 @@ from rauta.proxy.pool import ClientContexts, Pools
 from rauta.proxy.shared import Shared
 from rauta.proxy.tls import ServerContexts
 from rauta.proxy.wheel import TICKS_PER_SECOND
+from rauta.routing.model import Asgi
 from rauta.routing.settings import Address, Listener
 from rauta.routing.table import Table
 
@@ -43,6 +44,8 @@ class DataPlane:
         self._down: dict[str, frozenset[str]] = {}
         self._generation = Generation(table, self._down)
         self._entrances: dict[Address, Entrance] = {}
+        self._old: list[Generation] = []  # that still had exchanges when they were replaced
+        self._prepared: frozenset[str] = frozenset()  # applications of a table that is to be served
         self._leaving: list[Dispatcher] = []  # of listeners that are no more, while they have connections
         self._draining = False
         self._ticks = 0
@@ -65,11 +68,46 @@ class DataPlane:
         """Connections from clients."""
         return sum(len(dispatcher.connections) for dispatcher in self.dispatchers)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet, whichever table has decided them."""
+        return self._generation.in_flight + sum(generation.in_flight for generation in self._old)
+
+    @property
+    def loop_lag(self) -> float:
+        """Seconds by which the loop was late when it was last looked at."""
+        return self._shared.wheel.late
+
     # --- serving ---
 
     async def serve(self, listener: Listener, sock: socket.socket, *, contexts: ServerContexts | None = None) -> None:
         """Accept clients on one more bound socket of a listener. It is closed by `drain`. Raises OSError."""
-        await self._open(Endpoint(listener=listener, sockets=(sock,), contexts=contexts), self._generation)
+        await self.open(Endpoint(listener=listener, sockets=(sock,), contexts=contexts))
+
+    async def open(self, endpoint: Endpoint) -> None:
+        """Serve a listener on its sockets; without any, for whoever has connections of its own and asks its dispatcher.
+        Raises OSError."""
+        await self.prepare(self._generation.table)
+        await self._open(endpoint, self._generation)
+
+    def dispatcher_of(self, address: Address) -> Dispatcher:
+        """That of the listener at an address. Raises LookupError."""
+        return self._entrances[address].dispatcher
+
+    async def prepare(self, table: Table) -> None:
+        """Start the applications of a table that is to be served. Raises RautaError (ApplicationError); then those that
+        were started are stopped again soon."""
+        names = _applications_of(table)
+        self._prepared = names
+        try:
+            await self._shared.applications.start(names)
+        except BaseException:
+            self._prepared = frozenset()
+            raise
+
+    def forget(self) -> None:
+        """What was prepared is not wanted."""
+        self._prepared = frozenset()
 
     async def swap(
         self, table: Table, endpoints: Iterable[Endpoint], client_contexts: ClientContexts | None = None
@@ -81,6 +119,7 @@ class DataPlane:
         that is new must have sockets; connections of one that is gone, or that has got or lost TLS, end as when
         draining. Raises OSError; then nothing has changed.
         """
+        await self.prepare(table)
         generation = Generation(table, self._down)
         wanted = {endpoint.listener.address: endpoint for endpoint in endpoints}
         opened: list[Address] = []
@@ -103,6 +142,8 @@ class DataPlane:
             self._shut(address)
         old, self._generation = self._generation, generation
         self.pools.retain(table.configuration.services, client_contexts or {})
+        self._old = [known for known in (*self._old, old) if known.in_flight]
+        self._prepared = frozenset()
         old.retire()
 
     def set_down(self, service: str, down: frozenset[str]) -> None:
@@ -145,6 +186,7 @@ class DataPlane:
                 connection.kill()
             await self._all_gone(1.0)
         self.pools.close()
+        await self._shared.applications.keep(())
         await self._shared.tasks.cancel()
         self._shared.wheel.stop()
         if self._shared.log is not None:
@@ -191,15 +233,27 @@ class DataPlane:
     # --- each tick of the wheel ---
 
     def _tick(self) -> None:
+        if self._shared.metrics is not None:
+            self._shared.metrics.lag(self._shared.wheel.late)
         if self._shared.log is not None:
             self._tick_log(self._shared.log)
         self._ticks += 1
         if self._ticks >= TICKS_PER_SECOND:
             self._ticks = 0
+            if self._old:
+                self._old = [generation for generation in self._old if generation.in_flight]
+            if len(self._shared.applications) and not self._old and not self._draining:
+                self._stop_applications()
             if self._leaving:
                 self._leaving = [dispatcher for dispatcher in self._leaving if dispatcher.connections]
             if self._shared.metrics is not None:
                 self._shared.metrics.tick(self)
+
+    def _stop_applications(self) -> None:
+        """Those that no route has any more."""
+        kept = _applications_of(self._generation.table) | self._prepared
+        if self._shared.applications.has_others(kept):
+            self._shared.tasks.start(self._shared.applications.keep(kept), name="stop applications")
 
     def _tick_log(self, log: AccessLogWriter) -> None:
         log.tick()
@@ -209,3 +263,8 @@ class DataPlane:
                 {"message": "the access log cannot be written", "exception": failure}
             )
         self._log_failed = failure is not None
+
+
+def _applications_of(table: Table) -> frozenset[str]:
+    actions = (route.action for route in table.configuration.routes)
+    return frozenset(action.app for action in actions if isinstance(action, Asgi))

@@ -19,7 +19,7 @@ from rauta.proxy.redirects import redirect_location
 from rauta.proxy.shared import Shared
 from rauta.routing.errors import RautaError
 from rauta.routing.hosts import is_address
-from rauta.routing.model import Forward, Redirect, Respond
+from rauta.routing.model import Asgi, Forward, Redirect, Respond
 from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed
 from rauta.routing.request import RequestView
 from rauta.routing.settings import EncodedSlash, Listener
@@ -54,8 +54,10 @@ class Dispatcher:
     """
 
     __slots__ = (
+        "_applications",
         "_plans",
         "_pools",
+        "_tasks",
         "_trusted",
         "clock",
         "connections",
@@ -85,6 +87,8 @@ class Dispatcher:
         self.connections: set[FromClient] = set()
         self.handshakes: WeakSet[Handshake] = WeakSet()  # of connections that are not among them yet
         self._pools = shared.pools
+        self._tasks = shared.tasks
+        self._applications = shared.applications
         self.watch(shared)
         self.swap(listener, generation, contexts)
 
@@ -205,6 +209,8 @@ class Dispatcher:
         action = hit.route.action
         if type(action) is Forward:
             self._forward(exchange, plan)
+        elif type(action) is Asgi:
+            self._run(exchange, plan, action)
         elif type(action) is Redirect:
             self._redirect(exchange, action, hit)
         elif exchange.head.insists:
@@ -249,6 +255,23 @@ class Dispatcher:
             exchange.fail("no_tunnel", f"the route switches to {', '.join(sorted(plan.upgrades)) or 'nothing'}")
             return
         exchange.forward(backends.of(backend), plan)
+
+    def _run(self, exchange: Exchange, plan: RoutePlan, action: Asgi) -> None:
+        from rauta.proxy.asgi.running import Request  # only where there is an application
+
+        if exchange.head.length > plan.body_limit:
+            exchange.fail("body_too_large", f"Content-Length is {exchange.head.length}, allowed are {plan.body_limit}")
+            return
+        app = self._applications.of(action.app)
+        if exchange.head.upgrade == "websocket" and "websocket" in plan.upgrades:
+            from rauta.proxy.asgi.conversing import Conversation
+
+            exchange.upgrade = exchange.head.upgrade
+            exchange.hand_to(Conversation(app, self.wheel, self._tasks), plan)
+        elif exchange.head.insists:
+            exchange.fail("no_tunnel", "applications know websocket alone")
+        else:
+            exchange.hand_to(Request(app, self.wheel, self._tasks), plan)
 
     def _redirect(self, exchange: Exchange, action: Redirect, hit: Hit) -> None:
         scheme = exchange.downstream.scheme

@@ -10,6 +10,7 @@ What ends an exchange, exactly once: the response's end, a failure (`fail`), or 
 is written, the backend's count goes down and neither side calls again.
 
     begin --+-- answer (redirect, respond, own error) ----------------------------------+
+            +-- hand to an application: as below, with nothing to connect --------------+
             +-- forward: connect -> request -> response head -> body -> end ------------+--> finished
                    |  |                |  101: tunnel, bytes both ways until one ends --+
                    |  +-- refused: the next backend, three in all                       |
@@ -252,6 +253,13 @@ class Exchange:
         head = self.head
         if head.has_body and head.method in IDEMPOTENT:
             self._replay = []
+        self.connected(upstream)
+
+    def hand_to(self, upstream: Upstream, plan: RoutePlan) -> None:
+        """Send the request to something that is no backend: nothing needs to be connected."""
+        self._seconds = plan.request_timeout
+        self.downstream.arm(self._seconds)
+        self.attempts = 1
         self.connected(upstream)
 
     def answer(self, status: int, fields: list[Field], body: bytes) -> None:

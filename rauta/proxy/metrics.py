@@ -33,6 +33,7 @@ POOL: Final = "rauta_upstream_connections"
 WAITING: Final = "rauta_upstream_waiting"
 IN_FLIGHT: Final = "rauta_upstream_requests_in_flight"
 CONNECTS: Final = "rauta_upstream_connects_total"
+LAG: Final = "rauta_loop_lag_seconds"
 
 LABELS: Final[dict[str, tuple[str, ...]]] = {
     REQUESTS: ("listener", "route", "service", "code", "method", "protocol", "tier"),
@@ -50,6 +51,7 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     WAITING: ("backend",),
     IN_FLIGHT: ("backend",),
     CONNECTS: ("backend", "outcome"),
+    LAG: (),
 }
 
 HELP: Final[dict[str, str]] = {
@@ -68,6 +70,7 @@ HELP: Final[dict[str, str]] = {
     WAITING: "Requests that wait for a connection to a backend.",
     IN_FLIGHT: "Requests that are with a backend, or on their way to it.",
     CONNECTS: "Attempts to connect to a backend.",
+    LAG: "By how much a worker's event loop was late, ten times a second: what blocks it holds every request up.",
 }
 
 
@@ -153,6 +156,11 @@ class WorkerMetrics:
         """A connection was accepted."""
         column = self._column
         column.cells[column.cell(Kind.COUNTER, CONNECTIONS, listener)] += 1
+
+    def lag(self, seconds: float) -> None:
+        """The loop was late by that."""
+        column = self._column
+        column.observe(column.cell(Kind.HISTOGRAM, LAG), seconds)
 
     def tick(self, plane: DataPlane) -> None:
         """About once a second: the heartbeat, and what is there now."""

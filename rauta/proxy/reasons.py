@@ -60,6 +60,7 @@ REASONS: Final = _table(
     ("too_many_connections", 503, "the listener has as many connections as it may have"),
     ("no_backend", 503, "the service has no backend that may be used"),
     ("internal_error", 500, "the gateway failed"),
+    ("application_failed", 500, "the application failed"),
     # The backend failed.
     ("upstream_dns", 502, "the backend's name could not be resolved"),
     ("upstream_refused", 502, "the backend refused the connection"),

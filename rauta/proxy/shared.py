@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rauta.proxy.asgi.applications import Applications
 from rauta.proxy.clock import Clock
 from rauta.proxy.pool import Pools
 from rauta.proxy.tasks import Tasks
@@ -25,6 +26,7 @@ class Shared:
     wheel: Wheel
     tasks: Tasks
     pools: Pools
+    applications: Applications
     log: AccessLogWriter | None
     metrics: WorkerMetrics | None
 
@@ -33,4 +35,13 @@ class Shared:
         """All of it, on a loop."""
         wheel, tasks = Wheel(loop), Tasks(loop)
         pools = Pools(loop, wheel, tasks)
-        return cls(loop=loop, clock=Clock(), wheel=wheel, tasks=tasks, pools=pools, log=log, metrics=metrics)
+        return cls(
+            loop=loop,
+            clock=Clock(),
+            wheel=wheel,
+            tasks=tasks,
+            pools=pools,
+            applications=Applications(tasks),
+            log=log,
+            metrics=metrics,
+        )

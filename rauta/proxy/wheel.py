@@ -38,20 +38,22 @@ class Expiring(ABC):
 class Wheel:
     """Deadlines in ticks, and calls at each tick."""
 
-    __slots__ = ("_handle", "_loop", "_slots", "_start", "each_tick", "now")
+    __slots__ = ("_due", "_handle", "_loop", "_slots", "_start", "each_tick", "late", "now")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._slots: dict[int, dict[Expiring, None]] = {}  # tick -> what is looked at then
         self._start = loop.time()
         self._handle: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the next tick should be, by the loop's clock
         self.now = 1  # ticks; the clock of all deadlines
+        self.late = 0.0  # seconds by which the loop was late for the last tick: what somebody has blocked it for
         self.each_tick: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Begin to tick; twice is the same as once."""
         if self._handle is None:
-            self._handle = self._loop.call_later(TICK, self._tick)
+            self._next()
 
     def stop(self) -> None:
         """No further tick, nothing expires any more."""
@@ -90,7 +92,8 @@ class Wheel:
             slot[item] = None
 
     def _tick(self) -> None:
-        self._handle = self._loop.call_later(TICK, self._tick)
+        self.late = max(0.0, self._loop.time() - self._due)
+        self._next()
         # The loop may have been late: catch up by the clock.
         until = max(self.now + 1, 1 + int((self._loop.time() - self._start) / TICK))
         while self.now < until:
@@ -99,6 +102,10 @@ class Wheel:
                 self._look(item)
         for call in self.each_tick:
             call()
+
+    def _next(self) -> None:
+        self._due = self._loop.time() + TICK
+        self._handle = self._loop.call_later(TICK, self._tick)
 
     def _look(self, item: Expiring) -> None:
         if item.queued != self.now:

@@ -6,6 +6,7 @@ is the order of the file; it decides only where the rules of precedence (see `ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -234,7 +235,25 @@ class Respond:
             raise ModelError.at("content_type", f"{self.content_type!r} is not a header value")
 
 
-Action = Forward | Redirect | Respond
+# A module, and what of it: names, joined by dots.
+APPLICATION: Final = (
+    r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+)
+_APPLICATION: Final = re.compile(APPLICATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asgi:
+    """Let an ASGI 3 application answer, in the worker's own loop. `app` is `module:attribute`."""
+
+    app: str
+
+    def __post_init__(self) -> None:
+        if not _APPLICATION.fullmatch(self.app):
+            raise ModelError.at("app", f"{self.app[:80]!r} is not module:attribute, such as shop.web:app")
+
+
+Action = Forward | Redirect | Respond | Asgi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,7 @@ class Changes:
         ready = self._next
         if ready is not None and ready.number == message.generation:
             self._next = None
+            self._plane.forget()
             _close(ready)
 
     def reopen(self) -> None:
@@ -132,6 +133,12 @@ class Changes:
             sys.setswitchinterval(before)
         if isinstance(built, Built):
             self._channel.send(built)
+            return
+        try:
+            await self._plane.prepare(built.table)
+        except RautaError as error:
+            _close(built)
+            self._channel.send(Built(built.number, str(error)))
             return
         if built.number <= self._dropped:
             _close(built)

@@ -127,6 +127,7 @@ class Worker:
         "_log_failure_told",
         "_loop",
         "_plane",
+        "_table",
     )
 
     def __init__(
@@ -136,6 +137,7 @@ class Worker:
         self._log_failure_told = False
         self._loop = loop
         self._endpoints = parts.endpoints
+        self._table = parts.table
         metrics = None if connections.counters is None else WorkerMetrics(connections.counters)
         contexts = None if parts.client_tls is None else parts.client_tls.contexts
         self._plane = DataPlane(
@@ -153,6 +155,13 @@ class Worker:
         """Serve until told to leave; the exit status."""
         await self._channel.open(self._loop, control)
         self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        try:
+            await self._plane.prepare(self._table)
+        except RautaError as error:
+            self._channel.send(Failed(str(error)))
+            self._channel.close()
+            await asyncio.sleep(0)
+            return EXIT_CONFIGURATION
         self._channel.send(Prepared())
         if await self._commit:
             for endpoint in self._endpoints:

@@ -248,7 +248,7 @@ def test_all_problems_are_reported_at_once_and_in_order(bad: Bad) -> None:
         "rauta.yaml:4: services.users: the key 'backends' is missing in a service object",
         "rauta.yaml:6: workers: expected auto or an integer, not the text 'x'",
         "rauta.yaml:8: routes[0].service: there is no service 'nope'; known: users, other",
-        "rauta.yaml:10: routes[2]: exactly one of 'service', 'services', 'redirect' and 'respond' is needed here; it has none",
+        "rauta.yaml:10: routes[2]: exactly one of 'service', 'services', 'redirect', 'respond' and 'asgi' is needed here; it has none",
         "rauta.yaml:11: x: unknown key; known: version, include, listeners, services, routes, offload, access_log, workers, admin, shutdown",
     ]
 

@@ -261,6 +261,16 @@ def test_another_file(rautactl: Callable[..., Any], example: Path, tmp_path: Pat
     assert ended.document["error"]["problems"]
 
 
+def test_a_route_to_an_application(rautactl: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "asgi.yaml"
+    file.write_text('version: 1\nlisteners: {web: {address: ":80"}}\nroutes: [{name: all, asgi: "shop.web:app"}]\n')
+    told = facts(rautactl("explain", "GET", "/", "--config", str(file)).out)
+    assert told["answer"] == "asgi shop.web:app"
+    document = rautactl("explain", "GET", "/", "--config", str(file), "--json").document
+    assert document["route"]["asgi"] == "shop.web:app"
+    assert "applications run in tier 3" in rautactl("routes", str(file)).out
+
+
 def test_many_routes_stay_readable(rautactl: Callable[..., Any], example: Path) -> None:
     routes = "".join(f"  - {{name: r{i}, match: {{path: {{exact: /p/{i}}}}}, service: users}}\n" for i in range(2000))
     example.write_text(example.read_text() + routes)

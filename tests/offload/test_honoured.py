@@ -21,6 +21,7 @@ from rauta.offload.honoured import HONOURED, WORDINGS
 from rauta.routing.filters import Filter, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.hosts import HostKind, HostPattern
 from rauta.routing.model import (
+    Asgi,
     Configuration,
     Forward,
     Match,
@@ -286,6 +287,7 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (Route, "action"): [
         (route(action=Redirect(host="b.test")), Reason.ACTION),
         (route(action=Respond()), Reason.ACTION),
+        (route(action=Asgi(app="shop:app")), Reason.ACTION),
     ],
     (Route, "timeouts"): [(route(timeouts=TimeoutOverrides(idle=1)), Reason.TIMEOUTS)],
     (TimeoutOverrides, "connect"): [(route(timeouts=TimeoutOverrides(connect=1)), Reason.TIMEOUTS)],
@@ -325,6 +327,7 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
         (Respond, field.name): [(route(action=Respond(status=404)), Reason.ACTION)]
         for field in dataclasses.fields(Respond)
     },
+    (Asgi, "app"): [(route(action=Asgi(app="shop:app")), Reason.ACTION)],
     (Match, "path"): [(match(path=PathMatch.regex("/a")), Reason.REGEX)],
     (PathMatch, "kind"): [(match(path=PathMatch.regex("/a")), Reason.REGEX)],
     (PathMatch, "value"): [

@@ -24,6 +24,7 @@ FORBIDDEN = [
     ("rauta/proxy/__init__.py", "import rauta.runtime", "Only the shim and the public surface"),
     ("rauta/offload/__init__.py", "import rauta.proxy", "Dependencies point one way"),
     ("rauta/offload/__init__.py", "import httptools", "The offload parses no HTTP"),
+    ("rauta/runtime/__init__.py", "import rauta.embed", "Dependencies point one way"),
     ("rauta/ctl/__init__.py", "import rauta.proxy", "rautactl runs without data plane"),
     ("rauta/ctl/__init__.py", "import rauta.runtime", "Only the shim and the public surface"),
 ]

@@ -1,0 +1,29 @@
+"""rauta within a program: its listeners on this event loop, and another table while it serves.
+
+python examples/embedded_native.py examples/rauta.yaml
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from rauta.api import Gateway
+
+
+async def main(path: str) -> None:
+    """Serve the file, and look at it again whenever somebody presses Enter; `q` ends it."""
+    async with Gateway(path) as gateway:
+        while True:
+            line = await asyncio.to_thread(sys.stdin.readline)
+            if line.strip() == "q" or not line:
+                break
+            await gateway.apply(path)  # nothing is lost; what is wrong with the file is an exception
+            stats = gateway.stats()
+            print(f"{stats.connections} connections, {stats.in_flight} requests in flight")
+            for found in stats.requests:
+                print(f"{found.count:8} {found.status} {found.route}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,63 @@
+"""What a gateway serves with, built before it is opened or changed. Blocks: files are read, plugins imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rauta.embed.errors import GatewayError
+from rauta.routing.model import Configuration
+from rauta.routing.table import Table
+from rauta.runtime.changing import contexts_of
+from rauta.runtime.credentials import read_credentials
+from rauta.runtime.errors import StartError
+from rauta.runtime.materials import client_tls_of, read_materials
+
+if TYPE_CHECKING:
+    from rauta.proxy.tls import ServerContexts
+    from rauta.runtime.client_tls import ClientTls
+
+Source = str | os.PathLike[str] | Configuration | Table
+"""What a gateway takes: the path of a file, or what was made of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """A table, and the TLS of its listeners and services."""
+
+    table: Table
+    contexts: dict[str, ServerContexts | None]
+    client_tls: ClientTls | None
+
+    @property
+    def configuration(self) -> Configuration:
+        """What the table was made of."""
+        return self.table.configuration
+
+
+def configuration_of(source: Source) -> Configuration:
+    """Raises ConfigError."""
+    if isinstance(source, Table):
+        return source.configuration
+    if isinstance(source, Configuration):
+        return source
+    from rauta.config import load  # YAML: only where there is a file
+
+    return load(source, warn=False).configuration
+
+
+def build(source: Source, served: Iterable[str], before: ClientTls | None) -> Parts:
+    """`served` are the listeners whose connections are ours: the others need no keys. Raises RautaError."""
+    configuration = configuration_of(source)
+    names = frozenset(served)
+    listeners = [listener for listener in configuration.listeners if listener.name in names]
+    try:
+        credentials = read_credentials(listeners)
+        found = {listener.name: contexts_of(listener, credentials) for listener in listeners}
+        client_tls = client_tls_of(configuration, read_materials(configuration.services), before)
+    except StartError as error:
+        raise GatewayError(str(error)) from error
+    table = source if isinstance(source, Table) else Table(configuration)
+    return Parts(table=table, contexts=found, client_tls=client_tls)
