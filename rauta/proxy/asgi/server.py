@@ -148,6 +148,7 @@ class Hosted(Downstream):
         """So much more waits for `send`."""
         self._size += size
         if self._size > HIGH_WATER and self.exchange is not None:
+            self._seen = self._size
             self.exchange.client_blocked()
 
     def _sent(self, size: int) -> None:
