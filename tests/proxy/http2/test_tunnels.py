@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from websockets.frames import Frame, Opcode
 from rauta.routing.services import BackendProtocol, Timeouts
 from rauta.routing.settings import LogFormat
 from support import h2client
+from support.asgi import host
 from support.h2server import Connection, server
 from support.http import Gateway, Peer, backend, forward, gateway, service
 
@@ -267,3 +269,28 @@ async def test_a_tunnel_in_which_nothing_happens() -> None:
             with pytest.raises(ConnectionClosed):
                 await peer.recv()
         assert "reason=tunnel_idle" in rauta.log_lines()[0]
+
+
+ECHO = """
+async def app(scope, receive, send):
+    if scope["type"] != "websocket":
+        return
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": scope["subprotocols"][0]})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": f"{scope['http_version']} {message['text']}"})
+"""
+
+
+async def test_hypercorn_takes_websockets_over_http_2(tmp_path: Path) -> None:
+    """Another's server side of RFC 8441."""
+    (tmp_path / "echo.py").write_text(ECHO)
+    chat: Any = ["chat"]
+    with host("hypercorn", "echo:app", tmp_path) as other:
+        async with (
+            before(other.port) as rauta,
+            connect(f"ws://127.0.0.1:{rauta.port}/", subprotocols=chat) as peer,
+        ):
+            assert peer.subprotocol == "chat"
+            await peer.send("hello")
+            assert await peer.recv() == "2 hello"
