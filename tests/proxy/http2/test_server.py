@@ -91,6 +91,21 @@ async def test_h2load() -> None:
         assert b"400 succeeded, 0 failed" in out
 
 
+@pytest.mark.skipif(shutil.which("nghttp") is None, reason="nghttp is not installed (nghttp2-client)")
+async def test_nghttp(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    body = tmp_path / "body"
+    body.write_bytes(bytes(range(256)) * 2000)
+    async with backend(mirror) as server, gateway(server.port) as plain, gateway(server.port, ssl=context) as secure:
+        for url in (f"http://127.0.0.1:{plain.port}/x", f"https://localhost:{secure.port}/x"):
+            assert (await run("nghttp", "--no-verify-peer", url)).startswith(b"GET /x HTTP/1.1\r\n")
+            words = ("nghttp", "--no-verify-peer", "-d", str(body), "--trailer=x-sum: 1", "-p", "7")
+            assert await run(*words, url) == body.read_bytes()
+
+
 # --- what goes through --------------------------------------------------------------------------------------
 
 
