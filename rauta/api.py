@@ -73,6 +73,8 @@ from rauta.routing.settings import (
     Network,
     OffloadMode,
     OffloadSettings,
+    Passthrough,
+    ProxySources,
     Secret,
     Shutdown,
     Sysctls,
@@ -163,7 +165,9 @@ __all__ = [
     "LimitOverrides",
     "HealthCheck",
     "HealthKind",
+    "Passthrough",
     "ProxyProtocol",
+    "ProxySources",
     "BackendTls",
     "BackendProtocol",
     # filters

@@ -27,6 +27,7 @@ from rauta.embed.events import LoggedEvents
 from rauta.embed.parts import Parts, Source, build, configuration_of
 from rauta.embed.stats import Counts, GatewayStats, backends_of
 from rauta.proxy.accesslog import AccessLogWriter
+from rauta.proxy.asgi.applications import ApplicationError
 from rauta.proxy.dataplane import DataPlane, Endpoint
 from rauta.routing.model import Configuration
 from rauta.runtime import sockets as listening
@@ -261,13 +262,15 @@ class Gateway:
             await running.plane.prepare(parts.table)
             for endpoint in self._endpoints(parts, opened):
                 await running.plane.open(endpoint)
-        except BaseException:
+        except BaseException as error:
             if running is not None:
                 await running.plane.drain(0)
             _close_all(opened)
             if log is not None:
                 log.release()
             parts.table.close()
+            if isinstance(error, ApplicationError):
+                raise GatewayError(str(error)) from error
             raise
         self._running, self._opened = running, True
         running.watch(parts)
@@ -299,7 +302,7 @@ class Gateway:
 
     async def _change(self, running: _Running, parts: Parts) -> None:
         before, after = running.configuration, parts.configuration
-        self._check_change(before, after)
+        self._check_change(after)
         known = {listener.address for listener in before.listeners}
         added = [listener for listener in after.listeners if listener.address not in known] if self._binds else []
         opened = self._bind(added) if added else {}
@@ -315,6 +318,8 @@ class Gateway:
                 new_log.release()
             if isinstance(error, OSError):
                 raise GatewayError(f"a new listener cannot be served: {error}") from error
+            if isinstance(error, ApplicationError):
+                raise GatewayError(str(error)) from error
             raise
         running.configuration, running.client_tls = after, parts.client_tls
         running.watch(parts)
@@ -327,15 +332,10 @@ class Gateway:
             if old is not None:
                 await asyncio.to_thread(old.release)
 
-    def _check_change(self, before: Configuration, after: Configuration) -> None:
+    def _check_change(self, after: Configuration) -> None:
         names = {listener.name for listener in after.listeners}
         if self._listener is not None and self._listener not in names:
             raise GatewayError(f"the new configuration has no listener {self._listener!r}")
-        spoken = {listener.address: listener.tls is not None for listener in before.listeners}
-        for listener in after.listeners:
-            if spoken.get(listener.address, listener.tls is not None) != (listener.tls is not None):
-                text = "plain and TLS change over only with another address, or another gateway"
-                raise GatewayError(f"listener {listener.name!r}: {text}")
 
 
 def _access_log(settings: AccessLog) -> AccessLogWriter | None:

@@ -59,7 +59,7 @@ class Entrance:
         self.dispatcher = Dispatcher(endpoint.listener, generation, shared, endpoint.contexts)
         self._loop = shared.loop
         self._stage = Stage(self.dispatcher, shared)
-        self._kind = endpoint.kind
+        self._terms = _terms_of(endpoint)
         self._secure = endpoint.contexts is not None
         self._entry: Entry | None = None  # to TLS
         self._servers: list[_Server] = []
@@ -69,20 +69,21 @@ class Entrance:
 
     async def open(self, sock: socket.socket) -> None:
         """Accept at one more socket. Raises OSError."""
-        self._servers.append(await self._serve(self._kind, sock))
+        self._servers.append(await self._serve(self._terms, sock))
         self._sockets.append(sock)
 
     async def prepare(self, endpoint: Endpoint) -> None:
-        """Before a swap: where the loop's servers are made for something else (TLS or not), have others beside them, on
-        the same sockets. Raises OSError."""
-        if endpoint.kind == self._kind:
+        """Before a swap: where the loop's servers are made for something else (TLS, the time of a handshake), have
+        others beside them, on the same sockets. Raises OSError."""
+        terms = _terms_of(endpoint)
+        if terms == self._terms:
             return
         if endpoint.contexts is not None:
             self._entry = self._entry or self._made(endpoint.contexts)
         for sock in self._sockets:
             other = socket.socket(fileno=os.dup(sock.fileno()))
             try:
-                self._next.append((await self._serve(endpoint.kind, other), other))
+                self._next.append((await self._serve(terms, other), other))
             except BaseException:
                 other.close()
                 raise
@@ -100,8 +101,9 @@ class Entrance:
         rule, secure = self.dispatcher.rule, self._secure
         self.dispatcher.swap(endpoint.listener, generation, endpoint.contexts)
         self._settle(endpoint)
-        if endpoint.kind != self._kind:
-            self._kind = endpoint.kind
+        terms = _terms_of(endpoint)
+        if terms != self._terms:
+            self._terms = terms
             for server in self._servers:
                 server.close()
             self._servers = [server for server, _ in self._next]
@@ -127,11 +129,12 @@ class Entrance:
     def _made(self, contexts: ServerContexts) -> Entry:
         return Entry(contexts, partial(_handshake_failed, self.dispatcher))
 
-    async def _serve(self, kind: int, sock: socket.socket) -> _Server:
+    async def _serve(self, terms: tuple[int, float], sock: socket.socket) -> _Server:
+        kind, seconds = terms
         if kind == LOOKED_AT:
             return Door(self._stage, sock, BACKLOG)
         context = self._entry if kind == TLS else None
-        timeout = None if context is None else self.dispatcher.listener.timeouts.head
+        timeout = None if context is None else seconds
         create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
         accept = self._accept_plain if context is None else self._accept_tls
         return await create(accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG)
@@ -154,6 +157,11 @@ class Entrance:
         handshake = Handshake()
         dispatcher.handshakes.add(handshake)
         return cast(asyncio.Protocol, ServerConnection(dispatcher, dispatcher.connections, "https", handshake))
+
+
+def _terms_of(endpoint: Endpoint) -> tuple[int, float]:
+    """What the loop's server is made for: the kind of its connections, and the time of a TLS handshake."""
+    return endpoint.kind, endpoint.listener.timeouts.head if endpoint.kind == TLS else 0.0
 
 
 class _Refusal(asyncio.Protocol):

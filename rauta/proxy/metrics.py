@@ -99,12 +99,11 @@ def _labels(exchange: Exchange) -> tuple[str, str, str]:
 class WorkerMetrics:
     """Counts into a column; the data plane tells it what happened."""
 
-    __slots__ = ("_backends", "_column", "_counted", "_unrouted")
+    __slots__ = ("_backends", "_column", "_unrouted")
 
     def __init__(self, column: Column) -> None:
         self._column = column
         self._unrouted: dict[Any, _Cells] = {}  # exchanges that no route claimed
-        self._counted: dict[str, tuple[int, int]] = {}  # connects and failures of a backend that are in the column
         self._backends: frozenset[str] = frozenset()  # whose gauges are not 0
 
     def exchange(self, exchange: Exchange, duration: float) -> None:
@@ -169,20 +168,24 @@ class WorkerMetrics:
         column.beat(int(monotonic() * 1000))
         for dispatcher in plane.dispatchers:
             cells[column.cell(Kind.GAUGE, OPEN, dispatcher.listener.name)] = len(dispatcher.connections)
-        present = set()
+        # By address: several services may speak to one in ways of their own.
+        gauges: dict[str, list[int]] = {}
         for pool in plane.pools:
             name = pool.name
-            present.add(name)
-            cells[column.cell(Kind.GAUGE, POOL, name, "idle")] = pool.idle
-            cells[column.cell(Kind.GAUGE, POOL, name, "busy")] = max(0, pool.open - pool.idle)
-            cells[column.cell(Kind.GAUGE, WAITING, name)] = pool.waiting
-            cells[column.cell(Kind.GAUGE, IN_FLIGHT, name)] = pool.in_flight
-            made, failed = self._counted.get(name, (0, 0))
-            cells[column.cell(Kind.COUNTER, CONNECTS, name, "failed")] += pool.failures - failed
-            cells[column.cell(Kind.COUNTER, CONNECTS, name, "made")] += pool.connects - pool.failures - (made - failed)
-            self._counted[name] = (pool.connects, pool.failures)
-        for name in self._backends - present:  # a reload has removed it
-            for labels in ((POOL, name, "idle"), (POOL, name, "busy"), (WAITING, name), (IN_FLIGHT, name)):
-                cells[column.cell(Kind.GAUGE, *labels)] = 0
-            self._counted.pop(name, None)
-        self._backends = frozenset(present)
+            sums = gauges.setdefault(name, [0, 0, 0, 0])
+            seen = (pool.idle, max(0, pool.open - pool.idle), pool.waiting, pool.in_flight)
+            for place, value in enumerate(seen):
+                sums[place] += value
+            made, failed = pool.uncounted()
+            cells[column.cell(Kind.COUNTER, CONNECTS, name, "failed")] += failed
+            cells[column.cell(Kind.COUNTER, CONNECTS, name, "made")] += made
+        gone = {name: [0, 0, 0, 0] for name in self._backends - gauges.keys()}  # a reload has removed them
+        for name, values in (gauges | gone).items():
+            for labels, value in zip(_of_pool(name), values, strict=True):
+                cells[column.cell(Kind.GAUGE, *labels)] = value
+        self._backends = frozenset(gauges)
+
+
+def _of_pool(name: str) -> tuple[tuple[str, ...], ...]:
+    """Gauges of a backend."""
+    return (POOL, name, "idle"), (POOL, name, "busy"), (WAITING, name), (IN_FLIGHT, name)

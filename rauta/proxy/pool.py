@@ -78,6 +78,7 @@ class BackendPool:
         "_protocol",
         "_shares",
         "_tasks",
+        "_told",
         "_waiting",
         "address",
         "closing",
@@ -121,6 +122,7 @@ class BackendPool:
         self._idle: dict[Connection, None] = {}
         self._waiting: dict[Waiter, None] = {}  # in order of their arrival
         self._shares = self._protocol is not BackendProtocol.HTTP1  # as far as is known
+        self._told = (0, 0)  # what `uncounted` has told
         self._making = 0  # connections that are being made
         self._joining: list[Exchange] = []  # exchanges that wait for one of these
 
@@ -138,6 +140,12 @@ class BackendPool:
         if context is not self._connector.context:
             self._connector.context = context
             self._close_idle([*self._idle])
+
+    def uncounted(self) -> tuple[int, int]:
+        """Connections that were made, and attempts that failed, since this was asked last."""
+        made, failed = self.connects - self.failures, self.failures
+        before, self._told = self._told, (made, failed)
+        return made - before[0], failed - before[1]
 
     @property
     def waiting(self) -> int:

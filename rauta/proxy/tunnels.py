@@ -196,7 +196,10 @@ class Tunnel(Expiring):
     async def _connect(self) -> None:
         generation = self._dispatcher.generation
         table, usable = generation.table, generation.usable(self._service)
-        service = next(one for one in table.configuration.services if one.name == self._service)
+        service = next((one for one in table.configuration.services if one.name == self._service), None)
+        if service is None:  # a reload has taken it meanwhile
+            self._cut("no_backend", None)
+            return
         self._idle = service.timeouts.idle
         group = self._shared.pools.of(service)
         try:
@@ -247,9 +250,12 @@ class Tunnel(Expiring):
             self._pool = pool
             return
 
-    def _begun(self, _: asyncio.Task[None]) -> None:
+    def _begun(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not self._attached:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # a defect, or out of descriptors
+            self._cut("internal_error", repr(error))
+        if error is not None or not self._attached:
             self._sock.close()
 
     # --- the end ---

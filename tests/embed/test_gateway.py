@@ -352,7 +352,7 @@ def test_what_cannot_be_embedded(more: dict[str, Any], text: str) -> None:
         Gateway(configuration(listener(1)), **more)
 
 
-def test_plain_does_not_become_tls_at_an_address(tmp_path: Path) -> None:
+def test_plain_becomes_tls_at_an_address(tmp_path: Path) -> None:
     async def main() -> None:
         pair, port = make_pair(tmp_path), free_port()
         file = tmp_path / "rauta.yaml"
@@ -362,9 +362,13 @@ def test_plain_does_not_become_tls_at_an_address(tmp_path: Path) -> None:
             "routes: [{name: r, respond: {}}]\n"
         )
         async with Gateway(configuration(listener(port))) as gateway:
-            with pytest.raises(GatewayError, match="plain and TLS"):
-                await gateway.apply(load(file).configuration)
             assert await ask(port) == b"hi"
+            await gateway.apply(load(file).configuration)
+            context = ssl.create_default_context(cafile=pair.cert)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
 
     asyncio.run(main())
 

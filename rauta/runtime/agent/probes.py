@@ -30,8 +30,10 @@ async def probe(
 ) -> None:
     """One check. Raises CheckFailedError or OSError."""
     tls, protocol = way
-    preamble = b"" if proxy_protocol is None or check.kind is HealthKind.TCP else own(proxy_protocol)
-    name = None if tls is None else (tls.name or address.host).strip("[]")
+    # A connection alone needs no header; one of TLS gets none without.
+    silent = check.kind is HealthKind.TCP and context is None
+    preamble = b"" if proxy_protocol is None or silent else own(proxy_protocol)
+    name = None if tls is None else (tls.name or address.host.rstrip(".")).strip("[]")
     reader, writer = await _connect(address)
     try:
         if preamble:

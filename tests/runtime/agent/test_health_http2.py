@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from rauta.proxy.pool import way_of
 from rauta.routing.model import Configuration, Forward, Route, WeightedService
-from rauta.routing.services import Backend, BackendProtocol, BackendTls, HealthCheck, HealthKind, Service
+from rauta.routing.services import Backend, BackendProtocol, BackendTls, HealthCheck, HealthKind, ProxyProtocol, Service
 from rauta.routing.settings import Address, Certificate, Listener, Secret
 from rauta.runtime.agent.health import HealthChecks
 from rauta.runtime.client_tls import ClientTls, client_tls
@@ -336,5 +337,31 @@ def test_tcp_is_the_handshake_where_there_is_tls(pair: Pair) -> None:
             assert await checked(to(port, tcp, tls=BackendTls())) == (
                 "the TLS handshake failed: it does not speak TLS on this port"
             )
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+@pytest.mark.parametrize("kind", [HealthKind.TCP, HealthKind.HTTP])
+def test_the_proxy_header_goes_before_tls(pair: Pair, kind: HealthKind) -> None:
+    first = b""
+
+    def serve(listening: socket.socket) -> None:
+        nonlocal first
+        sock, _ = listening.accept()
+        with sock:
+            while not first.endswith(b"\n"):  # no byte more: what follows is TLS
+                first += sock.recv(1)
+            with serving(pair).wrap_socket(sock, server_side=True) as secure:
+                if secure.recv(1000):
+                    secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            served = asyncio.create_task(asyncio.to_thread(serve, listening))  # noqa: TID251 - awaited below
+            tls = BackendTls(ca=str(pair.cert))
+            port = listening.getsockname()[1]
+            told = await checked(to(port, HealthCheck(kind=kind), tls=tls, proxy_protocol=ProxyProtocol.V1))
+            await asyncio.gather(served, return_exceptions=True)  # a check resets the connection in the end
+        assert (told, first) == (None, b"PROXY UNKNOWN\r\n")
 
     asyncio.run(asyncio.wait_for(main(), 20))
