@@ -55,6 +55,7 @@ class Dispatcher:
 
     __slots__ = (
         "_applications",
+        "_passed",
         "_plans",
         "_pools",
         "_tasks",
@@ -108,6 +109,7 @@ class Dispatcher:
         self.listener = listener
         self.generation = generation
         self.rule = _rule_of(listener, contexts)
+        self._passed = frozenset(name for item in listener.passthrough for name in item.names)
         self.reject_encoded_slash = listener.encoded_slash is EncodedSlash.REJECT
         self._trusted = TrustedProxies(listener.trusted_proxies) if listener.trusted_proxies else None
         # By the identity of the table's answer: it gives the same one each time, the plan keeps it alive, and hashing a
@@ -163,11 +165,12 @@ class Dispatcher:
         return min(left, key=lambda pool: pool.in_flight, default=None)
 
     def _decide(self, exchange: Exchange, head: RequestHead) -> None:
-        if self.rule is not None:
-            astray = _astray(exchange.downstream.shown, self.rule, head.host)
-            if astray:
-                exchange.fail("misdirected", astray)
-                return
+        astray = None if self.rule is None else _astray(exchange.downstream.shown, self.rule, head.host)
+        if self._passed and exchange.downstream.scheme == "https":
+            astray = astray or _passes(self._passed, head.host)
+        if astray:
+            exchange.fail("misdirected", astray)
+            return
         if head.scheme is not None and head.scheme != exchange.downstream.scheme and exchange.believed is None:
             # RFC 9110 7.4: "a request for an "https" resource MUST be rejected unless it has been received over a
             # connection that has been secured"; the other way round the two origins are different ones, too.
@@ -302,6 +305,14 @@ def _astray(shown: Shown | None, rule: str, host: str) -> str | None:
     if shown.name:
         return None if shown.name == host else f"the TLS handshake was for {shown.name!r}"
     return None if not host or is_address(host) else "the TLS handshake named no host (SNI)"
+
+
+def _passes(names: frozenset[str], host: str) -> str | None:
+    """Why a request must not be answered here: its host has connections of its own, which rauta does not look into.
+    Browsers use a connection of HTTP/2 for all names that its certificate covers (RFC 9113 9.1.1)."""
+    if host in names or f"*.{host.partition('.')[2]}" in names:
+        return f"connections for {host!r} are passed through"
+    return None
 
 
 def _options_end_here(exchange: Exchange, head: RequestHead) -> bool:

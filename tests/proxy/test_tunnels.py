@@ -100,6 +100,14 @@ def test_two_names_go_through_and_a_third_is_served_on_one_port(tmp_path: Path) 
                     *("--connect-to", f"::127.0.0.1:{rauta.port}", f"https://{name}/"),
                 )
                 assert told == f"{body} exit 0"
+            # On a connection for another name they are not served: browsers share connections of HTTP/2.
+            for name, status in (("one.test", "421"), ("x.two.test", "421"), ("other.test", "200")):
+                told = await told_by(
+                    *("curl", "-sS", "--max-time", "10", "--cacert", str(ours.cert), "-o", str(tmp_path / "out")),
+                    *("--connect-to", f"::127.0.0.1:{rauta.port}", "-w", "%{http_code}", "-H", f"Host: {name}"),
+                    "https://ours.test/",
+                )
+                assert told == f"{status} exit 0"
             shown = await told_by(
                 *("openssl", "s_client", "-connect", f"127.0.0.1:{rauta.port}", "-servername", "one.test"),
                 *("-CAfile", str(one.cert), "-verify_return_error", "-quiet", "-no_ign_eof"),
@@ -121,8 +129,8 @@ def test_two_names_go_through_and_a_third_is_served_on_one_port(tmp_path: Path) 
             assert ' "-" 200 ' in tunnel
             assert f" route=- service=one backend=127.0.0.1:{port_one} " in tunnel
             assert " reason=- " in tunnel
-            assert len(lines) == 5
-            assert len([line for line in lines if " host=x.two.test " in line]) == 2
+            assert len(lines) == 8
+            assert len([line for line in lines if " host=x.two.test " in line]) == 3
 
     run(main())
 
