@@ -179,7 +179,7 @@ class WorkerMetrics:
             made, failed = pool.uncounted()
             cells[column.cell(Kind.COUNTER, CONNECTS, name, "failed")] += failed
             cells[column.cell(Kind.COUNTER, CONNECTS, name, "made")] += made
-        gone = {name: [0, 0, 0, 0] for name in self._backends - gauges.keys()}  # a reload has removed them
+        gone = {name: [0, 0, 0, 0] for name in self._backends.difference(gauges)}  # a reload has removed them
         for name, values in (gauges | gone).items():
             for labels, value in zip(_of_pool(name), values, strict=True):
                 cells[column.cell(Kind.GAUGE, *labels)] = value
