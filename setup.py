@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 # and what runs once per connection or configuration.
 COMPILED = {
     "rauta/proxy": (
-        "arrivals clock counters dispatch exchange farewell filters flow forwarded generation messages metrics plan "
-        "pool redirects shared tunnels wheel"
+        "arrivals clock counters dispatch exchange farewell filters flow forwarded generation limits messages metrics "
+        "passthrough plan pool redirects shared wheel"
     ),
-    "rauta/proxy/http1": "chunked client fields grammar handover limits serialise server",
-    "rauta/proxy/http2": "client heads server streams tunnels",
+    "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
+    "rauta/proxy/http2": "client heads server streams upgrades",
     # Classes that inherit from compiled ones have to be, too.
     "rauta/proxy/asgi": "conversing heads running server sockets",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",

@@ -54,20 +54,20 @@ class _Running:
 
     def __init__(self, parts: Parts, loop: asyncio.AbstractEventLoop, log: AccessLogWriter | None) -> None:
         events = LoggedEvents()
-        contexts = {} if parts.client_tls is None else parts.client_tls.contexts
+        contexts = {} if parts.tls_to_backends is None else parts.tls_to_backends.contexts
         self.counts = Counts()
         self.plane = DataPlane(
-            parts.table, loop=loop, access_log=log, metrics=self.counts.metrics, client_contexts=contexts
+            parts.table, loop=loop, access_log=log, metrics=self.counts.metrics, backend_contexts=contexts
         )
         self.configuration = parts.configuration
-        self.client_tls = parts.client_tls
+        self.tls_to_backends = parts.tls_to_backends
         self.log = log
         self.health = HealthChecks(loop, self.plane.set_down, events)
         self.names = Names(loop, self.plane.set_names, events)
 
     def watch(self, parts: Parts) -> None:
         """Check the backends of this configuration, and look their names up."""
-        self.health.update(parts.configuration, {} if parts.client_tls is None else parts.client_tls.contexts)
+        self.health.update(parts.configuration, {} if parts.tls_to_backends is None else parts.tls_to_backends.contexts)
         self.names.update(parts.configuration)
 
 
@@ -130,7 +130,7 @@ class Gateway:
         gone end their connections as when draining. Raises RautaError; then nothing has changed."""
         async with self._changing:
             running = self._open_one()
-            parts = await asyncio.to_thread(build, config, self._served(config), running.client_tls)
+            parts = await asyncio.to_thread(build, config, self._served(config), running.tls_to_backends)
             try:
                 await self._change(running, parts)
             except BaseException:
@@ -310,7 +310,7 @@ class Gateway:
         try:
             if after.access_log != before.access_log:
                 new_log = _access_log(after.access_log)
-            contexts = {} if parts.client_tls is None else parts.client_tls.contexts
+            contexts = {} if parts.tls_to_backends is None else parts.tls_to_backends.contexts
             await running.plane.swap(parts.table, self._endpoints(parts, opened), contexts)
         except BaseException as error:
             _close_all(opened)
@@ -321,7 +321,7 @@ class Gateway:
             if isinstance(error, ApplicationError):
                 raise GatewayError(str(error)) from error
             raise
-        running.configuration, running.client_tls = after, parts.client_tls
+        running.configuration, running.tls_to_backends = after, parts.tls_to_backends
         running.watch(parts)
         if self._binds:
             kept = {listener.address for listener in after.listeners}

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from rauta.embed.errors import GatewayError
 from rauta.routing.model import Configuration
 from rauta.routing.table import Table
+from rauta.runtime.backend_credentials import read_backend_credentials, tls_to_backends_of
 from rauta.runtime.changing import contexts_of
 from rauta.runtime.credentials import read_credentials
 from rauta.runtime.errors import StartError
-from rauta.runtime.materials import client_tls_of, read_materials
 
 if TYPE_CHECKING:
     from rauta.proxy.tls import ServerContexts
-    from rauta.runtime.client_tls import ClientTls
+    from rauta.runtime.backend_tls import TlsToBackends
 
 Source = str | os.PathLike[str] | Configuration | Table
 """What a gateway takes: the path of a file, or what was made of one."""
@@ -29,7 +29,7 @@ class Parts:
 
     table: Table
     contexts: dict[str, ServerContexts | None]
-    client_tls: ClientTls | None
+    tls_to_backends: TlsToBackends | None
 
     @property
     def configuration(self) -> Configuration:
@@ -48,7 +48,7 @@ def configuration_of(source: Source) -> Configuration:
     return load(source, warn=False).configuration
 
 
-def build(source: Source, served: Iterable[str], before: ClientTls | None) -> Parts:
+def build(source: Source, served: Iterable[str], before: TlsToBackends | None) -> Parts:
     """`served` are the listeners whose connections are ours: the others need no keys. Raises RautaError."""
     configuration = configuration_of(source)
     names = frozenset(served)
@@ -56,8 +56,8 @@ def build(source: Source, served: Iterable[str], before: ClientTls | None) -> Pa
     try:
         credentials = read_credentials(listeners)
         found = {listener.name: contexts_of(listener, credentials) for listener in listeners}
-        client_tls = client_tls_of(configuration, read_materials(configuration.services), before)
+        tls_to_backends = tls_to_backends_of(configuration, read_backend_credentials(configuration.services), before)
     except StartError as error:
         raise GatewayError(str(error)) from error
     table = source if isinstance(source, Table) else Table(configuration)
-    return Parts(table=table, contexts=found, client_tls=client_tls)
+    return Parts(table=table, contexts=found, tls_to_backends=tls_to_backends)

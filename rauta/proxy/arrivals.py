@@ -31,9 +31,9 @@ from rauta.proxy.clienthello import HANDSHAKE, ClientHelloError
 from rauta.proxy.farewell import ALERT_UNRECOGNIZED_NAME, Farewell, is_plain_http, plain_on_tls
 from rauta.proxy.handshake import Handshake
 from rauta.proxy.http1.server import ServerConnection
+from rauta.proxy.passthrough import Tunnel
 from rauta.proxy.proxyheader import Origin, ProxyHeaderError, begins, parse
 from rauta.proxy.reasons import BODIES
-from rauta.proxy.tunnels import Tunnel
 from rauta.proxy.wheel import Expiring
 from rauta.routing.settings import ANY_NAME, Listener, ProxySources
 

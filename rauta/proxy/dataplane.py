@@ -11,7 +11,7 @@ from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dispatch import Dispatcher
 from rauta.proxy.entrances import DRAIN_GRACE, Endpoint, Entrance
 from rauta.proxy.generation import Generation
-from rauta.proxy.pool import ClientContexts, Pools
+from rauta.proxy.pool import BackendContexts, Pools
 from rauta.proxy.shared import Shared
 from rauta.proxy.tls import ServerContexts
 from rauta.proxy.wheel import TICKS_PER_SECOND
@@ -37,10 +37,10 @@ class DataPlane:
         loop: asyncio.AbstractEventLoop,
         access_log: AccessLogWriter | None,
         metrics: WorkerMetrics | None = None,
-        client_contexts: ClientContexts | None = None,
+        backend_contexts: BackendContexts | None = None,
     ) -> None:
         self._shared = Shared.on(loop, access_log, metrics)
-        self.pools.retain(table.configuration.services, client_contexts or {})
+        self.pools.retain(table.configuration.services, backend_contexts or {})
         self._down: dict[str, frozenset[str]] = {}
         self._generation = Generation(table, self._down)
         self._entrances: dict[Address, Entrance] = {}
@@ -110,7 +110,7 @@ class DataPlane:
         self._prepared = frozenset()
 
     async def swap(
-        self, table: Table, endpoints: Iterable[Endpoint], client_contexts: ClientContexts | None = None
+        self, table: Table, endpoints: Iterable[Endpoint], backend_contexts: BackendContexts | None = None
     ) -> None:
         """Serve these listeners by another table.
 
@@ -141,7 +141,7 @@ class DataPlane:
         for address in [address for address in self._entrances if address not in wanted]:
             self._shut(address)
         old, self._generation = self._generation, generation
-        self.pools.retain(table.configuration.services, client_contexts or {})
+        self.pools.retain(table.configuration.services, backend_contexts or {})
         self._old = [known for known in (*self._old, old) if known.in_flight]
         self._prepared = frozenset()
         old.retire()

@@ -197,8 +197,8 @@ class Dispatcher:
         plan = self._plans.get(id(outcome))
         if plan is None:
             configuration = self.generation.table.configuration
-            group = None if outcome.service is None else self._pools.of(outcome.service)
-            plan = self._plans[id(outcome)] = RoutePlan.of(outcome, self.listener, configuration, group)
+            reached = None if outcome.service is None else self._pools.of(outcome.service)
+            plan = self._plans[id(outcome)] = RoutePlan.of(outcome, self.listener, configuration, reached)
         exchange.plan = plan
         if plan.filters is not None:
             try:

@@ -369,17 +369,19 @@ class Exchange:
         if plan is None:
             raise RuntimeError("connected() before forward()")
         self._upstream = upstream
-        if upstream.may_refuse and head.has_body and not self._repeated:
-            self._replay = []
         if self.dispatcher.timed:
             self.t_connected = perf_counter()
         added = ""
         if plan.forwarded is not None:
             shown = self.downstream.shown
             added = plan.forwarded(*self._client_of(), self.head.version, "" if shown is None else shown.certificate)
-        early, self._early = self._early, []
-        if self._replay is not None:
-            self._replay += early
+        early = self._early
+        if head.has_body:
+            self._early = []
+            if upstream.may_refuse and not self._repeated:
+                self._replay = []
+            if self._replay is not None:
+                self._replay += early
         upstream.send_request(self, head, added, plan)
         if not head.has_body or self._upstream is not upstream:  # it may have refused at once
             return

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from rauta.proxy.clock import Clock
+from rauta.proxy.limits import LINGER_TIME
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
 from rauta.proxy.wheel import Expiring
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
 
 # As in http1.server: a close while the client still sends would be a reset, and may destroy what was said to it.
-LINGER_TIME: Final = 2.0
 LINGER_LIMIT: Final = 256 * 1024
 
 # RFC 8446 6: a record of type alert; fatal, unrecognized_name (RFC 6066 3).

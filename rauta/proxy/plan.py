@@ -13,7 +13,7 @@ from rauta.routing.services import BackendProtocol, ProxyProtocol, Service, Serv
 from rauta.routing.settings import Listener
 
 if TYPE_CHECKING:
-    from rauta.proxy.pool import Group
+    from rauta.proxy.pool import ServiceBackends
 
 _NO_SERVICE_TIMEOUTS = Timeouts()
 _NO_SERVICE_LIMITS = ServiceLimits()
@@ -38,14 +38,16 @@ class RoutePlan:
     filters: Filters | None
     upgrades: frozenset[str]
     proxy_protocol: ProxyProtocol | None
-    group: Group | None
+    reached: ServiceBackends | None
     may_be_grpc: bool
     series: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, hit: Hit, listener: Listener, configuration: Configuration, group: Group | None = None) -> RoutePlan:
-        """The service's settings, overridden by the route's; the filters of listener and route. `group` are the
-        backends of the service."""
+    def of(
+        cls, hit: Hit, listener: Listener, configuration: Configuration, reached: ServiceBackends | None = None
+    ) -> RoutePlan:
+        """The service's settings, overridden by the route's; the filters of listener and route. `reached` are the
+        backends of its service."""
         route, service = hit.route, hit.service
         timeouts = _NO_SERVICE_TIMEOUTS if service is None else service.timeouts
         limits = _NO_SERVICE_LIMITS if service is None else service.limits
@@ -63,16 +65,16 @@ class RoutePlan:
             filters=Filters.of(listener, route, hit.match),
             upgrades=route.upgrades,
             proxy_protocol=None if service is None else service.proxy_protocol,
-            group=group,
+            reached=reached,
             may_be_grpc=service is not None and service.protocol is not BackendProtocol.HTTP1,
         )
 
     @property
-    def backends(self) -> Group:
+    def backends(self) -> ServiceBackends:
         """The service's backends. Raises LookupError for a route that does not forward."""
-        if self.group is None:
+        if self.reached is None:
             raise LookupError(f"route {self.hit.route.name!r} forwards to no service")
-        return self.group
+        return self.reached
 
     @property
     def service(self) -> Service:

@@ -21,7 +21,7 @@ from rauta.proxy.proxyprotocol import header
 from rauta.proxy.tasks import Tasks
 from rauta.proxy.wheel import Expiring, Wheel
 from rauta.routing.defaults import POOL_IDLE_TIMEOUT, POOL_MAX_IDLE_PER_BACKEND, POOL_SHARED_IDLE_TIMEOUT
-from rauta.routing.services import BackendProtocol, BackendTls, Service
+from rauta.routing.services import BackendProtocol, Service, Way
 from rauta.routing.settings import Address
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from rauta.routing.services import Backend
 
 Connection = Union[ClientConnection, "SharedConnection"]
-Way = tuple[BackendTls | None, BackendProtocol]
-"""How the backends of a service are spoken to."""
-ClientContexts = Mapping[Way, "ssl.SSLContext"]
+BackendContexts = Mapping[Way, "ssl.SSLContext"]
 """What TLS towards backends is made with, for each way that has TLS."""
 
 # Seconds before the time at which a backend says that it closes an idle connection; the wheel may be 0.2 s late.
@@ -67,8 +65,8 @@ class Waiter(Expiring):
 
 
 class BackendPool:
-    """The connections of one backend. `in_flight` counts exchanges, with those that wait and that still connect;
-    `open` connections, with those that are being made; `connects` and `failures` attempts to make one."""
+    """The connections of one backend. `in_flight` counts exchanges, with those that wait and that still connect; `open`
+    connections, with those that are being made; `connects` attempts to make one, which end as `made` or `failures`."""
 
     __slots__ = (
         "_connector",
@@ -87,6 +85,7 @@ class BackendPool:
         "host_name",
         "in_flight",
         "loop",
+        "made",
         "name",
         "open",
         "scheme",
@@ -111,6 +110,7 @@ class BackendPool:
         self.in_flight = 0
         self.open = 0
         self.connects = 0
+        self.made = 0
         self.failures = 0
         self.closing = False
         self._connector = Connector(address, loop)
@@ -143,9 +143,8 @@ class BackendPool:
 
     def uncounted(self) -> tuple[int, int]:
         """Connections that were made, and attempts that failed, since this was asked last."""
-        made, failed = self.connects - self.failures, self.failures
-        before, self._told = self._told, (made, failed)
-        return made - before[0], failed - before[1]
+        before, self._told = self._told, (self.made, self.failures)
+        return self.made - before[0], self.failures - before[1]
 
     @property
     def waiting(self) -> int:
@@ -254,6 +253,7 @@ class BackendPool:
         except BaseException:
             self.hang_up()
             raise
+        self.made += 1
 
     def hang_up(self) -> None:
         """A connection of `dial` is gone."""
@@ -323,6 +323,7 @@ class BackendPool:
             if isinstance(error, Exception):  # a defect: told by the task, and nobody is left waiting
                 self._failed([exchange, *joined], ConnectError("internal_error", repr(error)))
             raise
+        self.made += 1
         connection = made[-1]
         connection.made_with = context
         connection.single = plan.proxy_protocol is not None  # nobody else's requests may go over it
@@ -397,7 +398,7 @@ class _Negotiated(asyncio.Protocol):
         connection.connection_made(transport)
 
 
-class Group:
+class ServiceBackends:
     """The backends of one service, as this worker reaches them; by object, since hashing an address costs 0.5 us."""
 
     __slots__ = ("_found", "_pools", "_way")
@@ -431,14 +432,14 @@ class Pools:
         self._tasks = tasks
         self._pools: dict[tuple[Address, Way], BackendPool] = {}
         self._names: dict[str, tuple[str, ...]] = {}
-        self._contexts: ClientContexts = {}
+        self._contexts: BackendContexts = {}
 
     def __iter__(self) -> Iterator[BackendPool]:
         return iter(self._pools.values())
 
-    def of(self, service: Service) -> Group:
+    def of(self, service: Service) -> ServiceBackends:
         """The backends of a service."""
-        return Group(self, way_of(service))
+        return ServiceBackends(self, service.way)
 
     def at(self, address: Address, way: Way) -> BackendPool:
         """The pool of an address that is spoken to in this way."""
@@ -457,11 +458,11 @@ class Pools:
             if pool.address.host == host:
                 pool.set_addresses(addresses)
 
-    def retain(self, services: Iterable[Service], contexts: ClientContexts) -> None:
+    def retain(self, services: Iterable[Service], contexts: BackendContexts) -> None:
         """Only the backends of these are used from now on, with these contexts: the pools of others let their
         connections go."""
         self._contexts = contexts
-        kept = {(backend.address, way_of(service)) for service in services for backend in service.backends}
+        kept = {(backend.address, service.way) for service in services for backend in service.backends}
         hosts = {address.host for address, _ in kept}
         for key in [key for key in self._pools if key not in kept]:
             self._pools.pop(key).close()
@@ -474,8 +475,3 @@ class Pools:
         """Close all idle connections."""
         for pool in self:
             pool.close()
-
-
-def way_of(service: Service) -> Way:
-    """How the backends of a service are spoken to."""
-    return service.tls, service.protocol

@@ -245,6 +245,10 @@ class BackendTls:
             raise ModelError.at("ca", "with verify: false no certificate is looked at: remove one of the two")
 
 
+Way = tuple[BackendTls | None, BackendProtocol]
+"""How the backends of a service are spoken to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A set of backends that serve the same thing, and how to reach them."""
@@ -270,6 +274,11 @@ class Service:
                 raise ModelError.at(
                     ("backends", position, "address"), f"{backend.address} is already backend {first + 1}; use weight"
                 )
+
+    @property
+    def way(self) -> Way:
+        """How its backends are spoken to."""
+        return self.tls, self.protocol
 
     def _check_transport(self) -> None:
         if self.health is not None and self.health.kind is HealthKind.GRPC and self.protocol is BackendProtocol.HTTP1:

@@ -20,15 +20,15 @@ from rauta.proxy.dataplane import DataPlane, Endpoint
 from rauta.routing.errors import RautaError
 from rauta.routing.settings import Address, LogFormat
 from rauta.routing.table import Table
+from rauta.runtime.backend_credentials import tls_to_backends_of
 from rauta.runtime.control import Applied, Apply, Built, Channel, Drop, change_of, unpack
-from rauta.runtime.materials import client_tls_of
 from rauta.runtime.passing import receive_descriptors
 from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from rauta.proxy.tls import ServerContexts
     from rauta.routing.settings import Listener
-    from rauta.runtime.client_tls import ClientTls
+    from rauta.runtime.backend_tls import TlsToBackends
     from rauta.runtime.credentials import Credentials
 
 SWITCH_INTERVAL: Final = 0.0005  # seconds, while building; 5 ms by default
@@ -44,7 +44,7 @@ class Generation:
     access_log: int | None
     log_format: LogFormat
     logs: bool  # whether there is an access log at all
-    client_tls: ClientTls | None
+    tls_to_backends: TlsToBackends | None
 
 
 def contexts_of(listener: Listener, credentials: Credentials) -> ServerContexts | None:
@@ -59,7 +59,7 @@ def contexts_of(listener: Listener, credentials: Credentials) -> ServerContexts 
 class Changes:
     """Takes a worker from one generation to the next."""
 
-    __slots__ = ("_channel", "_client_tls", "_dropped", "_loop", "_next", "_passing", "_plane", "_tasks", "log")
+    __slots__ = ("_channel", "_tls_to_backends", "_dropped", "_loop", "_next", "_passing", "_plane", "_tasks", "log")
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class Changes:
         channel: Channel,
         passing: socket.socket,
         log: AccessLogWriter | None,
-        client_tls: ClientTls | None = None,
+        tls_to_backends: TlsToBackends | None = None,
     ) -> None:
         self._loop = loop
-        self._client_tls = client_tls
+        self._tls_to_backends = tls_to_backends
         self._plane = plane
         self._channel = channel
         self._passing = passing
@@ -166,7 +166,7 @@ class Changes:
                 )
                 for listener in configuration.listeners
             )
-            clients = client_tls_of(configuration, change.materials, self._client_tls)
+            clients = tls_to_backends_of(configuration, change.backend_credentials, self._tls_to_backends)
         except Exception as error:  # noqa: BLE001 - plugins are foreign code; whatever it is, this generation is not served
             if table is not None:
                 table.close()
@@ -182,12 +182,12 @@ class Changes:
             access_log=log_fd,
             log_format=configuration.access_log.format,
             logs=configuration.access_log.to != "off",
-            client_tls=clients,
+            tls_to_backends=clients,
         )
 
     async def _swap(self, ready: Generation) -> None:
         try:
-            contexts = None if ready.client_tls is None else ready.client_tls.contexts
+            contexts = None if ready.tls_to_backends is None else ready.tls_to_backends.contexts
             await self._plane.swap(ready.table, ready.endpoints, contexts)
         except OSError as error:  # out of descriptors: this worker leaves, and its successor starts with the generation
             self._loop.call_exception_handler(
@@ -196,7 +196,7 @@ class Changes:
             _close(ready)
             signal.raise_signal(signal.SIGTERM)
             return
-        self._client_tls = ready.client_tls
+        self._tls_to_backends = ready.tls_to_backends
         old = self.log
         if ready.access_log is not None:
             self.log = AccessLogWriter(ready.access_log, ready.log_format)

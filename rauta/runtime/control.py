@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from rauta.offload import Counters
     from rauta.routing.model import Configuration
     from rauta.routing.settings import Address
+    from rauta.runtime.backend_credentials import BackendCredentials
     from rauta.runtime.credentials import Credentials
-    from rauta.runtime.materials import Materials
 
 _HEADER: Final = struct.Struct("!cI")
 _JSON: Final = b"J"
@@ -56,7 +56,7 @@ class Setup:
     configuration: Configuration
     access_log: int | None
     credentials: Credentials = field(default_factory=dict)
-    materials: Materials = field(default_factory=dict)
+    backend_credentials: BackendCredentials = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Change:
     opened: tuple[Address, ...]
     access_log: bool
     credentials: Credentials = field(default_factory=dict)
-    materials: Materials = field(default_factory=dict)
+    backend_credentials: BackendCredentials = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,12 @@ class Reopen:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSetup:
     """What the agent works for; a new one with each generation. `token` is that of the admin interface, for which also
-    what the certificates say is there, by listener and in order; `materials` are for health checks by TLS."""
+    what the certificates say is there, by listener and in order; `backend_credentials` are for health checks by TLS."""
 
     generation: int
     configuration: Configuration
     token: str | None = None
-    materials: Materials = field(default_factory=dict)
+    backend_credentials: BackendCredentials = field(default_factory=dict)
     certificates: Mapping[str, tuple[Facts, ...]] = field(default_factory=dict)
 
 

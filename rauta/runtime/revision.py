@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 from rauta.routing.settings import Address
 from rauta.runtime import sockets
+from rauta.runtime.backend_credentials import read_backend_credentials
 from rauta.runtime.control import Change, encode_change, pack
 from rauta.runtime.credentials import read_credentials
 from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
-from rauta.runtime.materials import read_materials
 from rauta.runtime.process import WorkerProcess
 from rauta.runtime.sockets import SlotSockets
 
 if TYPE_CHECKING:
     from rauta.routing.model import Configuration
+    from rauta.runtime.backend_credentials import BackendCredentials
     from rauta.runtime.credentials import Credentials, Place
-    from rauta.runtime.materials import Materials
     from rauta.runtime.offloading import Offloading
 
 BUILD_TIMEOUT: Final = 60.0  # seconds until all have built it; as for a start
@@ -53,7 +53,7 @@ class Reloaded:
 @dataclass(slots=True)
 class Revision:
     """A change from one configuration to the next. `notes` tell what of it needs more than a reload; `credentials` and
-    `materials` are those of the new one, once it is prepared."""
+    `backend_credentials` are those of the new one, once it is prepared."""
 
     generation: int
     old: Configuration
@@ -62,7 +62,7 @@ class Revision:
     log: LogFile = field(kw_only=True)
     notes: list[str] = field(default_factory=list, init=False)
     credentials: Credentials = field(default_factory=dict, init=False)
-    materials: Materials = field(default_factory=dict, init=False)
+    backend_credentials: BackendCredentials = field(default_factory=dict, init=False)
     _groups: list[SlotSockets] = field(default_factory=list, init=False)
     _new_log: LogFile | None = field(default=None, init=False)
 
@@ -75,7 +75,7 @@ class Revision:
     ) -> None:
         """Let all build it. Raises StartError or WorkerError; then nothing has changed."""
         self.credentials = await asyncio.to_thread(read_credentials, self.new.listeners, place)
-        self.materials = await asyncio.to_thread(read_materials, self.new.services, place)
+        self.backend_credentials = await asyncio.to_thread(read_backend_credentials, self.new.services, place)
         wanted = self.new.workers
         if wanted is not None and wanted != len(self.slots):
             self.notes.append(f"workers: {wanted} takes a restart; {len(self.slots)} go on")
@@ -130,7 +130,7 @@ class Revision:
                 opened=added,
                 access_log=log is not None,
                 credentials=self.credentials,
-                materials=self.materials,
+                backend_credentials=self.backend_credentials,
             )
         )
         builds = []

@@ -25,6 +25,7 @@ from rauta.routing.model import Configuration
 from rauta.routing.settings import Address
 from rauta.runtime import agents, segment, sockets
 from rauta.runtime.agents import Agents
+from rauta.runtime.backend_credentials import read_backend_credentials
 from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
 from rauta.runtime.credentials import environment_without, facts_of_all, read_credentials
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
@@ -32,7 +33,6 @@ from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
 from rauta.runtime.log import EventLog
 from rauta.runtime.logfile import LogFile
-from rauta.runtime.materials import read_materials
 from rauta.runtime.notify import Notifier
 from rauta.runtime.passed import PassedSocket
 from rauta.runtime.privileges import Identity
@@ -135,7 +135,7 @@ class Supervisor:
         self._predecessor = predecessor
         self._host = Host() if host is None else host
         self._credentials = self._origin.credentials or read_credentials(configuration.listeners, self._origin.place)
-        self._materials = read_materials(configuration.services, self._origin.place)
+        self._backend_credentials = read_backend_credentials(configuration.services, self._origin.place)
         self._log = self._host.log
         passed = {address: [*socks] for address, socks in self._host.lent.items()}
         for address, socks in ({} if predecessor is None else predecessor.listeners).items():
@@ -289,7 +289,7 @@ class Supervisor:
             configuration=self._configuration,
             access_log=log,
             credentials=self._credentials,
-            materials=self._materials,
+            backend_credentials=self._backend_credentials,
         )
         await worker.send_setup(encode_setup(setup))
         return worker
@@ -392,7 +392,7 @@ class Supervisor:
                     self._agents.unbind(admin)
                     raise
                 self._configuration = configuration
-                self._credentials, self._materials = revision.credentials, revision.materials
+                self._credentials, self._backend_credentials = revision.credentials, revision.backend_credentials
                 self._live = self._generation
                 await revision.commit(serving, self._offloading)
                 self._agents.configure(self._agent_setup(token), admin)
@@ -421,7 +421,7 @@ class Supervisor:
             configuration=self._configuration,
             token=token,
             certificates={} if self._configuration.admin is None else facts_of_all(self._credentials),
-            materials=self._materials,
+            backend_credentials=self._backend_credentials,
         )
 
     def _reopen(self) -> None:

@@ -28,6 +28,7 @@ from rauta.proxy.metrics import WorkerMetrics
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.table import Table
+from rauta.runtime.backend_credentials import tls_to_backends_of
 from rauta.runtime.changing import Changes, contexts_of
 from rauta.runtime.control import (
     Apply,
@@ -51,7 +52,6 @@ from rauta.runtime.control import (
 )
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
 from rauta.runtime.log import EventLog, bridge
-from rauta.runtime.materials import client_tls_of
 from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.segment import column
 from rauta.runtime.tasks import Tasks
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from rauta.proxy.counters import Column
     from rauta.proxy.tls import ServerContexts
     from rauta.routing.settings import Listener
-    from rauta.runtime.client_tls import ClientTls
+    from rauta.runtime.backend_tls import TlsToBackends
 
 BUILD_LIMIT: Final = 90  # seconds to build everything, if nobody is left to say stop; the supervisor does after 60
 LOG_TIMEOUT: Final = 3.0  # for the last lines, to a reader that may be slow; below the supervisor's KILL_GRACE
@@ -85,7 +85,7 @@ class Parts:
     table: Table
     endpoints: tuple[Endpoint, ...]
     access_log: AccessLogWriter | None
-    client_tls: ClientTls | None = None
+    tls_to_backends: TlsToBackends | None = None
 
 
 def build(setup: Setup, fds: Sequence[Sequence[int]]) -> Parts:
@@ -100,8 +100,8 @@ def build(setup: Setup, fds: Sequence[Sequence[int]]) -> Parts:
     writer = None
     if setup.access_log is not None:
         writer = AccessLogWriter(setup.access_log, configuration.access_log.format)
-    clients = client_tls_of(configuration, setup.materials, None)
-    return Parts(table=Table(configuration), endpoints=tuple(endpoints), access_log=writer, client_tls=clients)
+    clients = tls_to_backends_of(configuration, setup.backend_credentials, None)
+    return Parts(table=Table(configuration), endpoints=tuple(endpoints), access_log=writer, tls_to_backends=clients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +139,13 @@ class Worker:
         self._endpoints = parts.endpoints
         self._table = parts.table
         metrics = None if connections.counters is None else WorkerMetrics(connections.counters)
-        contexts = None if parts.client_tls is None else parts.client_tls.contexts
+        contexts = None if parts.tls_to_backends is None else parts.tls_to_backends.contexts
         self._plane = DataPlane(
-            parts.table, loop=loop, access_log=parts.access_log, metrics=metrics, client_contexts=contexts
+            parts.table, loop=loop, access_log=parts.access_log, metrics=metrics, backend_contexts=contexts
         )
         self._channel = Channel(self._on_message, self._on_gone, self._on_change)
         self._changes = Changes(
-            loop, self._plane, self._channel, connections.passing, parts.access_log, parts.client_tls
+            loop, self._plane, self._channel, connections.passing, parts.access_log, parts.tls_to_backends
         )
         self._commit: asyncio.Future[bool] = loop.create_future()
         self._leave: asyncio.Future[Drain] = loop.create_future()

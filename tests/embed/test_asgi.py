@@ -376,15 +376,18 @@ def test_a_host_that_ends_the_call() -> None:
 def test_a_response_that_is_cut_raises() -> None:
     """Whoever stands between must not take what came for all of it."""
 
+    there = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.send(CHUNKED + b"3\r\nabc\r\n")
-        await peer.writer.drain()
-        await asyncio.sleep(0.05)
+        await there.wait()
 
     async def main() -> None:
         async with app(script) as (gateway, _):
             call = Call(gateway, scope(), body())
+            await until(lambda: call.body == b"abc")
+            there.set()
             with pytest.raises(ResponseCutError, match="access log"):
                 await call.end()
             assert call.sent[-1] == {"type": "http.response.body", "body": b"abc", "more_body": True}

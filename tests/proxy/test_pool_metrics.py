@@ -30,7 +30,7 @@ def test_two_ways_to_one_address_are_counted_together() -> None:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             contexts = {(secure.tls, secure.protocol): context}
             async with (
-                gateway(services=[plain, secure], routes=routes, client_contexts=contexts) as rauta,
+                gateway(services=[plain, secure], routes=routes, backend_contexts=contexts) as rauta,
                 client(rauta.port) as peer,
             ):
                 memory = memoryview(bytearray(SIZE))

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from rauta.proxy.dataplane import Endpoint
-from rauta.proxy.pool import ClientContexts
+from rauta.proxy.pool import BackendContexts
 from rauta.routing.model import Configuration, Match, PathMatch
 from rauta.routing.services import Backend, BackendProtocol, BackendTls, ProxyProtocol, Service
 from rauta.routing.settings import AccessLog, Address, Certificate, Listener, LogFormat, Secret
 from rauta.routing.table import Table
-from rauta.runtime.client_tls import ClientTls, client_tls
+from rauta.runtime.backend_credentials import read_backend_credentials
+from rauta.runtime.backend_tls import TlsToBackends, tls_to_backends
 from rauta.runtime.errors import StartError
-from rauta.runtime.materials import read_materials
 from support import h2server
 from support.http import Gateway, client, forward, gateway, ok, request, run
 from support.tls import Authority, Pair, make_pair
@@ -40,8 +40,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(tmp_path_factory.mktemp("other"), names="DNS:other.test")
 
 
-def contexts_of(*services: Service) -> ClientContexts:
-    return client_tls(services, read_materials(services), ClientTls()).contexts
+def contexts_of(*services: Service) -> BackendContexts:
+    return tls_to_backends(services, read_backend_credentials(services), TlsToBackends()).contexts
 
 
 def certificate(pair: Pair) -> Certificate:
@@ -125,7 +125,7 @@ def to(port: int, tls: BackendTls, host: str = "127.0.0.1", **more: Any) -> Serv
 @asynccontextmanager
 async def before(service: Service) -> AsyncIterator[Gateway]:
     async with gateway(
-        services=[service], routes=[forward()], log=LogFormat.COMMON, client_contexts=contexts_of(service)
+        services=[service], routes=[forward()], log=LogFormat.COMMON, backend_contexts=contexts_of(service)
     ) as rauta:
         yield rauta
 
@@ -330,15 +330,15 @@ def test_what_has_changed_is_used_from_the_next_request_on(tmp_path: Path, pair:
         ca.write_bytes(pair.cert.read_bytes())
         async with behind(serving(pair)) as backend:
             service = to(backend.port, BackendTls(ca=str(ca)))
-            first = client_tls([service], read_materials([service]), ClientTls())
+            first = tls_to_backends([service], read_backend_credentials([service]), TlsToBackends())
             listener = Listener(name="web", address=Address("127.0.0.1", 1))
             async with gateway(
-                services=[service], routes=[forward()], listener=listener, client_contexts=first.contexts
+                services=[service], routes=[forward()], listener=listener, backend_contexts=first.contexts
             ) as rauta:
                 assert (await ask(rauta))[0] == 200
 
-                async def reload(before: ClientTls) -> ClientTls:
-                    found = client_tls([service], read_materials([service]), before)
+                async def reload(before: TlsToBackends) -> TlsToBackends:
+                    found = tls_to_backends([service], read_backend_credentials([service]), before)
                     configuration = Configuration(
                         listeners=(listener,), services=(service,), routes=(forward(),), access_log=AccessLog(to="off")
                     )
@@ -381,7 +381,7 @@ def test_two_ways_to_one_address_do_not_share_connections(pair: Pair) -> None:
                 forward("lax", route="b"),
             ]
             contexts = contexts_of(strict, lax)
-            async with gateway(services=[strict, lax], routes=routes, client_contexts=contexts) as rauta:
+            async with gateway(services=[strict, lax], routes=routes, backend_contexts=contexts) as rauta:
                 assert (await ask(rauta))[0] == 200
                 async with client(rauta.port) as peer:
                     peer.send(request("/strict"))

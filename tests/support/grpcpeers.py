@@ -8,12 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import uvloop
 
-from support.http import Gateway
+from rauta.routing.services import BackendProtocol
+from rauta.routing.settings import LogFormat
+from support.http import Gateway, forward, gateway, service
 from support.tls import Pair
 
 WAIT = 20.0  # seconds; nothing takes that long unless it hangs
@@ -164,6 +167,12 @@ def failure(over: grpc.Channel, method: str, request: bytes = b"", **more: Any) 
     except grpc.RpcError as error:
         return error.code(), error.details()
     raise AssertionError("the call succeeded")
+
+
+def to(*ports: int, route: dict[str, Any] | None = None, **more: Any) -> Any:
+    """A gateway before these backends."""
+    found = replace(service(*ports), protocol=BackendProtocol.HTTP2, **more)
+    return gateway(services=[found], routes=[forward(**(route or {}))], log=LogFormat.JSON)
 
 
 @contextmanager

@@ -37,11 +37,3 @@ async def status_of(peer: Client) -> int:
 async def connection_has(connection: Connection, ready: Any) -> None:
     while not ready():
         await asyncio.sleep(0.005)
-
-
-async def made(rauta: Gateway) -> list[Any]:
-    """The pools, once one has a connection."""
-    while not any(pool.idle or pool.open for pool in rauta.plane.pools):
-        await asyncio.sleep(0.005)
-    await asyncio.sleep(0.05)
-    return [*rauta.plane.pools]

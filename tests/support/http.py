@@ -86,7 +86,7 @@ async def gateway(
     listener: Listener | None = None,
     log: LogFormat | None = None,
     ssl: Any = None,
-    client_contexts: Any = None,
+    backend_contexts: Any = None,
     **more: Any,
 ) -> AsyncIterator[Gateway]:
     """A data plane that forwards everything to the backends on `ports`, or by `services` and `routes`."""
@@ -105,7 +105,7 @@ async def gateway(
     table = Table(configuration)
     log_fd = os.memfd_create("access-log") if log is not None else None
     writer = AccessLogWriter(log_fd, log) if log is not None and log_fd is not None else None
-    plane = DataPlane(table, loop=asyncio.get_running_loop(), access_log=writer, client_contexts=client_contexts)
+    plane = DataPlane(table, loop=asyncio.get_running_loop(), access_log=writer, backend_contexts=backend_contexts)
     await plane.serve(listener, sock, contexts=None if ssl is None else ServerContexts([((), ssl)]))
     try:
         yield Gateway(plane, port, writer, log_fd)

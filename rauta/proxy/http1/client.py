@@ -24,6 +24,7 @@ from rauta.proxy.http1.grammar import (
     parse_response,
 )
 from rauta.proxy.http1.serialise import request_bytes
+from rauta.proxy.limits import MAX_INTERIM
 from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
 from rauta.proxy.wheel import NEVER
 from rauta.routing.defaults import HEAD_LIMIT
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 IDLE, HEAD, LENGTH, CHUNKS, CLOSE, CLOSED, TUNNEL = range(7)
 
-# Interim responses of one request. Real servers send one or two (100, 103); each one delays no time-out.
-MAX_INTERIM: Final = 20
 _H: Final = ord("H")  # with which every status line begins
 
 

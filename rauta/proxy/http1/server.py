@@ -24,8 +24,8 @@ from rauta.proxy.handshake import shown_in
 from rauta.proxy.http1.chunked import CHUNKS_PER_TURN, ChunkDecoder, encode_chunk, encode_last_chunk
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, check_partial, glimpse, parse_request
 from rauta.proxy.http1.handover import PREFACE, PREFACE_HEAD, agreed_on, client_of, hand_over, local_of, reset_on_close
-from rauta.proxy.http1.limits import DISCARD_LIMIT, HEADS_PER_TURN, HELD_LIMIT, LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.http1.serialise import response_bytes
+from rauta.proxy.limits import DISCARD_LIMIT, HEADS_PER_TURN, HELD_LIMIT, LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.messages import CHUNKED, NO_BODY, Field, Glimpse, RequestHead, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS, phrase_of
 from rauta.proxy.wheel import NEVER

@@ -34,7 +34,8 @@ from rauta.proxy.http2.frames import (
 )
 from rauta.proxy.http2.heads import raw_trailers, request_fields, response_head, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox
-from rauta.proxy.http2.tunnels import as_connect, as_switching
+from rauta.proxy.http2.upgrades import as_connect, as_switching
+from rauta.proxy.limits import LINGER_TIME, MAX_INTERIM
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.wheel import NEVER, TICKS_PER_SECOND
 from rauta.routing.defaults import HEAD_LIMIT
@@ -46,13 +47,9 @@ if TYPE_CHECKING:
     from rauta.proxy.plan import RoutePlan
     from rauta.proxy.pool import BackendPool
 
-# Interim responses of one request, as over HTTP/1.1.
-MAX_INTERIM: Final = 20
 # Bytes that a backend may send on a stream before its client has taken any. More than towards clients: 64 KiB in a
 # round trip is slow to a backend that is not near, and a gateway has fewer of these connections.
 WINDOW: Final = 256 * 1024
-# Time for the backend to read what it was told at the end.
-LINGER_TIME: Final = 2.0
 
 
 class ClientStream(Upstream):
@@ -350,7 +347,7 @@ class ClientConnection(Multiplexed):
     @property
     def unused(self) -> bool:
         """Whether it serves no request now."""
-        return not self._streams
+        return not self._streams and not self.held
 
     def peer_host(self) -> str:
         """The literal address of the backend; "" for a unix socket."""
@@ -360,7 +357,7 @@ class ClientConnection(Multiplexed):
     def close(self) -> None:
         """No more requests; those that are there go on."""
         self._draining = True
-        if not self._streams:
+        if self.unused:
             self._end(wire.NO_ERROR)
 
     # --- asyncio.Protocol ---
@@ -420,7 +417,7 @@ class ClientConnection(Multiplexed):
     def expired(self) -> None:
         if self._closing:
             self._transport.abort()
-        elif not self._streams:
+        elif self.unused:
             self.pool.forget(self)
             self._end(wire.NO_ERROR)
 
@@ -459,7 +456,7 @@ class ClientConnection(Multiplexed):
             return
         if not self._draining:
             self.pool.put(self)
-        elif not self._streams:
+        elif self.unused:
             self._end(wire.NO_ERROR)
 
     def flooded(self, why: str) -> None:

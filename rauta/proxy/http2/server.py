@@ -34,7 +34,8 @@ from rauta.proxy.http2.frames import (
 )
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox
-from rauta.proxy.http2.tunnels import as_success, as_upgrade
+from rauta.proxy.http2.upgrades import as_success, as_upgrade
+from rauta.proxy.limits import LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.messages import Field, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS
 from rauta.proxy.wheel import NEVER
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.proxyheader import Origin
 
-# Time for the client to read what it was told at the end.
-LINGER_TIME: Final = 2.0
-LINGER_LIMIT: Final = 4 * 1024 * 1024
 # Ticks of the wheel (0.2 to 0.3 s). A stream that is reset before, and has got nothing, has cost more than its request;
 # of older ones no client can have more than an honest one. Calls of gRPC are reset when their deadlines are over.
 _YOUNG: Final = 3

@@ -48,11 +48,6 @@ class Outbox:
         self._trailers: list[Raw] = []
         self.size = 0  # bytes of body that wait
 
-    @property
-    def ended(self) -> bool:
-        """Whether all of the message is known."""
-        return self._ended
-
     def head(self, fields: list[Raw]) -> None:
         """The message begins."""
         self._head = fields

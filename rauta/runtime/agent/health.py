@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final
 from rauta.proxy.connecting import tls_failure
 from rauta.proxy.tasks import Tasks
 from rauta.routing.model import Configuration
-from rauta.routing.services import BackendProtocol, BackendTls, HealthCheck, ProxyProtocol, Service
+from rauta.routing.services import HealthCheck, ProxyProtocol, Service, Way
 from rauta.routing.settings import Address
 from rauta.runtime.agent.probes import CheckFailedError, probe
 from rauta.runtime.log import EventLog
 
 if TYPE_CHECKING:
-    from rauta.proxy.pool import ClientContexts
+    from rauta.proxy.pool import BackendContexts
 
 AT_ONCE: Final = 256  # checks; each holds a descriptor, and the limit of a process may be 1024
 JITTER: Final = 0.1  # of the interval, either way: checks of many gateways must not fall together
@@ -43,7 +43,7 @@ class State:
     streak: int = 0  # checks in a row that speak against `healthy`
 
 
-_Key = tuple[str, Address, HealthCheck, ProxyProtocol | None, tuple[BackendTls | None, BackendProtocol]]
+_Key = tuple[str, Address, HealthCheck, ProxyProtocol | None, Way]
 
 
 class HealthChecks:
@@ -59,18 +59,17 @@ class HealthChecks:
         self._watched: dict[_Key, asyncio.Task[None]] = {}
         self._states: dict[_Key, State] = {}
         self._told: dict[str, frozenset[str]] = {}
-        self._contexts: ClientContexts = {}
+        self._contexts: BackendContexts = {}
         self._random = random.Random()
 
-    def update(self, configuration: Configuration, contexts: ClientContexts | None = None) -> None:
+    def update(self, configuration: Configuration, contexts: BackendContexts | None = None) -> None:
         """Check the backends of this configuration, and no others; by TLS with these contexts, where it has TLS."""
         self._contexts = contexts or {}
         wanted: dict[_Key, Service] = {}
         for service in configuration.services:
             if service.health is not None:
                 for backend in service.backends:
-                    way = (service.tls, service.protocol)
-                    key = (service.name, backend.address, service.health, service.proxy_protocol, way)
+                    key = (service.name, backend.address, service.health, service.proxy_protocol, service.way)
                     wanted[key] = service
         for key in [key for key in self._watched if key not in wanted]:
             self._watched.pop(key).cancel()

@@ -20,6 +20,7 @@ from rauta.routing.model import Configuration
 from rauta.runtime.agent.health import HealthChecks
 from rauta.runtime.agent.kernel import Kernel
 from rauta.runtime.agent.names import Names
+from rauta.runtime.backend_credentials import tls_to_backends_of
 from rauta.runtime.control import (
     AgentSetup,
     Channel,
@@ -38,7 +39,6 @@ from rauta.runtime.control import (
 from rauta.runtime.control import Names as NamesMessage
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
 from rauta.runtime.log import EventLog, bridge
-from rauta.runtime.materials import client_tls_of
 from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.terminal import ignore_terminal
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from rauta.config.x509 import Facts
     from rauta.runtime.agent.admin import Admin
     from rauta.runtime.agent.metrics import Metrics
-    from rauta.runtime.client_tls import ClientTls
+    from rauta.runtime.backend_tls import TlsToBackends
 
 COMMAND_TIMEOUT = 120.0  # a reload may build for a minute
 
@@ -65,7 +65,7 @@ class Agent:
         self._configured = loop.create_future()
         self._configuration: Configuration | None = None
         self._token: str | None = None
-        self._client_tls: ClientTls | None = None
+        self._tls_to_backends: TlsToBackends | None = None
         self._certificates: Mapping[str, tuple[Facts, ...]] = {}
         self._status: dict[str, Any] = {}
         self._answers: dict[int, asyncio.Future[Result]] = {}
@@ -114,8 +114,12 @@ class Agent:
     def _on_setup(self, setup: AgentSetup) -> None:
         self._configuration, self._token = setup.configuration, setup.token
         self._certificates = setup.certificates
-        self._client_tls = client_tls_of(self._configuration, setup.materials, self._client_tls)
-        self._health.update(self._configuration, None if self._client_tls is None else self._client_tls.contexts)
+        self._tls_to_backends = tls_to_backends_of(
+            self._configuration, setup.backend_credentials, self._tls_to_backends
+        )
+        self._health.update(
+            self._configuration, None if self._tls_to_backends is None else self._tls_to_backends.contexts
+        )
         self._names.update(self._configuration)
         self._configure()
         if not self._configured.done():

@@ -11,7 +11,7 @@ from rauta.proxy.http1.grammar import HEAD_END, MalformedError, parse_response
 from rauta.proxy.messages import ResponseHead
 from rauta.proxy.proxyprotocol import own
 from rauta.routing.defaults import HEAD_LIMIT
-from rauta.routing.services import BackendProtocol, BackendTls, HealthCheck, HealthKind, ProxyProtocol
+from rauta.routing.services import BackendProtocol, HealthCheck, HealthKind, ProxyProtocol, Way
 from rauta.routing.settings import Address
 
 _USER_AGENT: Final = f"rauta-health/{rauta.__version__}"
@@ -25,7 +25,7 @@ async def probe(
     address: Address,
     check: HealthCheck,
     proxy_protocol: ProxyProtocol | None,
-    way: tuple[BackendTls | None, BackendProtocol] = (None, BackendProtocol.HTTP1),
+    way: Way = (None, BackendProtocol.HTTP1),
     context: ssl.SSLContext | None = None,
 ) -> None:
     """One check. Raises CheckFailedError or OSError."""

@@ -6,11 +6,14 @@ import asyncio
 import inspect
 from collections.abc import Iterator
 
+import grpc
 import pytest
 import uvloop
 
 from rauta.proxy.http2 import library as libraries
+from support import grpcpeers
 from support.compiled import COMPILED
+from support.http import Gateway
 
 # The libraries are not compiled, and see the same calls: of the compiled data plane one is enough.
 USED = libraries.LIBRARIES[:1] if COMPILED else libraries.LIBRARIES
@@ -23,6 +26,30 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     libraries.library.cache_clear()
     yield request.param
     libraries.library.cache_clear()
+
+
+# --- gRPC ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def backend() -> Iterator[grpcpeers.Server]:
+    """A gRPC server."""
+    with grpcpeers.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def rauta(backend: grpcpeers.Server) -> Iterator[Gateway]:
+    """A gateway before it."""
+    with grpcpeers.between(grpcpeers.to(backend.port)) as found:
+        yield found
+
+
+@pytest.fixture
+def client(rauta: Gateway) -> Iterator[grpc.Channel]:
+    """A channel to that."""
+    with grpcpeers.channel(rauta.port) as found:
+        yield found
 
 
 @pytest.hookimpl(tryfirst=True)

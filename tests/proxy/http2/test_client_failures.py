@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 from rauta.proxy.http2.frames import goaway_frame
 from rauta.routing.services import ServiceLimits, Timeouts
 from support import h2client
-from support.h2backends import between, connection_has, made, spoken_to, status_of
+from support.h2backends import between, connection_has, spoken_to, status_of
 from support.h2server import STREAMS, Connection, mirror, server
 from support.http import client, forward, free_port, gateway, request
 
@@ -378,13 +378,14 @@ async def test_a_response_that_is_short_of_its_length_though_trailers_follow() -
 
 async def test_a_body_goes_whole_with_a_request_that_is_refused_at_once() -> None:
     """The backend ends a response and leaves in the same segment, while a request waits for room."""
+    waits = asyncio.Event()
 
     async def script(peer: Connection) -> None:
         if peer.number:
             await mirror(peer)
             return
         await peer.request()
-        await asyncio.sleep(0.2)  # the second waits now: nothing tells that it does
+        await waits.wait()
         peer.h2.send_headers(1, [(":status", "200")], end_stream=True)
         goaway = h2client.frame(7, 0, 0, (1).to_bytes(4, "big") + bytes(4))
         peer.writer.write(peer.h2.data_to_send() + goaway)
@@ -392,15 +393,18 @@ async def test_a_body_goes_whole_with_a_request_that_is_refused_at_once() -> Non
 
     settings, limits = {STREAMS: 1}, ServiceLimits(connections=1)
     async with (
-        between(script, settings, limits=limits) as (_, rauta),
+        between(script, settings, limits=limits) as (behind, rauta),
         client(rauta.port) as one,
         client(rauta.port) as two,
     ):
         one.send(request("/a"))
-        (pool,) = await made(rauta)
+        while not behind.connections or not behind.connections[0].requests:
+            await asyncio.sleep(0.005)
         two.send(request("/b", method="POST", body=b"hello world"))
+        (pool,) = rauta.plane.pools
         while not pool.waiting:
             await asyncio.sleep(0.005)
+        waits.set()
         assert await status_of(one) == 200
         assert (await two.response())[1] == b"hello world"
 

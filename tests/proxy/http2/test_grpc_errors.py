@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,11 +19,10 @@ from rauta.proxy.metrics import WorkerMetrics
 from rauta.proxy.reasons import REASONS
 from rauta.routing.hosts import HostPattern
 from rauta.routing.model import Match, PathMatch
-from rauta.routing.services import BackendProtocol, LimitOverrides, ServiceLimits, TimeoutOverrides, Timeouts
-from rauta.routing.settings import LogFormat
+from rauta.routing.services import LimitOverrides, ServiceLimits, TimeoutOverrides, Timeouts
 from support import grpcpeers, h2client, h2server
-from support.grpcpeers import WAIT, between, channel, failure, serving, unary
-from support.http import Gateway, forward, free_port, gateway, service
+from support.grpcpeers import WAIT, between, channel, failure, to, unary
+from support.http import Gateway, forward, free_port, gateway
 
 Code = grpc.StatusCode
 GRPC = (("content-type", "application/grpc"), ("te", "trailers"))
@@ -33,32 +31,8 @@ ELSEWHERE = forward(matches=(Match(path=PathMatch.exact("/x")),))
 OTHER_HOST = forward(matches=(Match(path=PathMatch.prefix("/"), hosts=(HostPattern.parse("a.test"),)),))
 
 
-def to(*ports: int, route: dict[str, Any] | None = None, **more: Any) -> Any:
-    """A gateway before these backends."""
-    found = replace(service(*ports), protocol=BackendProtocol.HTTP2, **more)
-    return gateway(services=[found], routes=[forward(**(route or {}))], log=LogFormat.JSON)
-
-
 def logged(rauta: Gateway) -> list[dict[str, Any]]:
     return [json.loads(line) for line in rauta.log_lines()]
-
-
-@pytest.fixture
-def backend() -> Iterator[grpcpeers.Server]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def rauta(backend: grpcpeers.Server) -> Iterator[Gateway]:
-    with between(to(backend.port)) as found:
-        yield found
-
-
-@pytest.fixture
-def client(rauta: Gateway) -> Iterator[grpc.Channel]:
-    with channel(rauta.port) as found:
-        yield found
 
 
 # --- errors of our own --------------------------------------------------------------------------------------

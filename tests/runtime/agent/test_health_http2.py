@@ -13,14 +13,13 @@ from typing import Any
 import grpc
 import pytest
 
-from rauta.proxy.pool import way_of
 from rauta.routing.model import Configuration, Forward, Route, WeightedService
 from rauta.routing.services import Backend, BackendProtocol, BackendTls, HealthCheck, HealthKind, ProxyProtocol, Service
 from rauta.routing.settings import Address, Certificate, Listener, Secret
 from rauta.runtime.agent.health import HealthChecks
-from rauta.runtime.client_tls import ClientTls, client_tls
+from rauta.runtime.backend_credentials import read_backend_credentials
+from rauta.runtime.backend_tls import TlsToBackends, tls_to_backends
 from rauta.runtime.log import EventLog
-from rauta.runtime.materials import read_materials
 from support import h2server
 from support.tls import Pair, make_pair
 
@@ -79,10 +78,10 @@ def h2(port: int, check: HealthCheck = GRPC, **more: Any) -> Service:
 
 async def checked(service: Service) -> str | None:
     """What one check finds, with the words of the agent."""
-    contexts = client_tls([service], read_materials([service]), ClientTls()).contexts
+    contexts = tls_to_backends([service], read_backend_credentials([service]), TlsToBackends()).contexts
     checks = HealthChecks(asyncio.get_running_loop(), lambda name, down: None, EventLog(-1, terminal=False))
     checks._contexts = contexts
-    key = (service.name, service.backends[0].address, service.health, service.proxy_protocol, way_of(service))
+    key = (service.name, service.backends[0].address, service.health, service.proxy_protocol, service.way)
     failure, _ = await checks._check(key)  # type: ignore[arg-type]
     return failure
 

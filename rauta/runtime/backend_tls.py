@@ -12,39 +12,41 @@ from rauta.runtime.errors import StartError
 from rauta.runtime.tls import load_pair
 
 if TYPE_CHECKING:
-    from rauta.proxy.pool import ClientContexts
+    from rauta.proxy.pool import BackendContexts
     from rauta.routing.services import BackendTls, Service
-    from rauta.runtime.materials import Material, Materials
+    from rauta.runtime.backend_credentials import BackendCredential, BackendCredentials
 
 
 @dataclass(frozen=True, slots=True)
-class ClientTls:
+class TlsToBackends:
     """The contexts of all services that have TLS, and what they are made of."""
 
-    contexts: ClientContexts = field(default_factory=dict)
-    materials: Materials = field(default_factory=dict, repr=False)
+    contexts: BackendContexts = field(default_factory=dict)
+    backend_credentials: BackendCredentials = field(default_factory=dict, repr=False)
 
 
-def client_tls(services: Iterable[Service], materials: Materials, before: ClientTls) -> ClientTls:
+def tls_to_backends(
+    services: Iterable[Service], backend_credentials: BackendCredentials, before: TlsToBackends
+) -> TlsToBackends:
     """The contexts of these services; those of `before` where what they are made of is the same, so that a reload
     leaves the connections of these alone. Raises StartError that names the service and what is wrong."""
     made: dict[tuple[BackendTls | None, BackendProtocol], ssl.SSLContext] = {}
     for service in services:
-        tls, way = service.tls, (service.tls, service.protocol)
+        tls, way = service.tls, service.way
         if tls is None or way in made:
             continue
         known = before.contexts.get(way)
-        if known is not None and before.materials.get(tls) == materials[tls]:
+        if known is not None and before.backend_credentials.get(tls) == backend_credentials[tls]:
             made[way] = known
             continue
         try:
-            made[way] = _context(tls, service.protocol, materials[tls])
+            made[way] = _context(tls, service.protocol, backend_credentials[tls])
         except StartError as error:
             raise StartError(f"service {service.name!r}: {error}") from error
-    return ClientTls(made, materials)
+    return TlsToBackends(made, backend_credentials)
 
 
-def _context(tls: BackendTls, protocol: BackendProtocol, material: Material) -> ssl.SSLContext:
+def _context(tls: BackendTls, protocol: BackendProtocol, credential: BackendCredential) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 retires 1.0 and 1.1
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -55,15 +57,15 @@ def _context(tls: BackendTls, protocol: BackendProtocol, material: Material) -> 
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif material.ca is None:
+    elif credential.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         # The file is whom to trust: an intermediate or a server's own certificate too, as for clients' certificates.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         try:
-            context.load_verify_locations(cadata=material.ca.decode("ascii", "ignore"))
+            context.load_verify_locations(cadata=credential.ca.decode("ascii", "ignore"))
         except (ssl.SSLError, ValueError) as error:
             raise StartError(f"{tls.ca} holds no certificate that can be read: {error}") from error
-    if tls.certificate is not None and material.chain is not None and material.key is not None:
-        load_pair(context, tls.certificate, material.chain, material.key)
+    if tls.certificate is not None and credential.chain is not None and credential.key is not None:
+        load_pair(context, tls.certificate, credential.chain, credential.key)
     return context

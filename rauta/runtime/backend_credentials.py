@@ -11,12 +11,12 @@ from rauta.runtime.errors import StartError
 if TYPE_CHECKING:
     from rauta.routing.model import Configuration
     from rauta.routing.services import BackendTls, Service
-    from rauta.runtime.client_tls import ClientTls
+    from rauta.runtime.backend_tls import TlsToBackends
     from rauta.runtime.credentials import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class BackendCredential:
     """PEM: the CAs that sign backends' certificates (None: those of the system), our chain and our key."""
 
     ca: bytes | None = field(default=None, repr=False)
@@ -24,14 +24,14 @@ class Material:
     key: bytes | None = field(default=None, repr=False)
 
 
-Materials = Mapping["BackendTls", Material]
+BackendCredentials = Mapping["BackendTls", BackendCredential]
 """Of each setting of TLS towards backends."""
 
 
-def read_materials(services: Iterable[Service], place: Place | None = None) -> Materials:
+def read_backend_credentials(services: Iterable[Service], place: Place | None = None) -> BackendCredentials:
     """Read the files and variables of the environment that services name. Blocks. Raises StartError, which says where
     the file or variable is named, and never shows a key."""
-    found: dict[BackendTls, Material] = {}
+    found: dict[BackendTls, BackendCredential] = {}
     for service in services:
         tls = service.tls
         if tls is not None and tls not in found:
@@ -39,14 +39,14 @@ def read_materials(services: Iterable[Service], place: Place | None = None) -> M
     return found
 
 
-def _read(service: Service, tls: BackendTls, place: Place | None) -> Material:
+def _read(service: Service, tls: BackendTls, place: Place | None) -> BackendCredential:
     from rauta.config import secrets  # only where it is used
 
     keys: tuple[str, ...] = ("ca",)
     try:
         ca = None if tls.ca is None else secrets.read_file(tls.ca, ("ca",))
         if tls.certificate is None:
-            return Material(ca)
+            return BackendCredential(ca)
         keys = ("certificate", "cert")
         chain = secrets.read_file(tls.certificate.cert, keys)
         keys = ("certificate", "key")
@@ -54,13 +54,15 @@ def _read(service: Service, tls: BackendTls, place: Place | None) -> Material:
     except secrets.SecretError as error:
         where = "" if place is None else place(service, "tls", *keys)
         raise StartError(f"{where}service {service.name!r}: {error.message}") from None
-    return Material(ca, chain, key)
+    return BackendCredential(ca, chain, key)
 
 
-def client_tls_of(configuration: Configuration, materials: Materials, before: ClientTls | None) -> ClientTls | None:
+def tls_to_backends_of(
+    configuration: Configuration, backend_credentials: BackendCredentials, before: TlsToBackends | None
+) -> TlsToBackends | None:
     """The TLS contexts towards backends; None where there is no TLS. Raises StartError."""
-    if not materials:
+    if not backend_credentials:
         return None
-    from rauta.runtime.client_tls import ClientTls, client_tls
+    from rauta.runtime.backend_tls import TlsToBackends, tls_to_backends
 
-    return client_tls(configuration.services, materials, before or ClientTls())
+    return tls_to_backends(configuration.services, backend_credentials, before or TlsToBackends())
