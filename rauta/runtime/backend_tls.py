@@ -5,16 +5,23 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rauta.routing.services import BackendProtocol
 from rauta.runtime.errors import StartError
-from rauta.runtime.tls import load_pair
+from rauta.runtime.tls import load_pair, new_context, trust
 
 if TYPE_CHECKING:
     from rauta.proxy.pool import BackendContexts
     from rauta.routing.services import BackendTls, Service
     from rauta.runtime.backend_credentials import BackendCredential, BackendCredentials
+
+
+_OFFERS: Final = {
+    BackendProtocol.HTTP1: ("http/1.1",),
+    BackendProtocol.HTTP2: ("h2",),
+    BackendProtocol.AUTO: ("h2", "http/1.1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +54,16 @@ def tls_to_backends(
 
 
 def _context(tls: BackendTls, protocol: BackendProtocol, credential: BackendCredential) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 retires 1.0 and 1.1
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context = new_context(ssl.PROTOCOL_TLS_CLIENT, *_OFFERS[protocol])
     # A response that lasts until the end of the stream is whole only if TLS says so, too (RFC 9112 9.8).
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
-    offers = {BackendProtocol.HTTP1: ["http/1.1"], BackendProtocol.HTTP2: ["h2"]}
-    context.set_alpn_protocols(offers.get(protocol, ["h2", "http/1.1"]))
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif credential.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
-        # The file is whom to trust: an intermediate or a server's own certificate too, as for clients' certificates.
-        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        try:
-            context.load_verify_locations(cadata=credential.ca.decode("ascii", "ignore"))
-        except (ssl.SSLError, ValueError) as error:
-            raise StartError(f"{tls.ca} holds no certificate that can be read: {error}") from error
+        trust(context, credential.ca, tls.ca or "")
     if tls.certificate is not None and credential.chain is not None and credential.key is not None:
         load_pair(context, tls.certificate, credential.chain, credential.key)
     return context

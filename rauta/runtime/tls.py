@@ -56,23 +56,33 @@ def server_contexts(settings: TlsSettings, held: Held, *, listener: str) -> Serv
     return ServerContexts(found, rule)
 
 
-def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def new_context(side: int, *offers: str) -> ssl.SSLContext:
+    """A context of one `side` (PROTOCOL_TLS_SERVER or PROTOCOL_TLS_CLIENT), and what it offers or takes by ALPN."""
+    context = ssl.SSLContext(side)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996 retires 1.0 and 1.1
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # CRIME; RFC 9113 9.2.1 asks for both
+    context.set_alpn_protocols(offers)
+    return context
+
+
+def trust(context: ssl.SSLContext, ca: bytes, named: str) -> None:
+    """Trust what a file holds, also the certificate of an intermediate without that of its root: else who signs for
+    others under the same root would have to be trusted, too. Raises StartError."""
+    try:
+        context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise StartError(f"{named} holds no PEM certificates, or broken ones: {error}") from error
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _context() -> ssl.SSLContext:
+    context = new_context(ssl.PROTOCOL_TLS_SERVER, "h2", "http/1.1")
     context.num_tickets = 1  # as Go: each costs a signature's worth of work, and clients use one
-    context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 
 
 def _ask_clients(context: ssl.SSLContext, settings: ClientCertificates, ca: bytes) -> None:
-    """Ask clients for certificates. What the file holds is trusted, also the certificate of an intermediate without
-    that of its root: else who signs for others under the same root would have to be trusted, too."""
-    try:
-        context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
-    except (ssl.SSLError, ValueError) as error:
-        raise StartError(f"{settings.ca} holds no PEM certificates, or broken ones: {error}") from error
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    trust(context, ca, settings.ca)
     context.verify_mode = ssl.CERT_OPTIONAL if settings.mode is ClientMode.OPTIONAL else ssl.CERT_REQUIRED
 
 

@@ -362,7 +362,7 @@ def test_what_cannot_be_read_or_used_is_told(tmp_path: Path, pair: Pair, other: 
     mixed = Certificate(cert=str(pair.cert), key=Secret(file=str(other.key)))
     for tls, why in (
         (BackendTls(ca=str(tmp_path / "none")), "service 's': there is no file"),
-        (BackendTls(ca=str(broken)), "service 's': .* holds no certificate that can be read"),
+        (BackendTls(ca=str(broken)), "service 's': .* holds no PEM certificates, or broken ones"),
         (BackendTls(certificate=mixed), "service 's': .*the key does not belong to the certificate"),
     ):
         with pytest.raises(StartError, match=why):

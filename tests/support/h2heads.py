@@ -46,3 +46,23 @@ BROKEN = {
     "a line end in the authority": [*GOOD[:3], (":authority", "a\r\nx: 1")],
     "two Content-Lengths": [*GOOD, ("content-length", "1"), ("content-length", "2")],
 }
+
+# Heads of responses that no client may get: see also the tables of frames.
+BROKEN_ANSWERS: dict[str, list[tuple[str, str]]] = {
+    "no status": [("x", "y")],
+    "a status of letters": [(":status", "abc")],
+    "a long status": [(":status", "2000")],
+    "101": [(":status", "101")],
+    "an upper-case name": [(":status", "200"), ("X-A", "y")],
+    "a name with a space": [(":status", "200"), ("x a", "y")],
+    "a value with a line break": [(":status", "200"), ("x", "a\r\nb: c")],
+    "a value with NUL": [(":status", "200"), ("x", "a\0b")],
+    "connection": [(":status", "200"), ("connection", "close")],
+    "transfer-encoding": [(":status", "200"), ("transfer-encoding", "chunked")],
+    "two lengths": [(":status", "200"), ("content-length", "1"), ("content-length", "2")],
+    "a length that is none": [(":status", "200"), ("content-length", "1x")],
+    "a length and no body": [(":status", "200"), ("content-length", "5")],
+    "an unknown pseudo-header": [(":status", "200"), (":x", "y")],
+    "a pseudo-header behind a field": [("x", "y"), (":status", "200")],
+    "a request's pseudo-header": [(":status", "200"), (":path", "/")],
+}

@@ -13,6 +13,7 @@ from rauta.proxy.http2.frames import goaway_frame
 from rauta.routing.services import ServiceLimits, Timeouts
 from support import h2client
 from support.h2backends import between, connection_has, spoken_to, status_of
+from support.h2heads import BROKEN_ANSWERS
 from support.h2server import STREAMS, Connection, mirror, server
 from support.http import client, forward, free_port, gateway, request
 
@@ -106,10 +107,11 @@ async def test_a_refused_stream_is_tried_once_more() -> None:
     async with between(script) as (_, rauta), client(rauta.port) as peer:
         peer.send(request("/", method="POST", body=b"x"))
         assert await status_of(peer) == 200
-        refusals = 2
-        peer.send(request("/", method="POST", body=b"x"))
-        assert await status_of(peer) == 502
-        assert "the stream was reset (REFUSED_STREAM)" in rauta.log_lines()[1]
+        for number, again in enumerate((request("/", method="POST", body=b"x"), request("/")), 1):
+            refusals = 2
+            peer.send(again)
+            assert await status_of(peer) == 502
+            assert "the stream was reset (REFUSED_STREAM)" in rauta.log_lines()[number]
 
 
 @pytest.mark.parametrize("code", [ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL, 0x77])
@@ -147,12 +149,12 @@ async def test_a_reset_within_the_response_cuts_it() -> None:
 
 async def test_a_connection_that_is_lost_repeats_only_what_is_idempotent() -> None:
     async def script(peer: Connection) -> None:
+        if peer.number:
+            await mirror(peer)
+            return
         await peer.request()
         peer.answer(1, b"ok")
-        if not peer.number:
-            await peer.until(lambda: 3 in peer.requests and 5 in peer.requests and peer.requests[5].ended)
-            return
-        await mirror(peer)
+        await peer.until(lambda: 3 in peer.requests and 5 in peer.requests and peer.requests[5].ended)
 
     async with between(script) as (behind, rauta), client(rauta.port) as one, client(rauta.port) as two:
         one.send(request())
@@ -165,34 +167,14 @@ async def test_a_connection_that_is_lost_repeats_only_what_is_idempotent() -> No
         assert await status_of(two) == 502
 
 
-MALFORMED: dict[str, list[tuple[str, str]]] = {
-    "no status": [("x", "y")],
-    "a status of letters": [(":status", "abc")],
-    "a long status": [(":status", "2000")],
-    "101": [(":status", "101")],
-    "an upper-case name": [(":status", "200"), ("X-A", "y")],
-    "a name with a space": [(":status", "200"), ("x a", "y")],
-    "a value with a line break": [(":status", "200"), ("x", "a\r\nb: c")],
-    "a value with NUL": [(":status", "200"), ("x", "a\0b")],
-    "connection": [(":status", "200"), ("connection", "close")],
-    "transfer-encoding": [(":status", "200"), ("transfer-encoding", "chunked")],
-    "two lengths": [(":status", "200"), ("content-length", "1"), ("content-length", "2")],
-    "a length that is none": [(":status", "200"), ("content-length", "1x")],
-    "a length and no body": [(":status", "200"), ("content-length", "5")],
-    "an unknown pseudo-header": [(":status", "200"), (":x", "y")],
-    "a pseudo-header behind a field": [("x", "y"), (":status", "200")],
-    "a request's pseudo-header": [(":status", "200"), (":path", "/")],
-}
-
-
-@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("name", BROKEN_ANSWERS)
 async def test_malformed_responses(name: str) -> None:
     """None reaches the client, and the next request is answered."""
 
     async def script(peer: Connection) -> None:
         await peer.request()
         if not peer.number:
-            block = peer.h2.encoder.encode(MALFORMED[name])
+            block = peer.h2.encoder.encode(BROKEN_ANSWERS[name])
             peer.raw(h2client.frame(h2client.HEADERS, 0x5, 1, block))
             await peer.until(lambda: 3 in peer.requests)
             if peer.closed:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rauta.proxy.http2.heads import request_head, response_fields, trailer_fields
+from rauta.proxy.http2.heads import request_head, response_fields, response_head, trailer_fields
 from rauta.proxy.messages import CHUNKED, NO_BODY, ResponseHead
 from rauta.routing.errors import RequestError
-from support.h2heads import BROKEN, GOOD, STATUS
+from support.h2heads import BROKEN, BROKEN_ANSWERS, GOOD, STATUS
 
 
 def raw(fields: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -54,3 +54,9 @@ async def test_trailers_are_those_that_may_trail() -> None:
 async def test_crumbs_become_one_cookie() -> None:
     head = request_head(raw([*GOOD, ("cookie", "a=1"), ("x", "1"), ("cookie", "b=2")]), ended=True, scheme="http")
     assert [value for name, value in head.fields if name == "cookie"] == ["a=1; b=2"]
+
+
+@pytest.mark.parametrize("name", BROKEN_ANSWERS)
+async def test_an_answer_that_is_no_good_is_refused_whatever_the_library_lets_through(name: str) -> None:
+    with pytest.raises(RequestError):
+        response_head(raw(BROKEN_ANSWERS[name]), method="GET", ended=True)
