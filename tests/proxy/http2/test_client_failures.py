@@ -319,25 +319,37 @@ async def test_nghttpd(tmp_path: Path) -> None:
 
 
 async def test_a_refused_stream_waits_for_room_where_no_connection_may_be_made() -> None:
+    """Another that has waited gets its place first."""
+    waits = asyncio.Event()
+
     async def script(peer: Connection) -> None:
         await peer.until(lambda: 1 in peer.requests and 3 in peer.requests)
+        await waits.wait()
         peer.reset(3, ErrorCodes.REFUSED_STREAM)
-        peer.answer(1, b"first")
         await peer.until(lambda: 5 in peer.requests)
-        peer.answer(5, b"again")
+        for stream, body in ((1, b"first"), (5, b"third")):
+            peer.answer(stream, body)
+        await peer.until(lambda: 7 in peer.requests)
+        peer.answer(7, b"second again")
         await peer.until(lambda: False)
 
     async with (
-        between(script, limits=ServiceLimits(connections=1)) as (behind, rauta),
+        between(script, {STREAMS: 2}, limits=ServiceLimits(connections=1)) as (behind, rauta),
         client(rauta.port) as one,
         client(rauta.port) as two,
+        client(rauta.port) as three,
     ):
-        one.send(request())
-        while not behind.connections or 1 not in behind.connections[0].requests:
+        for number, peer in enumerate((one, two, three)):
+            peer.send(request(f"/{number}"))
+            while number < 2 and (not behind.connections or len(behind.connections[0].requests) <= number):
+                await asyncio.sleep(0.005)
+        (pool,) = rauta.plane.pools
+        while not pool.waiting:
             await asyncio.sleep(0.005)
-        two.send(request("/two"))
+        waits.set()
         assert (await one.response())[1] == b"first"
-        assert (await two.response())[1] == b"again"
+        assert (await three.response())[1] == b"third"
+        assert (await two.response())[1] == b"second again"
         assert len(behind.connections) == 1
 
 
