@@ -356,6 +356,48 @@ def test_what_has_changed_is_used_from_the_next_request_on(tmp_path: Path, pair:
     run(main())
 
 
+def test_a_connection_that_was_busy_is_not_kept_when_what_counts_has_changed(
+    tmp_path: Path, pair: Pair, other: Pair
+) -> None:
+    go = asyncio.Event()
+
+    async def main() -> None:
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes(pair.cert.read_bytes())
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.readline():
+                await reader.readuntil(b"\r\n\r\n")
+                await go.wait()
+                writer.write(ok(b"late"))
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=serving(pair)) as server:
+            service = to(server.sockets[0].getsockname()[1], BackendTls(ca=str(ca)))
+            first = tls_to_backends([service], read_backend_credentials([service]), TlsToBackends())
+            async with (
+                gateway(services=[service], routes=[forward()], backend_contexts=first.contexts) as rauta,
+                client(rauta.port) as peer,
+            ):
+                peer.send(request())
+                (pool,) = await connected(rauta)
+                ca.write_bytes(other.cert.read_bytes())
+                now = tls_to_backends([service], read_backend_credentials([service]), first)
+                rauta.plane.pools.retain([service], now.contexts)
+                go.set()
+                assert (await peer.response())[1] == b"late"
+                assert pool.idle == 0
+                assert (await ask(rauta))[0] == 502
+
+    run(main())
+
+
+async def connected(rauta: Gateway) -> list[Any]:
+    """The pools, once one is connected."""
+    while not any(pool.made for pool in rauta.plane.pools):
+        await asyncio.sleep(0.005)
+    return [*rauta.plane.pools]
+
+
 def test_what_cannot_be_read_or_used_is_told(tmp_path: Path, pair: Pair, other: Pair) -> None:
     broken = tmp_path / "broken"
     broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from rauta.routing.model import (
 from rauta.routing.outcome import Hit, Miss, PluginFailed, RegexTimeout
 from rauta.routing.paths import prefix_matches
 from rauta.routing.request import FieldList, RequestView
-from rauta.routing.services import BalancerKey, Plugin
+from rauta.routing.services import BalancerKey, BalancerSettings, Plugin
 from rauta.routing.table import Table
 from support.build import backend, configuration, route, service
 from support.compiled import plain_only
@@ -410,3 +411,21 @@ def test_direct_answers_have_no_service() -> None:
     outcome = table.match("web", view("/"))
     assert isinstance(outcome, Hit)
     assert outcome.service is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "spread"),
+    [
+        (BalancerSettings(), True),
+        (BalancerSettings(key=BalancerKey.ADDRESS_PORT), False),
+        (BalancerSettings(kind=Plugin(name="round_robin")), False),
+    ],
+    ids=["nothing asked for", "a key", "another balancer"],
+)
+def test_streams_of_a_connection_go_where_fewest_requests_are(settings: BalancerSettings, spread: bool) -> None:
+    """Maglev would send all of them to one backend."""
+    behind = replace(service("s", backend("10.0.0.1:80"), backend("10.0.0.2:80")), balancer=settings)
+    table = Table(configuration(route("r", to={"s": 1}), services=(behind,)))
+    busy = table.pick(behind, CLIENTS[0], lambda _: 0)
+    found = [table.pick(behind, CLIENTS[0], lambda one: int(one is busy), stream=True) for _ in range(4)]
+    assert (busy not in found) is spread

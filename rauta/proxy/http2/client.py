@@ -195,6 +195,9 @@ class ClientStream(Upstream):
             self.abort()  # a tunnel whose end it does not take
         elif self._paused and self._exchange.downstream.moved():
             self._arm(idle)  # slowly, but it does
+        elif not self.number:
+            self._connection.doubt(self._response_timeout)
+            self.fail("upstream_timeout", f"{name}: no settings of HTTP/2 within {self._response_timeout:g} s")
         elif self._tunnel and self._status:
             self.fail("tunnel_idle", f"no byte either way for {idle:g} s")
         elif self._tunnel:

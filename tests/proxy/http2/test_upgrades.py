@@ -24,7 +24,7 @@ from rauta.routing.settings import LogFormat
 from support import h2client
 from support.asgi import host
 from support.h2server import Connection, server
-from support.http import Gateway, Peer, backend, forward, gateway, service
+from support.http import Gateway, Peer, backend, client, forward, gateway, request, service
 
 CONNECT = SettingCodes.ENABLE_CONNECT_PROTOCOL
 
@@ -294,3 +294,22 @@ async def test_hypercorn_takes_websockets_over_http_2(tmp_path: Path) -> None:
             assert peer.subprotocol == "chat"
             await peer.send("hello")
             assert await peer.recv() == "2 hello"
+
+
+async def test_a_connection_with_requests_that_wait_for_its_settings_is_in_use() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(silent, "127.0.0.1", 0) as listening,
+        before(listening.sockets[0].getsockname()[1], Timeouts(response=0.5)) as rauta,
+        client(rauta.port) as peer,
+    ):
+        upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: x")
+        peer.send(request("/", *upgrade))
+        while not any(pool.made for pool in rauta.plane.pools):
+            await asyncio.sleep(0.005)
+        (pool,) = rauta.plane.pools
+        assert (pool.open, pool.idle) == (1, 0)
+        assert b" 504 " in await peer.head()
