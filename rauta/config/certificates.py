@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from rauta.config.doubts import DAY, SOON, Doubt, doubts
+from rauta.config.certificate_warnings import SOON, CertificateWarning, days_left, warnings_of
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origin, Origins
 from rauta.config.reader import Step
@@ -73,35 +73,35 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
     for listener in configuration.listeners:
         certificates = listener.tls.certificates if listener.tls is not None else ()
         read = [_facts(certificate) for certificate in certificates]
-        for position, (facts, against) in enumerate(zip(read, doubts(read, now), strict=True)):
+        for position, (facts, warnings) in enumerate(zip(read, warnings_of(read, now), strict=True)):
             if facts is None:
                 continue
-            for doubt in against:
+            for warning in warnings:
                 origin = origins.named["listeners", listener.name]
-                message = f"{certificates[position].cert!r} {_told(doubt, facts, now)}"
+                message = f"{certificates[position].cert!r} {_told(warning, facts, now)}"
                 yield origin.problem(message, ("tls", "certificates", position, "cert"))
         if listener.tls is None or listener.tls.clients is None:
             continue
         ca = listener.tls.clients.ca
-        for message in _doubts_of_authorities(ca, now):
+        for message in _warnings_of_authorities(ca, now):
             yield origins.named["listeners", listener.name].problem(f"{ca!r}: {message}", ("tls", "clients", "ca"))
     for service in configuration.services:
         if service.tls is not None:
             origin = origins.named["services", service.name]
-            yield from (origin.problem(message, place) for place, message in _doubts_of_service(service.tls, now))
+            yield from (origin.problem(message, place) for place, message in _warnings_of_service(service.tls, now))
 
 
-def _doubts_of_service(tls: BackendTls, now: float) -> Iterator[tuple[tuple[Step, ...], str]]:
+def _warnings_of_service(tls: BackendTls, now: float) -> Iterator[tuple[tuple[Step, ...], str]]:
     """What speaks against TLS towards backends, now or soon, with its place. Nobody asks for the names of ours."""
     if tls.ca is not None:
-        for message in _doubts_of_authorities(tls.ca, now):
+        for message in _warnings_of_authorities(tls.ca, now):
             yield ("tls", "ca"), f"{tls.ca!r}: {message}"
     if tls.certificate is None:
         return
     facts = _facts(tls.certificate)
-    for doubt in doubts([facts], now)[0]:
-        if facts is not None and doubt is not Doubt.NAMELESS:
-            message = f"{tls.certificate.cert!r} {_told(doubt, facts, now, 'backends')}"
+    for warning in warnings_of([facts], now)[0]:
+        if facts is not None and warning is not CertificateWarning.NO_NAMES:
+            message = f"{tls.certificate.cert!r} {_told(warning, facts, now, 'backends')}"
             yield ("tls", "certificate", "cert"), message
 
 
@@ -114,21 +114,21 @@ def _facts(certificate: Certificate) -> Facts | None:
         return None
 
 
-def _told(doubt: Doubt, facts: Facts, now: float, whom: str = "clients") -> str:
-    match doubt:
-        case Doubt.EXPIRED:
+def _told(warning: CertificateWarning, facts: Facts, now: float, whom: str = "clients") -> str:
+    match warning:
+        case CertificateWarning.EXPIRED:
             return f"has expired on {_day(facts.not_after)}: {whom} refuse it"
-        case Doubt.SOON:
-            return f"expires on {_day(facts.not_after)}, in {(facts.not_after - now) / DAY:.0f} days"
-        case Doubt.NOT_YET_VALID:
+        case CertificateWarning.EXPIRES_SOON:
+            return f"expires on {_day(facts.not_after)}, {_in_days(facts.not_after, now)}"
+        case CertificateWarning.NOT_YET_VALID:
             return f"is not valid before {_day(facts.not_before)}: {whom} refuse it"
-        case Doubt.NAMELESS:
+        case CertificateWarning.NO_NAMES:
             return f"names no host: {whom} refuse it"
-        case Doubt.SHADOWED:
+        case CertificateWarning.SHADOWED:
             return f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
 
 
-def _doubts_of_authorities(name: str, now: float) -> Iterator[str]:
+def _warnings_of_authorities(name: str, now: float) -> Iterator[str]:
     from rauta.config.x509 import authorities_of
 
     try:
@@ -139,11 +139,15 @@ def _doubts_of_authorities(name: str, now: float) -> Iterator[str]:
         if now >= authority.not_after:
             yield f"{authority.subject!r} has expired on {_day(authority.not_after)}: whom it signed is refused"
         elif now + SOON >= authority.not_after:
-            days = (authority.not_after - now) / DAY
-            yield f"{authority.subject!r} expires on {_day(authority.not_after)}, in {days:.0f} days"
+            yield f"{authority.subject!r} expires on {_day(authority.not_after)}, {_in_days(authority.not_after, now)}"
         if now < authority.not_before:
             since = _day(authority.not_before)
             yield f"{authority.subject!r} is not valid before {since}: whom it signed is refused"
+
+
+def _in_days(not_after: float, now: float) -> str:
+    days = days_left(not_after, now)
+    return "in less than a day" if not days else f"in {days} day{'' if days == 1 else 's'}"
 
 
 def _day(seconds: float) -> str:

@@ -34,7 +34,7 @@ _clients = Object(
         ),
         Field(
             key="mode",
-            type=Choice(settings.ClientMode),
+            type=Choice(settings.Requirement),
             doc="`require`, or `optional`: who has none is served all the same. A bad one is always refused.",
             example="optional",
         ),
@@ -105,10 +105,11 @@ _sources = Object(
             absent="required, unless the address is a unix socket",
         ),
         Field(
-            key="optional",
-            type=Boolean(),
-            doc="Whether they may also connect without a header, as for themselves.",
-            example="true",
+            key="mode",
+            type=Choice(settings.Requirement),
+            doc="`require`, or `optional`: they may also connect without a header, as for themselves. A bad one is "
+            "always refused.",
+            example="optional",
         ),
     ),
     model=settings.ProxySources,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rauta.config.doubts import DAY, Doubt, doubts
+from rauta.config.certificate_warnings import CertificateWarning, days_left, warnings_of
 
 if TYPE_CHECKING:
     from rauta.config.x509 import Facts
@@ -25,9 +24,12 @@ def inventory(listeners: Iterable[Listener], facts: Mapping[str, Sequence[Facts]
                 "name": listener.name,
                 "address": str(listener.address),
                 "certificates": [
-                    _document(certificate.cert, of_one, against, now)
-                    for certificate, of_one, against in zip(
-                        listener.tls.certificates, facts[listener.name], doubts(facts[listener.name], now), strict=True
+                    _document(certificate.cert, of_one, warnings, now)
+                    for certificate, of_one, warnings in zip(
+                        listener.tls.certificates,
+                        facts[listener.name],
+                        warnings_of(facts[listener.name], now),
+                        strict=True,
                     )
                 ],
             }
@@ -37,7 +39,7 @@ def inventory(listeners: Iterable[Listener], facts: Mapping[str, Sequence[Facts]
     }
 
 
-def _document(file: str, facts: Facts, against: Sequence[Doubt], now: float) -> Document:
+def _document(file: str, facts: Facts, warnings: Sequence[CertificateWarning], now: float) -> Document:
     return {
         "file": file,
         "names": list(facts.names),
@@ -46,6 +48,6 @@ def _document(file: str, facts: Facts, against: Sequence[Doubt], now: float) -> 
         "fingerprint": facts.fingerprint,
         "not_before": facts.not_before,
         "not_after": facts.not_after,
-        "days_left": math.floor((facts.not_after - now) / DAY),
-        "doubts": [doubt.value for doubt in against],
+        "days_left": days_left(facts.not_after, now),
+        "warnings": [warning.value for warning in warnings],
     }

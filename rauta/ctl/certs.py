@@ -76,13 +76,13 @@ def _tell(output: Output, found: dict[str, Any]) -> int:
 
 
 def _state(one: dict[str, Any]) -> Cell:
-    """`good, 29 days left`; `SOON, 3 days left, SHADOWED`: what clients hold against it is in capitals."""
-    doubts = one["doubts"]
-    style = Style.GOOD if not doubts else Style.WARN if set(doubts) <= {"soon", "shadowed"} else Style.BAD
+    """`good, 29 days left`; `EXPIRES SOON, 3 days left, SHADOWED`: what clients hold against it is in capitals."""
+    warnings = one["warnings"]
+    style = Style.GOOD if not warnings else Style.WARN if set(warnings) <= {"expires_soon", "shadowed"} else Style.BAD
     days = one["days_left"]
     left = f"{_days(days)} left" if days >= 0 else f"{_days(-days - 1)} ago"
-    marks = [doubt.replace("_", " ").upper() for doubt in doubts]
-    if "expired" in doubts:
+    marks = [warning.replace("_", " ").upper() for warning in warnings]
+    if "expired" in warnings:
         text = ", ".join([f"EXPIRED {left}", *(mark for mark in marks if mark != "EXPIRED")])
     else:
         text = ", ".join([*(marks or ["good"]), left])

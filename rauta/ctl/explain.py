@@ -13,7 +13,7 @@ from rauta.ctl.probe import Probe
 from rauta.ctl.tables import Cell, Style
 from rauta.routing.model import Configuration, Forward, Route
 from rauta.routing.services import BackendProtocol, BalancerKey, Service
-from rauta.routing.settings import Listener
+from rauta.routing.settings import Listener, Requirement
 
 Facts = list[tuple[str, Cell | str]]
 
@@ -63,7 +63,7 @@ def _before_http(listener: Listener) -> Facts:
     found: Facts = []
     if listener.proxy_protocol is not None:
         told = ", ".join(map(str, listener.proxy_protocol.sources)) or "all who may connect to the socket"
-        wanted = "may be" if listener.proxy_protocol.optional else "is needed"
+        wanted = "is needed" if listener.proxy_protocol.mode is Requirement.REQUIRE else "may be"
         found.append(("PROXY", f"a header {wanted} from {told}; none from others"))
     for item in listener.passthrough:
         found.append(("passes", f"TLS for {', '.join(item.names)} to {item.service}"))
@@ -247,7 +247,7 @@ def _document(
 
 def _sources(listener: Listener) -> dict[str, Any] | None:
     accepted = listener.proxy_protocol
-    return None if accepted is None else {"from": [*map(str, accepted.sources)], "optional": accepted.optional}
+    return None if accepted is None else {"from": [*map(str, accepted.sources)], "mode": accepted.mode.value}
 
 
 def _settings(decision: Decision) -> dict[str, Any]:

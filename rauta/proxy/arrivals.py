@@ -35,7 +35,7 @@ from rauta.proxy.passthrough import Tunnel
 from rauta.proxy.proxyheader import Origin, ProxyHeaderError, begins, parse
 from rauta.proxy.reasons import BODIES
 from rauta.proxy.wheel import Expiring
-from rauta.routing.settings import ANY_NAME, Listener, ProxySources
+from rauta.routing.settings import ANY_NAME, Listener, ProxySources, Requirement
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
@@ -100,7 +100,7 @@ class Stage:
             address = ip_address(peer[0].partition("%")[0])
             if not any(address in network for network in proxies.sources):
                 return _MUST_NOT
-        return _MAY if proxies.optional else _MUST
+        return _MAY if proxies.mode is Requirement.OPTIONAL else _MUST
 
 
 class Door:

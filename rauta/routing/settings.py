@@ -135,8 +135,8 @@ class Certificate:
     key: Secret
 
 
-class ClientMode(Enum):
-    """Whether a client without a certificate is served. One with a bad certificate never is."""
+class Requirement(Enum):
+    """Whether what tells who the client is has to be there. What is there and bad is always refused."""
 
     REQUIRE = "require"
     OPTIONAL = "optional"
@@ -147,7 +147,7 @@ class ClientCertificates:
     """Certificates that clients have to show: signed by one of those in `ca`, a PEM file."""
 
     ca: str
-    mode: ClientMode = ClientMode.REQUIRE
+    mode: Requirement = Requirement.REQUIRE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +217,11 @@ class ClientLimits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySources:
     """Who tells by a header of the PROXY protocol whose connection it is: load balancers in these networks. They have
-    to, unless `optional`; a header of anybody else is refused. Clients on a unix socket are among them without being
-    named: the mode of its file says who may connect."""
+    to, unless `mode` is OPTIONAL; a header of anybody else is refused. Clients on a unix socket are among them without
+    being named: the mode of its file says who may connect."""
 
     sources: tuple[Network, ...] = ()
-    optional: bool = False
+    mode: Requirement = Requirement.REQUIRE
 
 
 ANY_NAME: Final = "*"

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rauta.config.doubts import SOON
+from rauta.config.certificate_warnings import SOON
 from rauta.config.x509 import facts_of
 from rauta.routing.settings import Certificate, Secret
 from rauta.runtime.credentials import Pair

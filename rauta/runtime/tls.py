@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from rauta.proxy.tls import ServerContexts
-from rauta.routing.settings import ClientMode
+from rauta.routing.settings import Requirement
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _context() -> ssl.SSLContext:
 
 def _ask_clients(context: ssl.SSLContext, settings: ClientCertificates, ca: bytes) -> None:
     trust(context, ca, settings.ca)
-    context.verify_mode = ssl.CERT_OPTIONAL if settings.mode is ClientMode.OPTIONAL else ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_OPTIONAL if settings.mode is Requirement.OPTIONAL else ssl.CERT_REQUIRED
 
 
 def load_pair(context: ssl.SSLContext, certificate: Certificate, chain: bytes, key: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rauta.config.doubts import Doubt
+from rauta.config.certificate_warnings import CertificateWarning
 from support.adminsocket import AdminSocket
 from support.tls import Pair, make_dated, make_pair
 
@@ -53,29 +53,29 @@ def test_it_says_what_openssl_says(rautactl: Control, tmp_path: Path) -> None:
         assert openssl(pair, "-issuer", "-nameopt", "RFC2253") == f"issuer={one['issuer']}"
         assert now - 60 < one["not_before"] <= now + 1
         assert one["not_after"] - one["not_before"] == 30 * DAY
-        assert (one["days_left"], one["doubts"]) == (29, [])
+        assert (one["days_left"], one["warnings"]) == (29, [])
 
 
 @pytest.mark.parametrize(
-    ("begins", "ends", "days", "doubts", "state"),
+    ("begins", "ends", "days", "warnings", "state"),
     [
         (-50, 14.5, 14, [], "good, 14 days left"),
-        (-50, 13.9, 13, ["soon"], "SOON, 13 days left"),
-        (-50, 1.5, 1, ["soon"], "SOON, 1 day left"),
+        (-50, 13.9, 13, ["expires_soon"], "EXPIRES SOON, 13 days left"),
+        (-50, 1.5, 1, ["expires_soon"], "EXPIRES SOON, 1 day left"),
         (-50, -0.1, -1, ["expired"], "EXPIRED 0 days ago"),
         (-50, -3.5, -4, ["expired"], "EXPIRED 3 days ago"),
         (1, 60.5, 60, ["not_yet_valid"], "NOT YET VALID, 60 days left"),
-        (1, 3.5, 3, ["soon", "not_yet_valid"], "SOON, NOT YET VALID, 3 days left"),
+        (1, 3.5, 3, ["expires_soon", "not_yet_valid"], "EXPIRES SOON, NOT YET VALID, 3 days left"),
     ],
 )
 def test_dates(
-    rautactl: Control, tmp_path: Path, begins: float, ends: float, days: int, doubts: list[str], state: str
+    rautactl: Control, tmp_path: Path, begins: float, ends: float, days: int, warnings: list[str], state: str
 ) -> None:
     now = time.time()
     pair = make_dated(tmp_path, "a", ("a.test",), now + begins * DAY, now + ends * DAY)
     path = str(write(tmp_path, pair))
     (one,) = rautactl("certs", path, "--json").document["listeners"][0]["certificates"]
-    assert (one["days_left"], one["doubts"]) == (days, doubts)
+    assert (one["days_left"], one["warnings"]) == (days, warnings)
     assert f"  {state}  " in rautactl("certs", path).out
 
 
@@ -85,7 +85,7 @@ def test_those_that_no_client_gets(rautactl: Control, tmp_path: Path) -> None:
     other_kind = make_pair(tmp_path, "d", names="DNS:b.test", rsa=True)
     path = str(write(tmp_path, *pairs, other_kind))
     (web,) = rautactl("certs", path, "--json").document["listeners"]
-    assert [one["doubts"] for one in web["certificates"]] == [[], ["shadowed"], [], []]
+    assert [one["warnings"] for one in web["certificates"]] == [[], ["shadowed"], [], []]
     assert "  SHADOWED, 29 days left  " in rautactl("certs", path).out
 
 
@@ -124,7 +124,7 @@ ANSWER = {
                     "not_before": 1_789_034_400.0,
                     "not_after": 1_796_810_400.0,
                     "days_left": 9,
-                    "doubts": ["soon"],
+                    "warnings": ["expires_soon"],
                 }
             ],
         }
@@ -142,10 +142,10 @@ def test_the_page_shows_what_it_writes(rautactl: Control, on_a_terminal: Callabl
     assert written.splitlines() == found[1].splitlines()
 
 
-def test_every_doubt_is_on_the_page() -> None:
+def test_every_warning_is_on_the_page() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "rautactl.md").read_text()
-    for doubt in Doubt:
-        assert f"| `{doubt.value.replace('_', ' ').upper()}` | `{doubt.value}` | " in page
+    for warning in CertificateWarning:
+        assert f"| `{warning.value.replace('_', ' ').upper()}` | `{warning.value}` | " in page
 
 
 def test_without_tls_there_is_nothing_to_list(rautactl: Control, example: Path) -> None:

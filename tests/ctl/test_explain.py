@@ -245,7 +245,7 @@ def test_what_comes_before_http_is_told(rautactl: Callable[..., Any], example: P
     assert told["PROXY"] == "a header is needed from 10.0.0.0/8; none from others"
     assert told["passes"] == "TLS for db.test, *.db.test to users"
     found = rautactl(*words, "--json").document
-    assert found["listener"]["proxy_protocol"] == {"from": ["10.0.0.0/8"], "optional": False}
+    assert found["listener"]["proxy_protocol"] == {"from": ["10.0.0.0/8"], "mode": "require"}
     assert found["listener"]["passthrough"] == [{"names": ["db.test", "*.db.test"], "service": "users"}]
     assert {"proxy_protocol", "passthrough"} <= {why["code"] for why in found["why_no_lower"]}
 

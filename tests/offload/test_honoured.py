@@ -56,7 +56,6 @@ from rauta.routing.settings import (
     Certificate,
     ClientCertificates,
     ClientLimits,
-    ClientMode,
     ClientTimeouts,
     EncodedSlash,
     Forwarded,
@@ -67,6 +66,7 @@ from rauta.routing.settings import (
     OffloadSettings,
     Passthrough,
     ProxySources,
+    Requirement,
     Secret,
     Shutdown,
     Sysctls,
@@ -128,7 +128,7 @@ def filtered(item: Filter) -> list[tuple[Configuration, Reason]]:
 
 
 TLS = TlsSettings(certificates=(Certificate(cert="a.crt", key=Secret(file="a.key")),))
-MTLS = replace(TLS, clients=ClientCertificates(ca="ca.crt", mode=ClientMode.OPTIONAL))
+MTLS = replace(TLS, clients=ClientCertificates(ca="ca.crt", mode=Requirement.OPTIONAL))
 XFF = frozenset({Forwarded.X_FORWARDED_FOR})
 SOCKET = Address.unix("/run/a.sock")
 NETWORK = ipaddress.ip_network("10.0.0.0/8")
@@ -230,7 +230,9 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (Listener, "filters"): [(listener(filters=(RequestId(),)), Reason.FILTERS)],
     (Listener, "proxy_protocol"): [(listener(proxy_protocol=SOURCES), Reason.PROXY_PROTOCOL)],
     (ProxySources, "sources"): [(listener(proxy_protocol=SOURCES), Reason.PROXY_PROTOCOL)],
-    (ProxySources, "optional"): [(listener(proxy_protocol=replace(SOURCES, optional=True)), Reason.PROXY_PROTOCOL)],
+    (ProxySources, "mode"): [
+        (listener(proxy_protocol=replace(SOURCES, mode=Requirement.OPTIONAL)), Reason.PROXY_PROTOCOL)
+    ],
     (Listener, "passthrough"): [(listener(passthrough=(PASSED,)), Reason.PASSTHROUGH)],
     (Passthrough, "names"): [(listener(passthrough=(PASSED,)), Reason.PASSTHROUGH)],
     (Passthrough, "service"): [(listener(passthrough=(PASSED,)), Reason.PASSTHROUGH)],

@@ -25,7 +25,16 @@ from rauta.proxy.proxyprotocol import SIGNATURE
 from rauta.proxy.tls import ServerContexts
 from rauta.routing.model import Configuration, Respond, Route
 from rauta.routing.services import ProxyProtocol
-from rauta.routing.settings import AccessLog, Address, ClientLimits, ClientTimeouts, Listener, LogFormat, ProxySources
+from rauta.routing.settings import (
+    AccessLog,
+    Address,
+    ClientLimits,
+    ClientTimeouts,
+    Listener,
+    LogFormat,
+    ProxySources,
+    Requirement,
+)
 from rauta.routing.table import Table
 from support.http import (
     Client,
@@ -56,7 +65,9 @@ LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 
 def listener(*sources: Any, optional: bool = False, head: float = 5.0, **more: Any) -> Listener:
     """One that takes PROXY headers, by default from loopback."""
-    proxies = ProxySources(sources=sources or (LOOPBACK,), optional=optional)
+    proxies = ProxySources(
+        sources=sources or (LOOPBACK,), mode=Requirement.OPTIONAL if optional else Requirement.REQUIRE
+    )
     timeouts = ClientTimeouts(head=head)
     return Listener(name="web", address=Address("127.0.0.1", 1), proxy_protocol=proxies, timeouts=timeouts, **more)
 

@@ -115,7 +115,7 @@ def test_they_are_listed_by_listener_and_in_order(site: Site, running: Gateway) 
     _, shown = site.ctl("certs")
     rows = [re.split(r"  +", line) for line in shown.splitlines()]
     assert [(row[0], Path(row[1]).name, *row[2:5]) for row in rows[1:]] == [
-        ("web", "b.crt", "SOON, 3 days left", "b.test", "ECDSA 256"),
+        ("web", "b.crt", "EXPIRES SOON, 3 days left", "b.test", "ECDSA 256"),
         ("web", "a.crt", "good, 29 days left", "localhost, 127.0.0.1", "RSA 2048"),
         ("other", "a.crt", "good, 29 days left", "localhost, 127.0.0.1", "RSA 2048"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -13,20 +14,25 @@ DAY: Final = 86_400.0
 SOON: Final = 14 * DAY  # before its end a certificate is warned about; ACME clients renew a month before
 
 
-class Doubt(Enum):
+class CertificateWarning(Enum):
     """Stable names, also for programs (docs/rautactl.md)."""
 
     EXPIRED = "expired"
-    SOON = "soon"
+    EXPIRES_SOON = "expires_soon"
     NOT_YET_VALID = "not_yet_valid"
-    NAMELESS = "nameless"
+    NO_NAMES = "no_names"
     SHADOWED = "shadowed"
 
 
-def doubts(certificates: Sequence[Facts | None], now: float) -> list[list[Doubt]]:
+def days_left(not_after: float, now: float) -> int:
+    """Whole days until then, negative once it is over."""
+    return math.floor((not_after - now) / DAY)
+
+
+def warnings_of(certificates: Sequence[Facts | None], now: float) -> list[list[CertificateWarning]]:
     """Those of each of a listener's certificates, which are in its order; None: it cannot be read. `now` is seconds
     since 1970."""
-    found: list[list[Doubt]] = []
+    found: list[list[CertificateWarning]] = []
     covered: set[tuple[str, str]] = set()
     for position, facts in enumerate(certificates):
         if facts is None:
@@ -38,14 +44,14 @@ def doubts(certificates: Sequence[Facts | None], now: float) -> list[list[Doubt]
     return found
 
 
-def _of_one(facts: Facts, now: float, *, shadowed: bool) -> Iterator[Doubt]:
+def _of_one(facts: Facts, now: float, *, shadowed: bool) -> Iterator[CertificateWarning]:
     if now >= facts.not_after:
-        yield Doubt.EXPIRED
+        yield CertificateWarning.EXPIRED
     elif now + SOON >= facts.not_after:
-        yield Doubt.SOON
+        yield CertificateWarning.EXPIRES_SOON
     if now < facts.not_before:
-        yield Doubt.NOT_YET_VALID
+        yield CertificateWarning.NOT_YET_VALID
     if not facts.names:
-        yield Doubt.NAMELESS
+        yield CertificateWarning.NO_NAMES
     elif shadowed:
-        yield Doubt.SHADOWED
+        yield CertificateWarning.SHADOWED
