@@ -29,11 +29,12 @@ from h2.exceptions import (
     StreamClosedError,
 )
 from h2.settings import SettingCodes, Settings
-from hpack import Encoder, HPACKError
+from hpack import HPACKError
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import RstStreamFrame
 
 from rauta.proxy.http2 import inspection
+from rauta.proxy.http2.compression import FieldEncoder
 from rauta.proxy.http2.frames import (
     COMPRESSION_ERROR,
     CONNECTION_WINDOW,
@@ -69,14 +70,6 @@ _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     PingReceived: lambda _: (Control("PING"),),
     ConnectionTerminated: lambda event: (Goodbye(int(event.error_code or 0), event.last_stream_id or 0),),
 }
-
-
-class _Encoder(Encoder):
-    """That of hpack, but without Huffman codes: it shifts one growing number, which takes seconds for a long field."""
-
-    def encode(self, headers: Any, huffman: bool = False) -> bytes:
-        del huffman
-        return super().encode(headers, huffman=False)
 
 
 class _Machine(H2ConnectionStateMachine):
@@ -119,12 +112,13 @@ class Connection(Frames):
             client_side=client,
             header_encoding=None,
             validate_outbound_headers=False,
+            normalize_outbound_headers=False,  # `heads` makes them so, and `FieldEncoder` knows what is secret
             # A request is judged by `heads`, which answers it; here, one that is malformed would end the connection.
             validate_inbound_headers=client,
             normalize_inbound_headers=client,
         )
         self._h2 = _Connection(config)
-        self._h2.encoder = _Encoder()
+        self._h2.encoder = FieldEncoder()  # type: ignore[assignment]  # as far as h2 uses one
         self._h2.state_machine = _Machine()
         self._inspector = Inspector(of_client=not client)
         self._client = client
