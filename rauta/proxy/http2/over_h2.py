@@ -94,6 +94,10 @@ _OF_MESSAGES: Final = frozenset({inspection.DATA, inspection.HEADERS, inspection
 class _Connection(H2Connection):
     """Whether an error ends the connection, and with which code, is decided here: see `Connection`."""
 
+    # Of streams that are over it is known how they ended, which frames that were on their way are judged by. 65,536 of
+    # them, as in h2, are 7.6 MB for each connection that lasts.
+    MAX_CLOSED_STREAMS = 4096
+
     def _terminate_connection(self, error_code: ErrorCodes) -> None:
         """Neither send GOAWAY nor take the connection for closed."""
 
