@@ -8,7 +8,7 @@ from rauta.proxy.http2.frames import make
 from support.h2client import ERRORS, PING, RST_STREAM, WINDOW_UPDATE, frame
 from support.h2wire import BEGIN, get, word
 
-LONG = 10_000  # requests
+LONG = 16_000  # requests
 
 
 def test_streams_that_are_over_take_no_memory_for_long() -> None:
@@ -23,7 +23,7 @@ def test_streams_that_are_over_take_no_memory_for_long() -> None:
             frames.take()
             if number == LONG // 2:
                 before = tracemalloc.get_traced_memory()[0]
-        assert tracemalloc.get_traced_memory()[0] - before < 100_000
+        assert tracemalloc.get_traced_memory()[0] - before < 400_000
     finally:
         tracemalloc.stop()
     # What may still be on its way for one of them is no error of the connection.
