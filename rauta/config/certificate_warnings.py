@@ -1,4 +1,5 @@
-"""What clients hold against a listener's certificates, now or soon, and which of them no client gets."""
+"""What clients hold against a listener's certificates, now or soon, and which of them no client gets; and what OpenSSL
+holds against revocation lists."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from rauta.config.revocation import RevocationList
     from rauta.config.x509 import Facts
 
 DAY: Final = 86_400.0
@@ -41,6 +43,16 @@ def warnings_of(certificates: Sequence[Facts | None], now: float) -> list[list[C
         wanted = {(name, facts.key) for name in facts.names}
         found.append([*_of_one(facts, now, shadowed=position > 0 and wanted <= covered)])
         covered |= wanted
+    return found
+
+
+def warnings_of_list(one: RevocationList, now: float) -> list[CertificateWarning]:
+    """While there is any, OpenSSL refuses whatever its issuer has signed; RFC 5280 6.3.3 leaves that open."""
+    found = []
+    if one.next_update is not None and now >= one.next_update:
+        found.append(CertificateWarning.EXPIRED)
+    if now < one.this_update:
+        found.append(CertificateWarning.NOT_YET_VALID)
     return found
 
 

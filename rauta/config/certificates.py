@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from rauta.config.certificate_warnings import SOON, CertificateWarning, days_left, warnings_of
+from rauta.config.certificate_warnings import SOON, CertificateWarning, days_left, warnings_of, warnings_of_list
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origin, Origins
 from rauta.config.reader import Step
@@ -39,7 +39,7 @@ def check(configuration: Configuration, origins: Origins) -> Iterator[ConfigProb
                 yield origin.problem(bad.message, ("tls", "certificates", position, *bad.where))
         if listener.tls.clients is not None:
             try:
-                check_authorities(listener.tls.clients.ca)
+                check_authorities(listener.tls.clients.ca, listener.tls.clients.crl)
             except SecretError as bad:
                 yield origin.problem(bad.message, ("tls", "clients", *bad.where))
     for service in configuration.services:
@@ -82,9 +82,9 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
                 yield origin.problem(message, ("tls", "certificates", position, "cert"))
         if listener.tls is None or listener.tls.clients is None:
             continue
-        ca = listener.tls.clients.ca
-        for message in _warnings_of_authorities(ca, now):
-            yield origins.named["listeners", listener.name].problem(f"{ca!r}: {message}", ("tls", "clients", "ca"))
+        clients = listener.tls.clients
+        for key, message in _warnings_of_trust(clients.ca, clients.crl, now):
+            yield origins.named["listeners", listener.name].problem(message, ("tls", "clients", key))
     for service in configuration.services:
         if service.tls is not None:
             origin = origins.named["services", service.name]
@@ -94,8 +94,8 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
 def _warnings_of_service(tls: BackendTls, now: float) -> Iterator[tuple[tuple[Step, ...], str]]:
     """What speaks against TLS towards backends, now or soon, with its place. Nobody asks for the names of ours."""
     if tls.ca is not None:
-        for message in _warnings_of_authorities(tls.ca, now):
-            yield ("tls", "ca"), f"{tls.ca!r}: {message}"
+        for key, message in _warnings_of_trust(tls.ca, tls.crl, now):
+            yield ("tls", key), message
     if tls.certificate is None:
         return
     facts = _facts(tls.certificate)
@@ -126,6 +126,30 @@ def _told(warning: CertificateWarning, facts: Facts, now: float, whom: str = "cl
             return f"names no host: {whom} refuse it"
         case CertificateWarning.SHADOWED:
             return f"is never used: certificates before it cover {', '.join(facts.names)} with the same kind of key"
+
+
+def _warnings_of_trust(ca: str, crl: str | None, now: float) -> Iterator[tuple[str, str]]:
+    """Each with its key."""
+    yield from (("ca", f"{ca!r}: {message}") for message in _warnings_of_authorities(ca, now))
+    if crl is not None:
+        yield from (("crl", f"{crl!r}: {message}") for message in _warnings_of_lists(crl, ca, now))
+
+
+def _warnings_of_lists(crl: str, ca: str, now: float) -> Iterator[str]:
+    from rauta.config.revocation import read_revocations
+
+    try:
+        found = read_revocations(crl, ca, read_file(ca, ("ca",))).lists
+    except SecretError:
+        return
+    for one in found:
+        warnings = warnings_of_list(one, now)
+        if CertificateWarning.EXPIRED in warnings:
+            since = _day(one.next_update or 0.0)
+            yield f"the list of {one.issuer!r} has expired on {since}: everybody it signed is refused, revoked or not"
+        if CertificateWarning.NOT_YET_VALID in warnings:
+            since = _day(one.this_update)
+            yield f"the list of {one.issuer!r} does not count before {since}: everybody it signed is refused"
 
 
 def _warnings_of_authorities(name: str, now: float) -> Iterator[str]:
@@ -188,7 +212,7 @@ def _check(certificate: Certificate) -> None:
 def _of_service(tls: BackendTls) -> Iterator[SecretError]:
     if tls.ca is not None:
         try:
-            check_authorities(tls.ca)
+            check_authorities(tls.ca, tls.crl)
         except SecretError as bad:
             yield bad
     if tls.certificate is not None:
@@ -198,8 +222,9 @@ def _of_service(tls: BackendTls) -> Iterator[SecretError]:
             yield SecretError(("certificate", *bad.where), bad.message)
 
 
-def check_authorities(name: str) -> None:
-    """The file of those who sign the certificates of clients or backends. Raises SecretError."""
+def check_authorities(name: str, crl: str | None = None) -> None:
+    """The file of those who sign the certificates of clients or backends, and that of the lists of what they have
+    revoked. Raises SecretError."""
     bundle = read_file(name, ("ca",))
     if _KEY.search(bundle):
         raise SecretError(
@@ -212,6 +237,10 @@ def check_authorities(name: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=bundle.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
         raise SecretError(("ca",), f"a certificate in {name!r} is broken: {_reason(error)}") from None
+    if crl is not None:
+        from rauta.config.revocation import read_revocations
+
+        read_revocations(crl, name, bundle)
 
 
 def _load_pair(chain: bytes, key: bytes) -> None:

@@ -38,8 +38,16 @@ _clients = Object(
             doc="`require`, or `optional`: who has none is served all the same. A bad one is always refused.",
             example="optional",
         ),
+        Field(
+            key="crl",
+            type=FilePath(),
+            doc="PEM file with the lists of what these have revoked (CRL), one of each CA; relative to this file.",
+            example="clients.crl",
+            absent="whatever was revoked counts",
+        ),
     ),
     model=settings.ClientCertificates,
+    hints={"crl_file": "write crl"},
     instead="{ca: %s}",
 )
 

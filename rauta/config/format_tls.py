@@ -53,6 +53,13 @@ BACKEND_TLS: Final = Object(
             absent="the CAs of the system",
         ),
         Field(
+            key="crl",
+            type=FilePath(),
+            doc="PEM file with the lists of what they have revoked (CRL), one of each CA; relative to this file.",
+            example="backends.crl",
+            absent="whatever was revoked counts",
+        ),
+        Field(
             key="name",
             type=Text("a host"),
             doc="What their certificates must cover, and what is asked for by SNI.",
@@ -80,5 +87,6 @@ BACKEND_TLS: Final = Object(
         "sni": "write name",
         "server_name": "write name",
         "insecure": "write verify: false",
+        "crl_file": "write crl",
     },
 )

@@ -41,8 +41,8 @@ def read(secret: Secret, what: str, where: tuple[str, ...] = ()) -> tuple[bytes,
     return value.encode(errors="surrogateescape"), (*where, "env"), f"the environment variable {name!r}"
 
 
-def read_file(name: str, where: tuple[str, ...]) -> bytes:
-    """The content of a file of at most MAX_SIZE. Raises SecretError."""
+def read_file(name: str, where: tuple[str, ...], most: int = MAX_SIZE) -> bytes:
+    """The content of a file of at most that many bytes. Raises SecretError."""
     path = Path(name)
     try:
         if path.is_dir():
@@ -50,15 +50,16 @@ def read_file(name: str, where: tuple[str, ...]) -> bytes:
         if path.exists() and not path.is_file():
             raise SecretError(where, f"{name!r} is not a regular file")  # a pipe would be empty when it is read again
         with path.open("rb") as stream:
-            data = stream.read(MAX_SIZE + 1)
+            data = stream.read(most + 1)
     except FileNotFoundError:
         raise SecretError(where, f"there is no file {name!r}") from None
     except PermissionError:
         raise SecretError(where, f"no permission to read {name!r} (user id {os.geteuid()})") from None
     except OSError as error:
         raise SecretError(where, f"{name!r} cannot be read: {error.strerror}") from None
-    if len(data) > MAX_SIZE:
-        raise SecretError(where, f"{name!r} is larger than {MAX_SIZE >> 20} MiB: this is no certificate, key or token")
+    if len(data) > most:
+        what = "certificate, key or token" if most == MAX_SIZE else "revocation list for a gateway"
+        raise SecretError(where, f"{name!r} is larger than {most >> 20} MiB: this is no {what}")
     return data
 
 

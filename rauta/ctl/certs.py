@@ -1,4 +1,5 @@
-"""`rautactl certs`: the certificates that a running gateway serves, or those that the files of a configuration hold."""
+"""`rautactl certs`: the certificates that a running gateway serves, with the revocation lists for its clients, or those
+that the files of a configuration hold."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from rauta.ctl.output import Output
 from rauta.ctl.tables import Cell, Style
 
 if TYPE_CHECKING:
+    from rauta.config.revocation import RevocationList
     from rauta.config.x509 import Facts
     from rauta.routing.settings import Certificate
 
+_LISTS = ("listener", "revocation list", "state", "issuer", "revoked", "this update", "next update")
 _HEADER = ("listener", "certificate", "state", "names", "key", "not before", "not after", "issuer", "sha-256")
 
 
@@ -36,10 +39,15 @@ def held(output: Output, *, file: str) -> int:
             for listener in listeners
             if listener.tls is not None
         }
+        lists = {
+            listener.name: _lists(listener.tls.clients.ca, listener.tls.clients.crl)
+            for listener in listeners
+            if listener.tls is not None and listener.tls.clients is not None and listener.tls.clients.crl is not None
+        }
     except (SecretError, ValueError) as error:
         files.load(file, thorough=True)  # says all that is wrong, and where
         raise ControlError(f"{file}: {error}") from None
-    return _tell(output, inventory(listeners, facts, time.time()))
+    return _tell(output, inventory(listeners, facts, lists, time.time()))
 
 
 def _facts(certificate: Certificate) -> Facts:
@@ -47,6 +55,13 @@ def _facts(certificate: Certificate) -> Facts:
     from rauta.config.x509 import facts_of
 
     return facts_of(read_file(certificate.cert, ("cert",)))
+
+
+def _lists(ca: str, crl: str) -> tuple[RevocationList, ...]:
+    from rauta.config.revocation import read_revocations
+    from rauta.config.secrets import read_file
+
+    return read_revocations(crl, ca, read_file(ca, ("ca",))).lists
 
 
 def _tell(output: Output, found: dict[str, Any]) -> int:
@@ -72,6 +87,22 @@ def _tell(output: Output, found: dict[str, Any]) -> int:
         output.records(_HEADER, rows)
     else:
         output.line("no listener terminates TLS")
+    lists = [
+        (
+            listener["name"],
+            one["file"],
+            _state_of_list(one),
+            one["issuer"],
+            str(one["revoked"]),
+            when(one["this_update"]),
+            "never" if one["next_update"] is None else when(one["next_update"]),
+        )
+        for listener in found["listeners"]
+        for one in listener["revocation_lists"]
+    ]
+    if lists:
+        output.line()
+        output.records(_LISTS, lists)
     return EXIT_OK
 
 
@@ -87,6 +118,12 @@ def _state(one: dict[str, Any]) -> Cell:
     else:
         text = ", ".join([*(marks or ["good"]), left])
     return Cell(text, style)
+
+
+def _state_of_list(one: dict[str, Any]) -> Cell:
+    """`good`, `EXPIRED`, `NOT YET VALID`."""
+    marks = [warning.replace("_", " ").upper() for warning in one["warnings"]]
+    return Cell(", ".join(marks), Style.BAD) if marks else Cell("good", Style.GOOD)
 
 
 def _days(count: int) -> str:

@@ -125,6 +125,8 @@ def tls_text(tls: BackendTls) -> str:
     name = "the host of its address" if tls.name is None else tls.name
     if tls.verify:
         text = f"verified by {tls.ca or 'the CAs of the system'}, as {name}"
+        if tls.crl is not None:
+            text += f", unless revoked by {tls.crl}"
     else:
         text = f"not verified: anybody may be the backend; asked for as {name}"
     return text if tls.certificate is None else f"{text}, with our certificate {tls.certificate.cert}"
@@ -186,7 +188,7 @@ def limits_document(limits: ServiceLimits) -> Document:
 def tls_document(tls: BackendTls) -> Document:
     """TLS towards backends, in the keys of the file; of our certificate its file alone."""
     ours = None if tls.certificate is None else tls.certificate.cert
-    return {"ca": tls.ca, "name": tls.name, "certificate": ours, "verify": tls.verify}
+    return {"ca": tls.ca, "name": tls.name, "certificate": ours, "verify": tls.verify, "crl": tls.crl}
 
 
 def health_document(check: HealthCheck) -> Document:

@@ -58,6 +58,12 @@ def _asked(listener: Listener) -> str | None:
     return None if clients is None else clients.mode.value
 
 
+def _revocation_lists(listener: Listener) -> str | None:
+    """The file of those for clients' certificates."""
+    clients = None if listener.tls is None else listener.tls.clients
+    return None if clients is None else clients.crl
+
+
 def _before_http(listener: Listener) -> Facts:
     """What becomes of a connection before TLS and HTTP."""
     found: Facts = []
@@ -77,7 +83,8 @@ def _request_facts(decision: Decision) -> Facts:
     scheme = listener.scheme
     asked = _asked(listener)
     if asked is not None:
-        scheme += f" with client certificates ({asked})"
+        revoked = _revocation_lists(listener)
+        scheme += f" with client certificates ({asked}{'' if revoked is None else f'; none revoked by {revoked}'})"
     found: Facts = [
         ("request", f"{probe.method} {probe.target}"),
         ("client", client if probe.client_given else f"{client} (the default; --client names another)"),
@@ -225,6 +232,7 @@ def _document(
             "address": str(decision.listener.address),
             "tls": decision.listener.tls is not None,
             "clients": _asked(decision.listener),
+            "crl": _revocation_lists(decision.listener),
             "proxy_protocol": _sources(decision.listener),
             "passthrough": [{"names": [*one.names], "service": one.service} for one in decision.listener.passthrough],
             "why": decision.listener_why,

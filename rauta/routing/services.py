@@ -226,12 +226,14 @@ class BackendProtocol(Enum):
 class BackendTls:
     """TLS towards backends. `ca`: PEM file with the CAs that sign their certificates (None: those of the system);
     `name`: what their certificates must cover, and what is asked for by SNI (None: the host of the backend's address);
-    `certificate`: ours, for backends that ask for one. Without `verify` anybody may be the backend."""
+    `certificate`: ours, for backends that ask for one. Without `verify` anybody may be the backend. `crl`: PEM file
+    with the lists of what the CAs have revoked (None: nobody is asked)."""
 
     ca: str | None = None
     name: str | None = None
     certificate: Certificate | None = None
     verify: bool = True
+    crl: str | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -243,6 +245,8 @@ class BackendTls:
                 raise ModelError.at("name", f"{self.name[:80]!r} is not a name or an IP address, without a port")
         if self.ca is not None and not self.verify:
             raise ModelError.at("ca", "with verify: false no certificate is looked at: remove one of the two")
+        if self.crl is not None and self.ca is None:
+            raise ModelError.at("crl", "needs ca: nobody has the lists of all the CAs of the system")
 
 
 Way = tuple[BackendTls | None, BackendProtocol]

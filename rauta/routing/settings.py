@@ -144,10 +144,12 @@ class Requirement(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCertificates:
-    """Certificates that clients have to show: signed by one of those in `ca`, a PEM file."""
+    """Certificates that clients have to show: signed by one of those in `ca`, a PEM file, and not in the lists of those
+    that are revoked in `crl`, another."""
 
     ca: str
     mode: Requirement = Requirement.REQUIRE
+    crl: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

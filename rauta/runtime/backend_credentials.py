@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
+    from rauta.config.revocation import Revocations
     from rauta.routing.model import Configuration
     from rauta.routing.services import BackendTls, Service
     from rauta.runtime.backend_tls import TlsToBackends
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BackendCredential:
-    """PEM: the CAs that sign backends' certificates (None: those of the system), our chain and our key."""
+    """PEM: the CAs that sign backends' certificates (None: those of the system), our chain and our key. And the lists
+    of what these CAs have revoked (None: nobody is asked)."""
 
     ca: bytes | None = field(default=None, repr=False)
     chain: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
+    revocations: Revocations | None = None
 
 
 BackendCredentials = Mapping["BackendTls", BackendCredential]
@@ -41,20 +44,20 @@ def read_backend_credentials(services: Iterable[Service], place: Place | None = 
 
 def _read(service: Service, tls: BackendTls, place: Place | None) -> BackendCredential:
     from rauta.config import secrets  # only where it is used
+    from rauta.config.revocation import read_revocations
 
-    keys: tuple[str, ...] = ("ca",)
+    ca = revocations = chain = key = None
     try:
-        ca = None if tls.ca is None else secrets.read_file(tls.ca, ("ca",))
-        if tls.certificate is None:
-            return BackendCredential(ca)
-        keys = ("certificate", "cert")
-        chain = secrets.read_file(tls.certificate.cert, keys)
-        keys = ("certificate", "key")
-        key, *_ = secrets.read(tls.certificate.key, "the key, PEM", keys)
+        if tls.ca is not None:
+            ca = secrets.read_file(tls.ca, ("ca",))
+            revocations = None if tls.crl is None else read_revocations(tls.crl, tls.ca, ca)
+        if tls.certificate is not None:
+            chain = secrets.read_file(tls.certificate.cert, ("certificate", "cert"))
+            key, *_ = secrets.read(tls.certificate.key, "the key, PEM", ("certificate", "key"))
     except secrets.SecretError as error:
-        where = "" if place is None else place(service, "tls", *keys)
+        where = "" if place is None else place(service, "tls", *error.where)
         raise StartError(f"{where}service {service.name!r}: {error.message}") from None
-    return BackendCredential(ca, chain, key)
+    return BackendCredential(ca, chain, key, revocations)
 
 
 def tls_to_backends_of(

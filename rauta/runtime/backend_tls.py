@@ -63,7 +63,7 @@ def _context(tls: BackendTls, protocol: BackendProtocol, credential: BackendCred
     elif credential.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
-        trust(context, credential.ca, tls.ca or "")
+        trust(context, credential.ca, tls.ca or "", credential.revocations)
     if tls.certificate is not None and credential.chain is not None and credential.key is not None:
         load_pair(context, tls.certificate, credential.chain, credential.key)
     return context

@@ -31,6 +31,7 @@ from rauta.runtime.errors import StartError
 if TYPE_CHECKING:
     import socket
 
+    from rauta.config.revocation import RevocationList
     from rauta.config.x509 import Facts
     from rauta.offload import Counters
     from rauta.routing.model import Configuration
@@ -115,13 +116,15 @@ class Reopen:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSetup:
     """What the agent works for; a new one with each generation. `token` is that of the admin interface, for which also
-    what the certificates say is there, by listener and in order; `backend_credentials` are for health checks by TLS."""
+    what the certificates say is there, by listener and in order, and the revocation lists for its clients;
+    `backend_credentials` are for health checks by TLS."""
 
     generation: int
     configuration: Configuration
     token: str | None = None
     backend_credentials: BackendCredentials = field(default_factory=dict)
     certificates: Mapping[str, tuple[Facts, ...]] = field(default_factory=dict)
+    revocation_lists: Mapping[str, tuple[RevocationList, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

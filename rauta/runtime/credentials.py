@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
+    from rauta.config.revocation import RevocationList, Revocations
     from rauta.config.x509 import Facts
     from rauta.routing.model import Configuration
-    from rauta.routing.settings import Certificate, Listener
+    from rauta.routing.settings import Certificate, ClientCertificates, Listener
 
 Place = Callable[..., str]
 """The start of a message about a setting, `file:line: ` or nothing: called with the listener or service, and the keys
@@ -31,11 +32,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a listener terminates TLS with: its pairs, in the order of its certificates, and the certificates, PEM, of
-    those who sign clients' ones."""
+    """What a listener terminates TLS with: its pairs, in the order of its certificates; the certificates, PEM, of those
+    who sign clients' ones, and the lists of what they have revoked."""
 
     pairs: tuple[Pair, ...]
     clients_ca: bytes | None = field(default=None, repr=False)
+    revocations: Revocations | None = None
 
 
 Credentials = Mapping[str, Held]
@@ -51,7 +53,7 @@ def read_credentials(listeners: Iterable[Listener], place: Place | None = None) 
                 _read(listener, position, certificate, place)
                 for position, certificate in enumerate(listener.tls.certificates)
             ),
-            None if listener.tls.clients is None else _read_clients_ca(listener, listener.tls.clients.ca, place),
+            *(() if listener.tls.clients is None else _read_clients(listener, listener.tls.clients, place)),
         )
         for listener in listeners
         if listener.tls is not None
@@ -61,6 +63,11 @@ def read_credentials(listeners: Iterable[Listener], place: Place | None = None) 
 def facts_of_all(credentials: Credentials) -> dict[str, tuple[Facts, ...]]:
     """What the certificates say, without them and their keys."""
     return {name: tuple(pair.facts for pair in held.pairs) for name, held in credentials.items()}
+
+
+def lists_of_all(credentials: Credentials) -> dict[str, tuple[RevocationList, ...]]:
+    """What the revocation lists for clients say, where there are any."""
+    return {name: held.revocations.lists for name, held in credentials.items() if held.revocations is not None}
 
 
 def environment_without(configuration: Configuration) -> dict[str, str]:
@@ -100,11 +107,15 @@ def _read(listener: Listener, position: int, certificate: Certificate, place: Pl
     return Pair(chain, key, facts)
 
 
-def _read_clients_ca(listener: Listener, name: str, place: Place | None) -> bytes:
+def _read_clients(
+    listener: Listener, clients: ClientCertificates, place: Place | None
+) -> tuple[bytes, Revocations | None]:
     from rauta.config import secrets
+    from rauta.config.revocation import read_revocations
 
     try:
-        return secrets.read_file(name, ("ca",))
+        ca = secrets.read_file(clients.ca, ("ca",))
+        return ca, None if clients.crl is None else read_revocations(clients.crl, clients.ca, ca)
     except secrets.SecretError as error:
         where = "" if place is None else place(listener, "tls", "clients", *error.where)
         raise StartError(f"{where}listener {listener.name!r}: {error.message}") from None

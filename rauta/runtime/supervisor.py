@@ -27,7 +27,7 @@ from rauta.runtime import agents, segment, sockets
 from rauta.runtime.agents import Agents
 from rauta.runtime.backend_credentials import read_backend_credentials
 from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
-from rauta.runtime.credentials import environment_without, facts_of_all, read_credentials
+from rauta.runtime.credentials import environment_without, facts_of_all, lists_of_all, read_credentials
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
@@ -421,6 +421,7 @@ class Supervisor:
             configuration=self._configuration,
             token=token,
             certificates={} if self._configuration.admin is None else facts_of_all(self._credentials),
+            revocation_lists={} if self._configuration.admin is None else lists_of_all(self._credentials),
             backend_credentials=self._backend_credentials,
         )
 

@@ -14,6 +14,7 @@ from rauta.routing.settings import Requirement
 from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
+    from rauta.config.revocation import Revocations
     from rauta.routing.settings import Certificate, ClientCertificates, TlsSettings
     from rauta.runtime.credentials import Held
 
@@ -49,11 +50,10 @@ def server_contexts(settings: TlsSettings, held: Held, *, listener: str) -> Serv
         raise StartError(f"listener {listener!r}: nobody has read {settings.clients.ca}")
     for _, context in found:  # each: the one for a name brings its own certificates, and keeps the mode of the first
         try:
-            _ask_clients(context, settings.clients, held.clients_ca)
+            _ask_clients(context, settings.clients, held.clients_ca, held.revocations)
         except StartError as error:
             raise StartError(f"listener {listener!r}: {error}") from error
-    rule = f"{settings.clients.mode.value} {hashlib.sha256(held.clients_ca).hexdigest()}"
-    return ServerContexts(found, rule)
+    return ServerContexts(found, _rule(settings.clients, held.clients_ca, held.revocations))
 
 
 def new_context(side: int, *offers: str) -> ssl.SSLContext:
@@ -65,14 +65,25 @@ def new_context(side: int, *offers: str) -> ssl.SSLContext:
     return context
 
 
-def trust(context: ssl.SSLContext, ca: bytes, named: str) -> None:
+def trust(context: ssl.SSLContext, ca: bytes, named: str, revocations: Revocations | None = None) -> None:
     """Trust what a file holds, also the certificate of an intermediate without that of its root: else who signs for
-    others under the same root would have to be trusted, too. Raises StartError."""
+    others under the same root would have to be trusted, too. Not what is revoked. Raises StartError."""
     try:
         context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
         raise StartError(f"{named} holds no PEM certificates, or broken ones: {error}") from error
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    if revocations is None or not revocations.whole_chain:
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    if revocations is None:
+        return
+    try:
+        with _file(revocations.pem) as path:  # `cadata` takes no lists
+            context.load_verify_locations(path)
+    except (ssl.SSLError, OSError) as error:
+        raise StartError(f"the revocation lists for {named} cannot be used: {error}") from error
+    # A whole chain in which a trusted certificate is no root would be refused: its own issuer's list is missing then.
+    flags = ssl.VerifyFlags
+    context.verify_flags |= flags.VERIFY_CRL_CHECK_CHAIN if revocations.whole_chain else flags.VERIFY_CRL_CHECK_LEAF
 
 
 def _context() -> ssl.SSLContext:
@@ -81,9 +92,17 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-def _ask_clients(context: ssl.SSLContext, settings: ClientCertificates, ca: bytes) -> None:
-    trust(context, ca, settings.ca)
+def _ask_clients(
+    context: ssl.SSLContext, settings: ClientCertificates, ca: bytes, revocations: Revocations | None
+) -> None:
+    trust(context, ca, settings.ca, revocations)
     context.verify_mode = ssl.CERT_OPTIONAL if settings.mode is Requirement.OPTIONAL else ssl.CERT_REQUIRED
+
+
+def _rule(settings: ClientCertificates, ca: bytes, revocations: Revocations | None) -> str:
+    """Not of the dates of lists: CAs make them anew every day, and whoever is connected stays as good as before."""
+    revoked = "nobody is asked" if revocations is None else revocations.revoked
+    return f"{settings.mode.value} {hashlib.sha256(ca).hexdigest()} {revoked}"
 
 
 def load_pair(context: ssl.SSLContext, certificate: Certificate, chain: bytes, key: bytes) -> None:

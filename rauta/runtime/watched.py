@@ -71,11 +71,11 @@ def _secrets(configuration: Configuration) -> Iterator[Path]:
             if certificate.key.file is not None:
                 yield Path(certificate.key.file)
         if listener.tls is not None and listener.tls.clients is not None:
-            yield Path(listener.tls.clients.ca)
+            yield from (Path(file) for file in (listener.tls.clients.ca, listener.tls.clients.crl) if file)
     for service in configuration.services:
         if service.tls is not None:
             ours = service.tls.certificate
-            files = (service.tls.ca, ours and ours.cert, ours and ours.key.file)
+            files = (service.tls.ca, service.tls.crl, ours and ours.cert, ours and ours.key.file)
             yield from (Path(file) for file in files if file)
     admin = configuration.admin
     if admin is not None and admin.token is not None and admin.token.file is not None:

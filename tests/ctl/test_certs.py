@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from rauta.config.certificate_warnings import CertificateWarning
 from support.adminsocket import AdminSocket
-from support.tls import Pair, make_dated, make_pair
+from support.tls import Authority, Pair, make_dated, make_pair
 
 DAY = 86_400.0
 Control = Callable[..., Any]
@@ -89,6 +90,31 @@ def test_those_that_no_client_gets(rautactl: Control, tmp_path: Path) -> None:
     assert "  SHADOWED, 29 days left  " in rautactl("certs", path).out
 
 
+def test_revocation_lists(rautactl: Control, tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "clients")
+    path = write(tmp_path, make_pair(tmp_path, "a"))
+    text = path.read_text()
+    (none,) = rautactl("certs", str(path), "--json").document["listeners"]
+    assert none["revocation_lists"] == []
+    path.write_text(text.replace("routes:", "      clients: {ca: clients.crt, crl: clients.crl}\nroutes:"))
+    for begins, ends, warnings, state in (
+        (-1.0, 7.0, [], "good"),
+        (-9.0, -1.0, ["expired"], "EXPIRED"),
+        (1.0, 7.0, ["not_yet_valid"], "NOT YET VALID"),
+    ):
+        ca.revoke(ca.issue("one"), ca.issue("two"), begins=begins, ends=ends)
+        command = ["openssl", "crl", "-noout", "-nextupdate", "-in", str(tmp_path / "clients.crl")]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().partition("=")[2]
+        (web,) = rautactl("certs", str(path), "--json").document["listeners"]
+        (found,) = web["revocation_lists"]
+        assert found["next_update"] == ssl.cert_time_to_seconds(said)
+        assert (found["issuer"], found["revoked"], found["warnings"]) == ("CN=clients", 2, warnings)
+        assert re.search(rf"clients\.crl +{state} +CN=clients +2 ", rautactl("certs", str(path)).out)
+    (tmp_path / "clients.crl").write_text("nothing")
+    ended = rautactl("certs", str(path))
+    assert (ended.code, "tls.clients.crl: " in ended.err) == (2, True)
+
+
 def test_keys_are_not_read(rautactl: Control, tmp_path: Path) -> None:
     pair = make_pair(tmp_path, "a")
     pair.key.unlink()
@@ -125,6 +151,16 @@ ANSWER = {
                     "not_after": 1_796_810_400.0,
                     "days_left": 9,
                     "warnings": ["expires_soon"],
+                }
+            ],
+            "revocation_lists": [
+                {
+                    "file": "/etc/rauta/clients.crl",
+                    "issuer": "CN=Example Clients",
+                    "revoked": 2,
+                    "this_update": 1_795_860_000.0,
+                    "next_update": 1_796_464_800.0,
+                    "warnings": [],
                 }
             ],
         }

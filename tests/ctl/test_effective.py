@@ -162,16 +162,19 @@ def test_how_backends_are_spoken_to(
 
 
 def test_explain_tells_how_backends_are_spoken_to(file: Path, rautactl: Callable[..., Any]) -> None:
-    (file.parent / "ca.pem").write_bytes(Authority(file.parent, "test").cert.read_bytes())
-    file.write_text(FILE.replace("proxy_protocol: v2", "protocol: http2\n    tls: {ca: ca.pem, name: users.internal}"))
+    ca = Authority(file.parent, "test")
+    ca.revoke()
+    tls = "{ca: test.crt, crl: test.crl, name: users.internal}"
+    file.write_text(FILE.replace("proxy_protocol: v2", f"protocol: http2\n    tls: {tls}"))
     lines = [line.split("  ", 1) for line in rautactl("explain", "GET", "/plain").out.splitlines()]
     told = {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
     assert told["spoken to"] == "HTTP/2"
-    assert told["TLS"] == f"verified by {file.parent}/ca.pem, as users.internal"
+    assert told["TLS"] == f"verified by {ca.cert}, as users.internal, unless revoked by {file.parent}/test.crl"
     service = rautactl("explain", "GET", "/plain", "--json").document["service"]
     assert service["protocol"] == "http2"
     assert service["tls"] == {
-        "ca": f"{file.parent}/ca.pem", "name": "users.internal", "certificate": None, "verify": True
+        "ca": str(ca.cert), "name": "users.internal", "certificate": None, "verify": True,
+        "crl": f"{file.parent}/test.crl",
     }  # fmt: skip
     file.write_text(FILE)
     assert "spoken to" not in rautactl("explain", "GET", "/plain").out

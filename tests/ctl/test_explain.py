@@ -232,7 +232,13 @@ def test_a_listener_that_asks_for_certificates(mode: str, rautactl: Callable[...
     told = facts(rautactl(*words).out)
     assert told["listener"].startswith(f"web, https with client certificates ({mode}) on 0.0.0.0:8443 ")
     assert told["adds"] == "client-cert"
-    assert rautactl(*words, "--json").document["listener"]["clients"] == mode
+    document = rautactl(*words, "--json").document["listener"]
+    assert (document["clients"], document["crl"]) == (mode, None)
+    example.write_text(example.read_text().replace("ca: ca.crt, ", "ca: ca.crt, crl: ca.crl, "))
+    told = facts(rautactl(*words).out)
+    crl = f"{example.parent}/ca.crl"
+    assert f" with client certificates ({mode}; none revoked by {crl}) on " in told["listener"]
+    assert rautactl(*words, "--json").document["listener"]["crl"] == crl
 
 
 def test_what_comes_before_http_is_told(rautactl: Callable[..., Any], example: Path) -> None:

@@ -196,6 +196,31 @@ def test_whatever_the_file_holds_is_trusted(trusted: str, tmp_path: Path) -> Non
     run(main())
 
 
+def test_a_backend_that_was_revoked_is_not_spoken_to(tmp_path: Path) -> None:
+    """Nor after a reload with a list that is newer than its connections."""
+
+    async def main() -> None:
+        ca = Authority(tmp_path, "ca")
+        server = ca.issue("localhost", server=True)
+        tls = BackendTls(ca=str(ca.cert), crl=str(ca.revoke()), name="localhost")
+        async with behind(serving(server)) as there:
+            service = to(there.port, tls)
+            async with before(service) as rauta:
+                assert await ask(rauta) == (200, b"secure")
+                ca.revoke(server)
+                rauta.plane.pools.retain([service], contexts_of(service))
+                status, body = await ask(rauta)
+                assert (status, b"upstream_tls" in body) == (502, True)
+                assert "its certificate is not accepted: certificate revoked" in rauta.log_lines()[-1]
+                ca.revoke(ends=-0.5)
+                rauta.plane.pools.retain([service], contexts_of(service))
+                assert (await ask(rauta))[0] == 502
+                assert "its certificate is not accepted: CRL has expired" in rauta.log_lines()[-1]
+                assert there.connections == 1
+
+    run(main())
+
+
 def test_nobody_is_verified_where_that_is_off(other: Pair) -> None:
     async def main() -> None:
         async with behind(serving(other)) as backend:

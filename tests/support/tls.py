@@ -74,7 +74,14 @@ class Authority:
     """One that signs certificates: `cert` is its own, a root's or by `parent`. Validity is in days from now."""
 
     def __init__(
-        self, folder: Path, name: str, *, parent: Authority | None = None, begins: float = -1, ends: float = 30
+        self,
+        folder: Path,
+        name: str,
+        *,
+        parent: Authority | None = None,
+        begins: float = -1,
+        ends: float = 30,
+        usage: x509.KeyUsage | None = None,
     ) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -82,6 +89,8 @@ class Authority:
         builder = _builder(self._name, self._key, begins, ends).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
+        if usage is not None:
+            builder = builder.add_extension(usage, critical=True)
         self.cert = folder / f"{name}.crt"
         self.cert.write_bytes(_pem((parent or self)._sign(builder)))
 
@@ -98,6 +107,31 @@ class Authority:
         plain = serialization.NoEncryption()
         pair.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
         return pair
+
+    def revoke(
+        self,
+        *pairs: Pair,
+        file: str | None = None,
+        begins: float = -1,
+        ends: float = 7,
+        delta: bool = False,
+        others_key: Authority | None = None,
+    ) -> Path:
+        """A new list of these certificates, as a file; also such as must not be taken."""
+        builder = x509.CertificateRevocationListBuilder(issuer_name=self._name)
+        now = time.time()
+        builder = builder.last_update(datetime.fromtimestamp(now + begins * DAY, UTC))
+        builder = builder.next_update(datetime.fromtimestamp(now + ends * DAY, UTC))
+        for pair in pairs:
+            serial = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder(serial, datetime.fromtimestamp(now, UTC))
+            builder = builder.add_revoked_certificate(revoked.build())
+        if delta:
+            builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
+        signed = builder.sign((others_key or self)._key, hashes.SHA256())
+        path = self._folder / (file or f"{self.cert.stem}.crl")
+        path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        return path
 
     def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         return builder.issuer_name(self._name).sign(self._key, hashes.SHA256())

@@ -43,6 +43,7 @@ from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.terminal import ignore_terminal
 
 if TYPE_CHECKING:
+    from rauta.config.revocation import RevocationList
     from rauta.config.x509 import Facts
     from rauta.runtime.agent.admin import Admin
     from rauta.runtime.agent.metrics import Metrics
@@ -67,6 +68,7 @@ class Agent:
         self._token: str | None = None
         self._tls_to_backends: TlsToBackends | None = None
         self._certificates: Mapping[str, tuple[Facts, ...]] = {}
+        self._revocation_lists: Mapping[str, tuple[RevocationList, ...]] = {}
         self._status: dict[str, Any] = {}
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._numbers = 0
@@ -113,7 +115,7 @@ class Agent:
 
     def _on_setup(self, setup: AgentSetup) -> None:
         self._configuration, self._token = setup.configuration, setup.token
-        self._certificates = setup.certificates
+        self._certificates, self._revocation_lists = setup.certificates, setup.revocation_lists
         self._tls_to_backends = tls_to_backends_of(
             self._configuration, setup.backend_credentials, self._tls_to_backends
         )
@@ -137,6 +139,12 @@ class Agent:
                 for listener in configuration.listeners
                 if listener.tls is not None
                 for certificate, facts in zip(listener.tls.certificates, self._certificates[listener.name], strict=True)
+            }
+            self._metrics.revocation_lists = {
+                (listener, one.issuer): one.next_update
+                for listener, lists in self._revocation_lists.items()
+                for one in lists
+                if one.next_update is not None
             }
         if self._admin is not None:
             self._admin.token = self._token
@@ -199,9 +207,8 @@ class Agent:
         """See Views."""
         from rauta.config.inventory import inventory
 
-        return inventory(
-            () if self._configuration is None else self._configuration.listeners, self._certificates, time()
-        )
+        listeners = () if self._configuration is None else self._configuration.listeners
+        return inventory(listeners, self._certificates, self._revocation_lists, time())
 
     def stats(self) -> Mapping[str, Any]:
         """See Views."""

@@ -46,6 +46,7 @@ class Metrics(Collector):
         self.health: HealthChecks | None = None
         self.services: Iterable[str] = ()
         self.certificates: Mapping[tuple[str, str], float] = {}  # their ends, by listener and file
+        self.revocation_lists: Mapping[tuple[str, str], float] = {}  # by listener and issuer
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -73,7 +74,7 @@ class Metrics(Collector):
         yield from families.values()
         yield from self._of_processes()
         yield from self._of_health()
-        yield self._of_certificates()
+        yield from self._of_certificates()
         yield GaugeMetricFamily("rauta_offload_live", "Whether a kernel offload answers.", float(self._kernel.live))
         if reading is not None:
             yield from kernelmetrics.families(reading.counters)
@@ -108,7 +109,7 @@ class Metrics(Collector):
                 family.add_metric((service, backend), float(state.healthy))
         yield family
 
-    def _of_certificates(self) -> Metric:
+    def _of_certificates(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "rauta_tls_certificate_not_after_timestamp_seconds",
             "When a certificate that a listener serves expires.",
@@ -116,7 +117,15 @@ class Metrics(Collector):
         )
         for labels, end in self.certificates.items():
             family.add_metric(labels, end)
-        return family
+        yield family
+        family = GaugeMetricFamily(
+            "rauta_tls_crl_next_update_timestamp_seconds",
+            "When a revocation list for the clients of a listener expires.",
+            labels=("listener", "issuer"),
+        )
+        for labels, end in self.revocation_lists.items():
+            family.add_metric(labels, end)
+        yield family
 
 
 def _family(series: Series) -> Metric:
