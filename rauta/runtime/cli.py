@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -131,7 +132,7 @@ def _source(arguments: argparse.Namespace, events: EventLog) -> Source:
     else:
         source = _from_addresses(arguments.listen, arguments.to, arguments.ca)
         if arguments.self_signed is not None:
-            source = _secured(source, arguments.self_signed if not arguments.check else "")
+            source = _secured(source, arguments.self_signed if not arguments.check else "", arguments.workers)
     return dataclasses.replace(source, configuration=_with_workers(source.configuration, arguments.workers))
 
 
@@ -216,17 +217,27 @@ def _towards(ca: str | None, *, secure: bool) -> BackendTls | None:
     return BackendTls(ca=ca)
 
 
-def _secured(source: Source, folder: str) -> Source:
-    """The same over TLS, with a certificate of its own; it is in memory only if there is no folder."""
+def _secured(source: Source, folder: str, workers: int | None) -> Source:
+    """The same over TLS, with a certificate of its own; it is in memory only if there is no folder. One in a folder is
+    looked at again by a reload, and has reloads when it is to be renewed."""
     from rauta.routing.settings import TlsSettings
-    from rauta.runtime.selfsigned import kept, made, names_for
+    from rauta.runtime.selfsigned import kept, made, names_for, renew
 
     (listener,) = source.configuration.listeners
     names = names_for(listener.address)
     own = kept(Path(folder), names) if folder else made(names)
     secure = dataclasses.replace(listener, name="https", tls=TlsSettings(certificates=(own.setting(),)))
     configuration = dataclasses.replace(source.configuration, listeners=(secure,))
-    return dataclasses.replace(source, configuration=configuration, self_signed=own)
+    secured = dataclasses.replace(source, configuration=configuration, self_signed=own)
+    if not folder:
+        return secured
+    whole = _with_workers(configuration, workers)
+
+    def load() -> Configuration:
+        kept(Path(folder), names)
+        return whole
+
+    return dataclasses.replace(secured, load=load, watch=partial(renew, Path(folder), names, own.pair))
 
 
 def _backend(url: str) -> tuple[bool, Address]:

@@ -9,9 +9,9 @@ Behind the point of no return a worker can only die; its successor starts with t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rauta.routing.settings import Address
 from rauta.runtime import sockets
@@ -48,6 +48,10 @@ class Reloaded:
 
     ok: bool
     text: str
+
+
+Watch = Callable[[Callable[[str], Awaitable[Reloaded]]], Coroutine[Any, Any, None]]
+"""Calls the reload that it is given, with a cause, until cancelled."""
 
 
 @dataclass(slots=True)

@@ -5,13 +5,14 @@ It is nobody's authority: a client that shall trust it trusts it alone (`curl --
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import ipaddress
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from cryptography.x509 import GeneralName
 
     from rauta.routing.settings import Address
+    from rauta.runtime.revision import Reloaded
 
 DAYS: Final = 30  # long enough to try something, too short to be forgotten in production
 EARLIER: Final = timedelta(hours=1)  # clocks of clients may be behind
+LOOK: Final = 3600.0  # seconds between looks at one that is kept; no time until the end, since machines sleep
 ISSUER: Final = "rauta --self-signed"
 CERT: Final = "self-signed.crt"
 KEY: Final = "self-signed.key"
@@ -124,6 +127,26 @@ def kept(folder: Path, names: Sequence[str]) -> SelfSigned:
     except OSError as error:
         raise StartError(f"--self-signed: {error.filename or folder}: {error.strerror}") from error
     return SelfSigned(pair, folder.absolute() / CERT)
+
+
+async def renew(folder: Path, names: Sequence[str], served: Pair, reload: Callable[[str], Awaitable[Reloaded]]) -> None:
+    """Reload whenever the folder has another one than the pair that is served, or none that is good any more: a reload
+    makes that. Until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK)
+        if await asyncio.to_thread(_usable, folder, names) == served:
+            continue
+        if (await reload("self-signed")).ok:
+            found = await asyncio.to_thread(_usable, folder, names)
+            served = served if found is None else found
+
+
+def _usable(folder: Path, names: Sequence[str]) -> Pair | None:
+    try:
+        with _alone_in(folder):
+            return _found(folder, names)
+    except (OSError, StartError):
+        return None  # the reload tells what is wrong
 
 
 def _general_name(name: str) -> GeneralName:

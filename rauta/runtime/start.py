@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rauta.runtime.log import EventLog
     from rauta.runtime.places import Keys, Place
     from rauta.runtime.privileges import Identity
+    from rauta.runtime.revision import Watch
     from rauta.runtime.selfsigned import SelfSigned
     from rauta.runtime.watched import Watched
 
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 class Source:
     """A configuration, where it comes from (for people), and the files that it was read from, if any.
 
-    `load` reads it anew, for a reload; it raises StartError. `watched` tells what the last `load` has looked at.
-    `self_signed` is the certificate of the one listener, where it was made for this start.
+    `load` reads it anew, for a reload; it raises StartError. `watched` tells what the last `load` has looked at, and
+    `watch` runs where nobody watches that. `self_signed` is the certificate of the one listener, where it was made for
+    this start.
     """
 
     configuration: Configuration
@@ -49,6 +51,7 @@ class Source:
     files: tuple[Path, ...] = ()
     load: Callable[[], Configuration] | None = None
     watched: Callable[[], Watched] | None = None
+    watch: Watch | None = None
     self_signed: SelfSigned | None = None
 
     def places(self, wanted: Sequence[Keys]) -> list[Place | None]:
@@ -94,7 +97,7 @@ def run(
                     "services" if isinstance(item, Service) else "listeners", item.name, *(keys or ("address",))
                 ),
                 load=source.load,
-                watch=None if watching is None else watching.run,
+                watch=source.watch if watching is None else watching.run,
                 credentials=_made_credentials(source),
             ),
             offloading=running,

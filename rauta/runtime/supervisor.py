@@ -13,7 +13,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +38,7 @@ from rauta.runtime.passed import PassedSocket
 from rauta.runtime.privileges import Identity
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
 from rauta.runtime.readings import Readings
-from rauta.runtime.revision import Reloaded, Revision, Slot
+from rauta.runtime.revision import Reloaded, Revision, Slot, Watch
 from rauta.runtime.takeover import Predecessor, Successors, gifts_of
 from rauta.runtime.tasks import Tasks
 from rauta.runtime.upgrade import Upgrade
@@ -81,13 +81,12 @@ class Backoff:
 class Origin:
     """Where the configuration comes from: a name for people; the place of a listener's setting in it (of its address,
     without keys); and what reads it anew, in a thread, raising StartError. None: there is no file. `watch` runs while
-    the gateway serves, and calls the reload that it is given, with a cause. `credentials` are there where no file has
-    them."""
+    the gateway serves. `credentials` are there where no file has them."""
 
     name: str = ""
     place: Place | None = None
     load: Callable[[], Configuration] | None = None
-    watch: Callable[[Callable[[str], Awaitable[Reloaded]]], Coroutine[Any, Any, None]] | None = None
+    watch: Watch | None = None
     credentials: Credentials | None = None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import signal
 import socket
 import ssl
 import stat
@@ -20,7 +22,9 @@ import pytest
 from rauta.config.x509 import facts_of
 from rauta.routing.settings import Address
 from rauta.runtime import selfsigned
+from rauta.runtime.credentials import Pair
 from rauta.runtime.errors import StartError
+from rauta.runtime.revision import Reloaded
 from support.process import PATIENCE, ROOT, Backend, free_port, gateway, run_rauta
 from support.tls import make_pair
 
@@ -156,6 +160,85 @@ def test_it_is_made_anew_when_it_does_not_serve_any_more(tmp_path: Path, monkeyp
     assert selfsigned.kept(tmp_path, [*NAMES, "other.example"]) == other
     monkeypatch.setattr(time, "time", lambda: later)
     assert selfsigned.kept(tmp_path, [*NAMES, "other.example"]) != other
+
+
+def test_a_gateway_that_runs_renews_it(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at a start; and it serves what another start has renewed."""
+    port = free_port()
+    names = selfsigned.names_for(Address("127.0.0.1", port))
+    with start(backend, port, str(tmp_path)) as running:
+        first = running.wait_for("ready")["self_signed"]["fingerprint"]
+        assert served(port) == first
+        with monkeypatch.context() as patch:
+            patch.setattr(selfsigned, "DAYS", 13)
+            for file in tmp_path.iterdir():
+                file.unlink()
+            dying = selfsigned.kept(tmp_path, names)
+        running.signal(signal.SIGHUP)
+        running.wait_for("reloaded")
+        second = served(port)
+        assert second not in (first, dying.pair.facts.fingerprint)
+        assert second == selfsigned.kept(tmp_path, names).pair.facts.fingerprint
+        assert curl(port, "--cacert", str(tmp_path / selfsigned.CERT)) == (0, "/here")
+
+
+def served(port: int) -> str:
+    seen = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=PATIENCE))
+    return sha256(seen).digest().hex(":").upper()
+
+
+def test_it_looks_by_itself_whether_it_is_to_be_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfsigned, "LOOK", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(selfsigned, "DAYS", 20)
+        first = selfsigned.kept(tmp_path, NAMES).pair
+    reloads: list[str] = []
+    looks = 0
+    usable = selfsigned._usable
+
+    def counted(folder: Path, names: list[str]) -> Pair | None:
+        nonlocal looks
+        looks += 1
+        return usable(folder, names)
+
+    monkeypatch.setattr(selfsigned, "_usable", counted)
+
+    async def seen(wanted: int) -> None:
+        before = looks
+        while looks < before + wanted:
+            await asyncio.sleep(0.005)
+
+    async def main() -> None:
+        succeeds = False
+        reloaded = asyncio.Event()
+
+        async def reload(cause: str) -> Reloaded:
+            reloads.append(cause)
+            if succeeds:
+                selfsigned.kept(tmp_path, NAMES)
+            reloaded.set()
+            return Reloaded(ok=succeeds, text="")
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(selfsigned.renew(tmp_path, NAMES, first, reload))
+            await seen(3)
+            assert reloads == []
+            later = time.time() + 7 * 86_400
+            monkeypatch.setattr(time, "time", lambda: later)
+            await reloaded.wait()
+            reloaded.clear()
+            await reloaded.wait()  # one that fails is tried again
+            succeeds = True
+            reloaded.clear()
+            await reloaded.wait()
+            await seen(3)
+            count = len(reloads)
+            await seen(3)
+            assert len(reloads) == count
+            task.cancel()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert {*reloads} == {"self-signed"}
 
 
 @pytest.mark.parametrize("broken", ["absent", "another", "text"])
