@@ -8,6 +8,7 @@ from typing import Final
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origins
 from rauta.routing.model import Configuration
+from rauta.routing.services import HealthKind, Service
 
 _HTTP: Final = 80
 _HTTPS: Final = 443
@@ -15,7 +16,11 @@ _HTTPS: Final = 443
 
 def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
     """All of them. Linear in the size of the configuration."""
+    passed = {item.service for listener in configuration.listeners for item in listener.passthrough}
     for service in configuration.services:
+        if service.name in passed:
+            yield from _of_passthrough(service, origins)
+            continue
         origin, tls = origins.named["services", service.name], service.tls
         if tls is not None and not tls.verify:
             message = "anybody may be the backend, and reads and changes all that is sent: better ca: FILE"
@@ -28,3 +33,11 @@ def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigP
             elif tls is not None and port == _HTTP:
                 message = f"{backend.address} is most likely a port of plain HTTP, and the service has tls"
                 yield origin.problem(message, place)
+
+
+def _of_passthrough(service: Service, origins: Origins) -> Iterator[ConfigProblem]:
+    """About one whose clients speak TLS to its backends."""
+    health = service.health
+    if health is not None and health.tls is None and health.kind is not HealthKind.TCP:
+        message = "plain requests to a port of TLS: write health: {tls: {name: NAME}}, or health: tcp"
+        yield origins.named["services", service.name].problem(message, ("health",))

@@ -43,9 +43,9 @@ def check(configuration: Configuration, origins: Origins) -> Iterator[ConfigProb
             except SecretError as bad:
                 yield origin.problem(bad.message, ("tls", "clients", *bad.where))
     for service in configuration.services:
-        if service.tls is not None:
-            origin = origins.named["services", service.name]
-            yield from (origin.problem(bad.message, ("tls", *bad.where)) for bad in _of_service(service.tls))
+        origin = origins.named["services", service.name]
+        for keys, tls in service.tls_settings():
+            yield from (origin.problem(bad.message, (*keys, *bad.where)) for bad in _of_service(tls))
 
 
 def exposed(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
@@ -63,8 +63,9 @@ def _placed(configuration: Configuration, origins: Origins) -> Iterator[tuple[Or
         for position, certificate in enumerate(listener.tls.certificates if listener.tls is not None else ()):
             yield origins.named["listeners", listener.name], ("tls", "certificates", position), certificate
     for service in configuration.services:
-        if service.tls is not None and service.tls.certificate is not None:
-            yield origins.named["services", service.name], ("tls", "certificate"), service.tls.certificate
+        for keys, tls in service.tls_settings():
+            if tls.certificate is not None:
+                yield origins.named["services", service.name], (*keys, "certificate"), tls.certificate
 
 
 def dubious(configuration: Configuration, origins: Origins, now: float) -> Iterator[ConfigProblem]:
@@ -86,23 +87,24 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
         for key, message in _warnings_of_trust(clients.ca, clients.crl, now):
             yield origins.named["listeners", listener.name].problem(message, ("tls", "clients", key))
     for service in configuration.services:
-        if service.tls is not None:
-            origin = origins.named["services", service.name]
-            yield from (origin.problem(message, place) for place, message in _warnings_of_service(service.tls, now))
+        origin = origins.named["services", service.name]
+        for keys, tls in service.tls_settings():
+            for place, message in _warnings_of_service(tls, now):
+                yield origin.problem(message, (*keys, *place))
 
 
 def _warnings_of_service(tls: BackendTls, now: float) -> Iterator[tuple[tuple[Step, ...], str]]:
-    """What speaks against TLS towards backends, now or soon, with its place. Nobody asks for the names of ours."""
+    """What speaks against TLS towards backends, now or soon, each with its place. Nobody asks for the names of ours."""
     if tls.ca is not None:
         for key, message in _warnings_of_trust(tls.ca, tls.crl, now):
-            yield ("tls", key), message
+            yield (key,), message
     if tls.certificate is None:
         return
     facts = _facts(tls.certificate)
     for warning in warnings_of([facts], now)[0]:
         if facts is not None and warning is not CertificateWarning.NO_NAMES:
             message = f"{tls.certificate.cert!r} {_told(warning, facts, now, 'backends')}"
-            yield ("tls", "certificate", "cert"), message
+            yield ("certificate", "cert"), message
 
 
 def _facts(certificate: Certificate) -> Facts | None:

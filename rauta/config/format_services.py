@@ -170,6 +170,14 @@ _health = Object(
             example="helloworld.Greeter",
             absent="the server as a whole",
         ),
+        Field(
+            key="tls",
+            type=BACKEND_TLS,
+            doc="TLS of the checks, for a service that listeners pass TLS through to. Others are checked as they are "
+            "spoken to.",
+            example="{ca: backends-ca.pem, name: db.example.com}",
+            absent="plain TCP, or the tls of the service",
+        ),
         Field(key="interval", type=Duration(), doc="Between two checks of a backend: 100ms to 24h.", example="2s"),
         Field(key="timeout", type=Duration(), doc="Of one check.", example="500ms"),
         Field(
@@ -191,6 +199,8 @@ _health = Object(
         "status": "write statuses: [...]",
         "fall": "write unhealthy: NUMBER",
         "rise": "write healthy: NUMBER",
+        "verify": "write tls: {verify: false}",
+        "sni": "write tls: {name: NAME}",
         "port": "a check goes to the backend's own address",
     },
     share=True,

@@ -72,5 +72,5 @@ def _list_document(file: str, one: RevocationList, now: float) -> Document:
         "revoked": one.revoked,
         "this_update": one.this_update,
         "next_update": one.next_update,
-        "doubts": [doubt.value for doubt in doubts_of_list(one, now)],
+        "warnings": [warning.value for warning in warnings_of_list(one, now)],
     }

@@ -104,7 +104,8 @@ def health_text(check: HealthCheck) -> str:
         HealthKind.GRPC: f"gRPC check of {check.service or 'the server'}",
         HealthKind.TCP: "TCP connect",
     }
-    return f"{what[check.kind]} every {duration(check.interval)}"
+    secure = "" if check.tls is None else f" over TLS, {tls_text(check.tls)},"
+    return f"{what[check.kind]}{secure} every {duration(check.interval)}"
 
 
 _PROTOCOLS: Final = {
@@ -204,6 +205,7 @@ def health_document(check: HealthCheck) -> Document:
         "timeout": check.timeout,
         "healthy": check.healthy,
         "unhealthy": check.unhealthy,
+        "tls": None if check.tls is None else tls_document(check.tls),
     }
 
 

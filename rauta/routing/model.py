@@ -351,6 +351,7 @@ class Configuration:
         services = _Known("service", (service.name for service in self.services))
         for listener in self.listeners:
             yield from self._problems_of_passthrough(listener, services)
+        yield from self._problems_of_checks()
         for position, route in enumerate(self.routes):
             for index, name in enumerate(route.listeners):
                 yield from listeners.check(name, ("routes", position, "listeners", index))
@@ -368,6 +369,13 @@ class Configuration:
                     f"service {item.service!r} has tls: the client's own goes through, so it needs a service without"
                 )
                 yield Problem(where, message)
+
+    def _problems_of_checks(self) -> Iterator[Problem]:
+        passed = {item.service for listener in self.listeners for item in listener.passthrough}
+        for service in self.services:
+            if service.health is not None and service.health.tls is not None and service.name not in passed:
+                message = "is for a service that a listener passes TLS through to: write tls in the service"
+                yield Problem(("services", service.name, "health", "tls"), message)
 
     def forwarded_of(self, listener: Listener, route: Route | None = None) -> frozenset[Forwarded]:
         """The forwarded fields that are added for a route on a listener.

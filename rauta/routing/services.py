@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -166,7 +167,8 @@ class HealthCheck:
     A backend is taken out after `unhealthy` failures in a row and comes back after `healthy` successes. It counts as
     healthy until the first check says otherwise. `statuses` are the inclusive ranges of a good answer; `host` is the
     Host field (None: the backend's address); `path` has the query with it. `service` is what gRPC's health service is
-    asked for, "" for the server as a whole. NOT_OF_KIND has which kind has which of these.
+    asked for, "" for the server as a whole. NOT_OF_KIND has which kind has which of these. `tls` is for services whose
+    clients' TLS goes through: they have none of their own.
     """
 
     kind: HealthKind = HealthKind.HTTP
@@ -178,6 +180,7 @@ class HealthCheck:
     timeout: float = defaults.HEALTH_TIMEOUT
     healthy: int = 2
     unhealthy: int = 3
+    tls: BackendTls | None = None
 
     def __post_init__(self) -> None:
         check_duration("interval", self.interval)
@@ -284,6 +287,20 @@ class Service:
         """How its backends are spoken to."""
         return self.tls, self.protocol
 
+    @property
+    def way_of_checks(self) -> Way:
+        """How they are when their health is checked."""
+        if self.health is None or self.health.tls is None:
+            return self.way
+        return self.health.tls, self.protocol
+
+    def tls_settings(self) -> Iterator[tuple[tuple[str, ...], BackendTls]]:
+        """Its own and those of its checks, where there are any, each with the keys that lead to it."""
+        if self.tls is not None:
+            yield ("tls",), self.tls
+        if self.health is not None and self.health.tls is not None:
+            yield ("health", "tls"), self.health.tls
+
     def _check_transport(self) -> None:
         if self.health is not None and self.health.kind is HealthKind.GRPC and self.protocol is BackendProtocol.HTTP1:
             raise ModelError.at(("health", "kind"), "gRPC needs HTTP/2: write protocol: http2 in the service")
@@ -292,8 +309,13 @@ class Service:
         if self.protocol is not BackendProtocol.HTTP1 and self.proxy_protocol is not None:
             message = "with the PROXY protocol each client has connections of its own: write protocol: http1"
             raise ModelError.at("proxy_protocol", message)
-        if self.tls is not None and self.tls.verify and self.tls.name is None:
+        if self.tls is not None and self.health is not None and self.health.tls is not None:
+            raise ModelError.at(("health", "tls"), "checks use the tls of the service: remove one of the two")
+        for keys, tls in self.tls_settings():
+            if not tls.verify or tls.name is not None:
+                continue
             for position, backend in enumerate(self.backends):
                 if backend.address.path is not None:
-                    message = f"{backend.address} has no host whose certificate could be verified: write tls.name"
+                    name = ".".join((*keys, "name"))
+                    message = f"{backend.address} has no host whose certificate could be verified: write {name}"
                     raise ModelError.at(("backends", position, "address"), message)

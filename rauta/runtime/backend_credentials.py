@@ -36,13 +36,13 @@ def read_backend_credentials(services: Iterable[Service], place: Place | None = 
     the file or variable is named, and never shows a key."""
     found: dict[BackendTls, BackendCredential] = {}
     for service in services:
-        tls = service.tls
-        if tls is not None and tls not in found:
-            found[tls] = _read(service, tls, place)
+        for keys, tls in service.tls_settings():
+            if tls not in found:
+                found[tls] = _read(service, keys, tls, place)
     return found
 
 
-def _read(service: Service, tls: BackendTls, place: Place | None) -> BackendCredential:
+def _read(service: Service, keys: tuple[str, ...], tls: BackendTls, place: Place | None) -> BackendCredential:
     from rauta.config import secrets  # only where it is used
     from rauta.config.revocation import read_revocations
 
@@ -55,7 +55,7 @@ def _read(service: Service, tls: BackendTls, place: Place | None) -> BackendCred
             chain = secrets.read_file(tls.certificate.cert, ("certificate", "cert"))
             key, *_ = secrets.read(tls.certificate.key, "the key, PEM", ("certificate", "key"))
     except secrets.SecretError as error:
-        where = "" if place is None else place(service, "tls", *error.where)
+        where = "" if place is None else place(service, *keys, *error.where)
         raise StartError(f"{where}service {service.name!r}: {error.message}") from None
     return BackendCredential(ca, chain, key, revocations)
 

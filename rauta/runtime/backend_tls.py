@@ -39,17 +39,18 @@ def tls_to_backends(
     leaves the connections of these alone. Raises StartError that names the service and what is wrong."""
     made: dict[tuple[BackendTls | None, BackendProtocol], ssl.SSLContext] = {}
     for service in services:
-        tls, way = service.tls, service.way
-        if tls is None or way in made:
-            continue
-        known = before.contexts.get(way)
-        if known is not None and before.backend_credentials.get(tls) == backend_credentials[tls]:
-            made[way] = known
-            continue
-        try:
-            made[way] = _context(tls, service.protocol, backend_credentials[tls])
-        except StartError as error:
-            raise StartError(f"service {service.name!r}: {error}") from error
+        for _, tls in service.tls_settings():
+            way = tls, service.protocol
+            if way in made:
+                continue
+            known = before.contexts.get(way)
+            if known is not None and before.backend_credentials.get(tls) == backend_credentials[tls]:
+                made[way] = known
+                continue
+            try:
+                made[way] = _context(tls, service.protocol, backend_credentials[tls])
+            except StartError as error:
+                raise StartError(f"service {service.name!r}: {error}") from error
     return TlsToBackends(made, backend_credentials)
 
 

@@ -79,9 +79,10 @@ def environment_without(configuration: Configuration) -> dict[str, str]:
         for certificate in listener.tls.certificates
     ]
     used += [
-        service.tls.certificate
+        tls.certificate
         for service in configuration.services
-        if service.tls is not None and service.tls.certificate is not None
+        for _, tls in service.tls_settings()
+        if tls.certificate is not None
     ]
     keys = {certificate.key.env for certificate in used}
     return {name: value for name, value in os.environ.items() if name not in keys}

@@ -73,9 +73,9 @@ def _secrets(configuration: Configuration) -> Iterator[Path]:
         if listener.tls is not None and listener.tls.clients is not None:
             yield from (Path(file) for file in (listener.tls.clients.ca, listener.tls.clients.crl) if file)
     for service in configuration.services:
-        if service.tls is not None:
-            ours = service.tls.certificate
-            files = (service.tls.ca, service.tls.crl, ours and ours.cert, ours and ours.key.file)
+        for _, tls in service.tls_settings():
+            ours = tls.certificate
+            files = (tls.ca, tls.crl, ours and ours.cert, ours and ours.key.file)
             yield from (Path(file) for file in files if file)
     admin = configuration.admin
     if admin is not None and admin.token is not None and admin.token.file is not None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rauta.config import Loaded, load
+from rauta.config import ConfigError, Loaded, load
 
 BASE = """\
 version: 1
@@ -267,6 +267,36 @@ def test_how_backends_are_spoken_to(address: str, tls: str, problem: str | None,
         f'services:\n  s:\n    backends: [{{address: "{address}"}}]\n    {tls}',
     )
     assert warnings(text) == ([problem] if problem else [])
+
+
+PASSED = """\
+version: 1
+listeners: {web: {address: ":443", passthrough: [{names: [a.test], service: s}]}}
+services: {s: {backends: [{address: "10.0.0.1:443"}], HEALTH}}
+routes: []
+"""
+
+
+@pytest.mark.parametrize(
+    ("health", "problem"),
+    [
+        ("", None),
+        ("health: tcp", None),
+        ("health: {tls: {verify: false}}", None),
+        ("health: http", "3: services.s.health: plain requests to a port of TLS: write health: {tls: {name: NAME}}, or health: tcp"),
+    ],
+)  # fmt: skip
+def test_how_backends_are_checked_whose_tls_goes_through(health: str, problem: str | None, warnings: Warnings) -> None:
+    assert warnings(PASSED.replace("HEALTH", health)) == ([problem] if problem else [])
+
+
+def test_checks_have_no_tls_of_their_own_elsewhere(write: Any) -> None:
+    text = BASE.replace('"10.0.0.1:80"}]', '"10.0.0.1:80"}], health: {tls: {}}')
+    with pytest.raises(ConfigError) as caught:
+        load(write(text))
+    assert str(caught.value).endswith(
+        ":3: services.s.health.tls: is for a service that a listener passes TLS through to: write tls in the service"
+    )
 
 
 def test_warnings_can_be_left_out(write: Any) -> None:

@@ -307,6 +307,16 @@ def test_what_is_wrong_towards_backends(lines: str, problem: str, check_backends
     assert check_backends(lines) == [problem]
 
 
+def test_tls_of_checks_alone_is_looked_at_too(pems: Path) -> None:
+    path = pems / "checks.yaml"
+    path.write_text(
+        'version: 1\nlisteners: {web: {address: ":8443", passthrough: [{names: [a.test], service: s}]}}\nservices:\n  s:\n'
+        '    backends: [{address: "a.test:443"}]\n    health:\n      tls:\n        ca: one.key\nroutes: []\n'
+    )
+    with pytest.raises(ConfigError, match=r":8: services\.s\.health\.tls\.ca: .* holds a private key"):
+        load(path)
+
+
 def test_all_that_is_wrong_towards_backends_is_told_at_once(check_backends: Callable[[str], list[str]]) -> None:
     told = check_backends("      ca: absent.crt\n" + OURS.format("text.txt", "file: one.key"))
     assert [line.split(":")[0] for line in told] == ["7", "9"]

@@ -115,6 +115,11 @@ def test_health_checks() -> None:
     of_one = HealthCheck(kind=HealthKind.GRPC, service="a.B", host="a.test")
     assert effective.health_text(of_one) == "gRPC check of a.B every 5s"
     assert effective.health_text(HealthCheck(kind=HealthKind.GRPC)) == "gRPC check of the server every 5s"
+    secure = HealthCheck(path="/a", tls=BackendTls(name="a.test", verify=False))
+    how = "not verified: anybody may be the backend; asked for as a.test"
+    assert effective.health_text(secure) == f"GET /a over TLS, {how}, every 5s"
+    assert effective.health_document(secure)["tls"]["name"] == "a.test"
+    assert effective.health_document(of_one)["tls"] is None
     told = effective.health_document(of_one)
     assert (told["kind"], told["service"], told["host"], told["path"]) == ("grpc", "a.B", "a.test", None)
     assert effective.health_document(HealthCheck())["service"] is None

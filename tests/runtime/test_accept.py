@@ -135,3 +135,37 @@ def test_the_example_of_passthrough(site: Site, tmp_path: Path) -> None:
         ("db.example.com", "db", 200),
         ("example.com", "s", 200),
     ]
+
+
+@contextmanager
+def s_server(pair: Pair) -> Iterator[int]:
+    """Another's server of TLS, which answers whatever it is asked for with a page; its port."""
+    port = free_port()
+    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-www", "-quiet"]
+    server = subprocess.Popen([*command, "-cert", str(pair.cert), "-key", str(pair.key)], stdout=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+def test_backends_that_tls_goes_through_to_are_checked_by_tls(site: Site, tmp_path: Path) -> None:
+    good, bad = (make_pair(tmp_path, name, names=f"DNS:{name}.example.com") for name in ("db", "other"))
+    with s_server(good) as right, s_server(bad) as wrong:
+        site.write(
+            "listeners:\n  websecure:\n    address: '0.0.0.0:443'\n"
+            "    passthrough: [{names: [db.example.com], service: db}]\n",
+            "services:\n  db:\n"
+            f"    backends: [{{address: '127.0.0.1:{right}'}}, {{address: '127.0.0.1:{wrong}'}}]\n"
+            f"    health: {{tls: {{ca: '{good.cert}', name: db.example.com}}, interval: 200ms, unhealthy: 1}}",
+        )
+        with site.served() as rauta:
+            down = rauta.wait_for("backend_down")
+            assert down["backend"] == f"127.0.0.1:{wrong}"
+            assert "its certificate is not accepted: self-signed certificate" in down["message"]
+            for _ in range(8):
+                told, status = curl("--cacert", str(good.cert), *site.url("https", "db.example.com"))
+                assert (status, "s_server" in told) == (0, True)
+            assert rauta.stop() == 0
+        assert sum('"event": "backend_down"' in line for line in rauta.lines) == 1

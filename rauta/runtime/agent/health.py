@@ -69,7 +69,7 @@ class HealthChecks:
         for service in configuration.services:
             if service.health is not None:
                 for backend in service.backends:
-                    key = (service.name, backend.address, service.health, service.proxy_protocol, service.way)
+                    key = (service.name, backend.address, service.health, service.proxy_protocol, service.way_of_checks)
                     wanted[key] = service
         for key in [key for key in self._watched if key not in wanted]:
             self._watched.pop(key).cancel()

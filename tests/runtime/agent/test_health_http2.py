@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -81,7 +82,7 @@ async def checked(service: Service) -> str | None:
     contexts = tls_to_backends([service], read_backend_credentials([service]), TlsToBackends()).contexts
     checks = HealthChecks(asyncio.get_running_loop(), lambda name, down: None, EventLog(-1, terminal=False))
     checks._contexts = contexts
-    key = (service.name, service.backends[0].address, service.health, service.proxy_protocol, service.way)
+    key = (service.name, service.backends[0].address, service.health, service.proxy_protocol, service.way_of_checks)
     failure, _ = await checks._check(key)  # type: ignore[arg-type]
     return failure
 
@@ -134,6 +135,18 @@ def test_over_tls_and_with_a_certificate(pair: Pair, ours: Pair, protocol: Backe
         assert run(to(port, GRPC, tls=BackendTls(ca=str(pair.cert)), protocol=protocol)) is not None
         failure = run(to(port, GRPC, tls=BackendTls(), protocol=protocol))
         assert failure == "its certificate is not accepted: self-signed certificate"
+
+
+def test_with_tls_of_its_own(pair: Pair, ours: Pair) -> None:
+    """For services whose clients' TLS goes through."""
+    certificate = Certificate(cert=str(ours.cert), key=Secret(file=str(ours.key)))
+    with health({b"": SERVING}, pair, ours) as port:
+        tls = BackendTls(ca=str(pair.cert), certificate=certificate)
+        assert run(h2(port, replace(GRPC, tls=tls))) is None
+        assert run(h2(port, replace(GRPC, tls=replace(tls, certificate=None)))) is not None
+        assert run(h2(port, GRPC)) is not None
+        wrong = replace(tls, name="wrong.test")
+        assert "Hostname mismatch" in (run(h2(port, replace(GRPC, tls=wrong))) or "")
 
 
 def test_a_backend_goes_down_and_comes_back() -> None:
