@@ -16,10 +16,10 @@ _DESCRIPTION: Final = "Look at a configuration of rauta without running it, or a
 _FILES: Final = "./rauta.yaml, then /etc/rauta/rauta.yaml"
 _EXITS: Final = """\
 exit codes:
-  0  done; check: the file is good; explain: a route claims the request
+  0  done; check: the file is good; explain: a route claims the request, or its connection goes through
   1  failed at run time: the output cannot be written, no gateway answers
   2  a bad configuration or command line; check --strict: a warning; reload: the new file is not served
-  3  explain: no route claims the request
+  3  explain: no route claims the request, and its connection does not go through
 """
 
 Command = Callable[[argparse.Namespace, Output], int]

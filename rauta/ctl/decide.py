@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from rauta.ctl import codes
 from rauta.ctl.probe import Probe, choose_listener
-from rauta.ctl.tiers import Tier, Tiers
-from rauta.offload import Capabilities
+from rauta.ctl.tiers import Tier, Tiers, Why
+from rauta.offload import Capabilities, Reason
 from rauta.routing.conditions import PluginFailedError
 from rauta.routing.errors import RequestError
-from rauta.routing.hosts import HostPattern
+from rauta.routing.hosts import HostPattern, is_address
 from rauta.routing.model import (
     Configuration,
     Match,
@@ -25,7 +26,7 @@ from rauta.routing.precedence import Rule, rules_by_host
 from rauta.routing.regexes import literal_prefix
 from rauta.routing.request import RequestView
 from rauta.routing.services import Backend, Service
-from rauta.routing.settings import Listener
+from rauta.routing.settings import Listener, PassedNames
 from rauta.routing.table import Consideration, Explanation, Table
 
 NOT_ASKED: Final = "not asked: the request is settled"
@@ -33,7 +34,8 @@ NOT_ASKED: Final = "not asked: the request is settled"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What rauta itself answers, without a backend. `reason` is one of `codes.ANSWERS`."""
+    """What rauta itself answers, without a backend. `reason` is one of `codes.ANSWERS`; where there is no request yet,
+    the status is that of the access log."""
 
     status: int
     reason: str
@@ -53,11 +55,13 @@ class Asked:
 
 @dataclass(slots=True, kw_only=True)
 class Decision:
-    """All that is known of one request; what does not apply is None or empty."""
+    """All that is known of one request; what does not apply is None or empty. `passes`: there is none, its connection
+    goes to the service as it is."""
 
     probe: Probe
     listener: Listener
     listener_why: str
+    passes: bool = False
     request: RequestView | None = None
     owned: bool = False
     owner: HostPattern | None = None
@@ -85,6 +89,8 @@ def decide(table: Table, probe: Probe, capabilities: Capabilities) -> Decision:
     configuration = table.configuration
     listener, why = choose_listener(configuration, probe)
     decision = Decision(probe=probe, listener=listener, listener_why=why)
+    if listener.passthrough and _passes(decision, table):
+        return decision
     # RFC 9110 9.3.6, 9.3.8: a gateway may refuse both; the listener does so before it looks at anything else.
     if probe.method in ("CONNECT", "TRACE"):
         decision.answer = Answer(405, "method_not_allowed", f"{probe.method} is not served")
@@ -93,6 +99,9 @@ def decide(table: Table, probe: Probe, capabilities: Capabilities) -> Decision:
         request = decision.request = probe.request(listener)
     except RequestError as error:
         decision.answer = Answer(error.status, error.reason, str(error))
+        return decision
+    if astray := _astray(listener, probe.server_name, request.host):
+        decision.answer = Answer(421, "misdirected", astray)
         return decision
     if request.path == "*":
         decision.answer = Answer(200, "options", "OPTIONS * is about the gateway, which answers by itself")
@@ -103,6 +112,37 @@ def decide(table: Table, probe: Probe, capabilities: Capabilities) -> Decision:
     if decision.claimed:
         _note_tier(decision, Tiers(configuration, capabilities), request)
     return decision
+
+
+def _passes(decision: Decision, table: Table) -> bool:
+    """Whether all is said before there is a request: its connection goes through, or is refused."""
+    listener, name = decision.listener, decision.probe.server_name
+    found = PassedNames(listener.passthrough).service_of(name)
+    if found is not None:
+        decision.passes = True
+        decision.service = next(one for one in table.configuration.services if one.name == found)
+        decision.tier = Tier(3, (Why(Reason.PASSTHROUGH.value, codes.WHY[Reason.PASSTHROUGH.value]),))
+        _note_backend(decision, table, decision.service)
+        return True
+    if listener.tls is not None:
+        return False
+    asked = f"nothing is passed through for {name!r}" if name else "the client asks for no name (SNI)"
+    message = f"{asked}, and the listener has no `tls`: the client gets TLS's alert unrecognized_name"
+    decision.answer = Answer(404, "unknown_host", message)
+    return True
+
+
+def _astray(listener: Listener, name: str, host: str) -> str | None:
+    """Why a request must not be answered on a connection whose handshake was for `name`; as `proxy.dispatch`."""
+    passed = PassedNames(listener.passthrough).service_of(host)
+    if passed is not None:
+        this = f"one for {name!r} (SNI)" if name else "one for no name (SNI)"
+        return f"connections for {host!r} go to service {passed!r} as they are, and this is {this}"
+    if listener.tls is None or listener.tls.clients is None:
+        return None
+    if name:
+        return None if name == host else f"the TLS handshake was for {name!r}, and clients are asked for certificates"
+    return None if not host or is_address(host) else "the TLS handshake named no host (SNI)"
 
 
 def _note_rules(
@@ -139,7 +179,7 @@ def _note_outcome(decision: Decision, table: Table, request: RequestView, explan
     if isinstance(outcome, Hit):
         decision.route, decision.match, decision.service = outcome.route, outcome.match, outcome.service
         if outcome.service is not None:
-            _note_backend(decision, table, outcome.service, request)
+            _note_backend(decision, table, outcome.service)
     elif isinstance(outcome, Miss):
         decision.answer = Answer(404, outcome.reason, _miss(decision, table, request))
     elif isinstance(outcome, RegexTimeout):
@@ -165,9 +205,9 @@ def _plugin_answer(outcome: PluginFailed) -> Answer:
     return Answer(500, outcome.reason, message)
 
 
-def _note_backend(decision: Decision, table: Table, service: Service, request: RequestView) -> None:
+def _note_backend(decision: Decision, table: Table, service: Service) -> None:
     try:
-        decision.backend = table.pick(service, request.client, _idle)
+        decision.backend = table.pick(service, decision.probe.client, _idle)
     except PluginFailedError as error:
         decision.answer = Answer(500, "plugin_error", str(error))
         return

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1  # at run time: the output cannot be written
 EXIT_USAGE: Final = 2  # a bad configuration or command line; `check --strict`: a warning
-EXIT_UNCLAIMED: Final = 3  # explain: no route claims the request
+EXIT_UNCLAIMED: Final = 3  # explain: no route claims the request, and its connection does not go through
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 EXIT_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: the reader went away, as with `| head`
 

@@ -12,8 +12,9 @@ from rauta.ctl.output import Output
 from rauta.ctl.probe import Probe
 from rauta.ctl.tables import Cell, Style
 from rauta.routing.model import Configuration, Forward, Route
-from rauta.routing.services import BackendProtocol, BalancerKey, Service
+from rauta.routing.services import BackendProtocol, BalancerKey, Service, ServiceLimits
 from rauta.routing.settings import Listener, Requirement
+from rauta.routing.units import duration
 
 Facts = list[tuple[str, Cell | str]]
 
@@ -31,7 +32,7 @@ def run(output: Output, *, file: str | None, probe: Probe, everything: bool) -> 
         output.document(_document(configuration, decision, offload, everything=everything))
     else:
         _tell(output, configuration, decision, offload, everything=everything)
-    return EXIT_OK if decision.claimed else EXIT_UNCLAIMED
+    return EXIT_OK if decision.claimed or decision.passes else EXIT_UNCLAIMED
 
 
 # --- for a person ---------------------------------------------------------------------------------------
@@ -91,6 +92,8 @@ def _request_facts(decision: Decision) -> Facts:
         ("listener", f"{listener.name}, {scheme} on {listener.address} ({decision.listener_why})"),
         *_before_http(listener),
     ]
+    if listener.passthrough or asked is not None:
+        found.append(("SNI", _name_text(probe)))
     request = decision.request
     if request is None:
         return found
@@ -102,6 +105,11 @@ def _request_facts(decision: Decision) -> Facts:
     if request.path != probe.target.partition("?")[0]:
         found.append(("path", f"{request.path} (normalised; this is what is matched and sent)"))
     return found
+
+
+def _name_text(probe: Probe) -> str:
+    whose = "Host's, as the URL is a path" if probe.authority is None else "the URL's"
+    return f"{probe.server_name} ({whose})" if probe.server_name else f"no name is asked for ({whose} host is none)"
 
 
 def _row(one: Asked) -> tuple[Cell | str, ...]:
@@ -124,21 +132,44 @@ def _tell_rest(output: Output, decision: Decision) -> None:
 def _answer_facts(configuration: Configuration, decision: Decision, offload: Availability) -> Facts:
     found: Facts = []
     answer = decision.answer
+    if decision.passes:
+        text = "the connection goes through as it is: TLS ends at the backend, and no route is asked"
+        found.append(("verdict", Cell(text, Style.GOOD)))
     if decision.route is not None:
         found.append(("route", Cell(decision.route.name, Style.GOOD)))
-        found.extend(_service_facts(decision))
+    found.extend(_service_facts(decision))
     if answer is not None:
         style = Style.PLAIN if answer.status < 400 else Style.BAD
         found.append(("answer", Cell(f"{answer.status} {answer.reason}: {answer.message}", style)))
     elif decision.route is not None and decision.service is None:
         found.append(("answer", describe.action(decision.route.action)))
-    if decision.claimed:
+    if decision.claimed or decision.passes:
         found.extend(_tier_facts(decision, offload))
     if decision.route is not None and decision.service is not None:
         fields = sorted(field.value for field in configuration.forwarded_of(decision.listener, decision.route))
         found.append(("adds", ", ".join(fields) or "no forwarded fields"))
     if decision.route is not None:
         found.extend(_settings_facts(decision, decision.route))
+    elif decision.service is not None:
+        found.extend(_passed_facts(decision.service))
+    return found
+
+
+def _passed_facts(service: Service) -> Facts:
+    """What of a service's settings counts for connections that go through."""
+    timeouts, limits = service.timeouts, service.limits
+    found: Facts = [("time-outs", f"connect {duration(timeouts.connect)}, idle {duration(timeouts.idle)}")]
+    if limits.connections != ServiceLimits().connections:
+        found.append(("limits", f"{limits.connections} connections per worker and backend"))
+    return [*found, *_backend_facts(service)]
+
+
+def _backend_facts(service: Service) -> Facts:
+    found: Facts = []
+    if service.health is not None:
+        found.append(("health", effective.health_text(service.health)))
+    if service.proxy_protocol is not None:
+        found.append(("PROXY", service.proxy_protocol.value))
     return found
 
 
@@ -155,25 +186,21 @@ def _settings_facts(decision: Decision, route: Route) -> Facts:
     found.append(("time-outs", effective.timeouts_text(effective.timeouts_of(route, service))))
     if limits := effective.limits_text(effective.limits_of(route, service)):
         found.append(("limits", limits))
-    if service.health is not None:
-        found.append(("health", effective.health_text(service.health)))
-    if service.proxy_protocol is not None:
-        found.append(("PROXY", service.proxy_protocol.value))
-    return found
+    return [*found, *_backend_facts(service)]
 
 
 def _service_facts(decision: Decision) -> Facts:
     service, route = decision.service, decision.route
-    if service is None or route is None:
+    if service is None:
         return []
     found: Facts = []
     name = service.name
-    if isinstance(route.action, Forward) and len(route.action.services) > 1:
+    if route is not None and isinstance(route.action, Forward) and len(route.action.services) > 1:
         name += f", for this client ({describe.shares(route.action)})"
     found.append(("service", name))
     if decision.backend is not None:
         found.append(("backend", _backend_text(service, str(decision.backend.address), fixed=decision.fixed)))
-    if service.tls is not None or service.protocol is not BackendProtocol.HTTP1:
+    if not decision.passes and (service.tls is not None or service.protocol is not BackendProtocol.HTTP1):
         found.append(("spoken to", effective.protocol_text(service)))
     if service.tls is not None:
         found.append(("TLS", effective.tls_text(service.tls)))
@@ -240,15 +267,18 @@ def _document(
         "host": {"known": decision.owned, "owner": None if decision.owner is None else str(decision.owner)},
         "rules": [_rule(one) for one in shown(decision, everything=everything)],
         "rules_total": len(decision.asked) + len(decision.not_asked),
+        "passthrough": {"name": probe.server_name, "service": service.name} if decision.passes and service else None,
         "answer": None
         if answer is None
         else {"status": answer.status, "reason": answer.reason, "message": answer.message},
         "route": None if route is None else {"name": route.name, **describe.action_document(route.action)},
         "service": None if service is None else _service(decision, service),
-        "tier": decision.tier.number if decision.claimed else None,
+        "tier": decision.tier.number if decision.claimed or decision.passes else None,
         "why_no_lower": [{"code": why.code, "message": why.message} for why in decision.tier.why],
         "offload": offload.document(),
-        "forwarded": sorted(field.value for field in configuration.forwarded_of(decision.listener, route)),
+        "forwarded": []
+        if decision.passes
+        else sorted(field.value for field in configuration.forwarded_of(decision.listener, route)),
         **_settings(decision),
     }
 
@@ -262,6 +292,10 @@ def _settings(decision: Decision) -> dict[str, Any]:
     route, service = decision.route, decision.service
     found: dict[str, Any] = {"filters": [], "upgrades": [], "timeouts": None, "limits": None}
     if route is None:
+        if service is not None:  # its connections alone
+            timeouts = {"connect": service.timeouts.connect, "idle": service.timeouts.idle}
+            found["timeouts"] = dict.fromkeys(effective.timeouts_document(service.timeouts)) | timeouts
+            found["limits"] = {"body": None, "connections": service.limits.connections, "waiting": None}
         return found
     found["filters"] = [effective.filter_document(item) for item in (*decision.listener.filters, *route.filters)]
     if service is not None:

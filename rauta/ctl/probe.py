@@ -13,6 +13,7 @@ from typing import Final
 
 from rauta.ctl.errors import ControlError
 from rauta.routing.errors import RequestError
+from rauta.routing.hosts import is_address
 from rauta.routing.model import Configuration
 from rauta.routing.request import FieldList, RequestView, host_of, parse_target
 from rauta.routing.settings import EncodedSlash, Listener
@@ -27,8 +28,8 @@ DEFAULT_HOST: Final = "localhost"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A request by its parts. `scheme` and `port` are those of the URL, None where it was a path; a `host` that
-    nobody gave is DEFAULT_HOST."""
+    """A request by its parts. `scheme`, `authority` and `port` are those of the URL, None where it was a path; a `host`
+    that nobody gave is DEFAULT_HOST."""
 
     method: str
     target: str
@@ -38,6 +39,7 @@ class Probe:
     client: tuple[str, int]
     client_given: bool
     scheme: str | None
+    authority: str | None
     port: int | None
     listener: str | None
 
@@ -50,7 +52,7 @@ class Probe:
             raise ControlError(f"{method!r} is not a method: write GET, POST, ...")
         fields = tuple(_header(text) for text in headers)
         hosts = tuple(value for name, value in fields if name.lower() == "host")
-        scheme = port = None
+        scheme = authority = port = None
         target = url
         found = _URL.fullmatch(url)
         if found is not None:
@@ -72,9 +74,20 @@ class Probe:
             client=DEFAULT_CLIENT if client is None else _client(client),
             client_given=client is not None,
             scheme=scheme,
+            authority=authority,
             port=port,
             listener=listener,
         )
+
+    @property
+    def server_name(self) -> str:
+        """What the client asks for where there is TLS (SNI): the URL's host, whatever -H says, or of a path that of
+        Host. "": for nothing, since it is an address (RFC 6066 3), or no host at all."""
+        try:
+            host = host_of(None, self.hosts if self.authority is None else (self.authority,))
+        except RequestError:
+            return ""
+        return "" if is_address(host) else host
 
     def request(self, listener: Listener) -> RequestView:
         """What routing sees of the request. Raises RequestError where a client is answered 400 instead."""
@@ -129,7 +142,7 @@ def choose_listener(configuration: Configuration, probe: Probe) -> tuple[Listene
         return listeners[0], "the only one"
     if probe.scheme is None:
         return _by_host_field(listeners, probe)
-    fitting = [listener for listener in listeners if (listener.tls is not None) == (probe.scheme == "https")]
+    fitting = [listener for listener in listeners if (listener.scheme != "http") == (probe.scheme == "https")]
     with_port = [listener for listener in fitting if listener.address.port == probe.port]
     if len(with_port) == 1:
         return with_port[0], f"by scheme {probe.scheme} and port {probe.port}"

@@ -35,7 +35,7 @@ from rauta.proxy.passthrough import Tunnel
 from rauta.proxy.proxyheader import Origin, ProxyHeaderError, begins, parse
 from rauta.proxy.reasons import BODIES
 from rauta.proxy.wheel import Expiring
-from rauta.routing.settings import ANY_NAME, Listener, ProxySources, Requirement
+from rauta.routing.settings import Listener, PassedNames, ProxySources, Requirement
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
@@ -58,7 +58,7 @@ _MUST, _MAY, _MUST_NOT = range(3)
 class Stage:
     """The rules of one listener, as they are at each moment, and what all its arrivals share."""
 
-    __slots__ = ("_exact", "_wildcard", "dispatcher", "entry", "passes", "proxies", "shared")
+    __slots__ = ("dispatcher", "entry", "passed", "proxies", "shared")
 
     def __init__(self, dispatcher: Dispatcher, shared: Shared) -> None:
         self.dispatcher = dispatcher
@@ -74,22 +74,7 @@ class Stage:
         """Judge by these from now on. `entry` is the one to TLS."""
         self.entry = entry
         self.proxies: ProxySources | None = listener.proxy_protocol
-        self.passes = bool(listener.passthrough)
-        self._exact: dict[str, str] = {}
-        self._wildcard: dict[str, str] = {}
-        for item in listener.passthrough:
-            for name in item.names:
-                if name.startswith("*."):
-                    self._wildcard[name[2:]] = item.service
-                else:
-                    self._exact[name] = item.service
-
-    def service_for(self, name: str) -> str | None:
-        """The service that gets connections for a name ("": none was told) as they are."""
-        found = self._exact.get(name)
-        if found is None:
-            found = self._wildcard.get(name.partition(".")[2]) or self._exact.get(ANY_NAME)
-        return found
+        self.passed = PassedNames(listener.passthrough) if listener.passthrough else None
 
     def owes(self, peer: Peer) -> int:
         """Whether who has connected must, may or must not begin with a PROXY header."""
@@ -289,7 +274,7 @@ class Arrival(Expiring):
         return 0
 
     def _next(self) -> None:
-        if self._stage.passes:
+        if self._stage.passed is not None:
             self._phase = HELLO
         else:
             self._admit()
@@ -310,7 +295,7 @@ class Arrival(Expiring):
         name = clienthello.read(data)
         if isinstance(name, int):
             return name
-        service = stage.service_for(name)
+        service = None if stage.passed is None else stage.passed.service_of(name)
         if service is not None:
             self._leave()
             tunnel = Tunnel(stage.dispatcher, stage.shared, self._sock, self.client, self._origin, name, service)

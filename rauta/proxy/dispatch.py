@@ -22,7 +22,7 @@ from rauta.routing.hosts import is_address
 from rauta.routing.model import Asgi, Forward, Redirect, Respond
 from rauta.routing.outcome import Hit, Miss, Outcome, PluginFailed
 from rauta.routing.request import RequestView
-from rauta.routing.settings import EncodedSlash, Listener
+from rauta.routing.settings import EncodedSlash, Listener, PassedNames
 
 if TYPE_CHECKING:
     from rauta.proxy.metrics import WorkerMetrics
@@ -109,7 +109,7 @@ class Dispatcher:
         self.listener = listener
         self.generation = generation
         self.rule = _rule_of(listener, contexts)
-        self._passed = frozenset(name for item in listener.passthrough for name in item.names)
+        self._passed = PassedNames(listener.passthrough) if listener.passthrough else None
         self.reject_encoded_slash = listener.encoded_slash is EncodedSlash.REJECT
         self._trusted = TrustedProxies(listener.trusted_proxies) if listener.trusted_proxies else None
         # By the identity of the table's answer: it gives the same one each time, the plan keeps it alive, and hashing a
@@ -166,7 +166,7 @@ class Dispatcher:
 
     def _decide(self, exchange: Exchange, head: RequestHead) -> None:
         astray = None if self.rule is None else _astray(exchange.downstream.shown, self.rule, head.host)
-        if self._passed and exchange.downstream.scheme == "https":
+        if self._passed is not None and exchange.downstream.scheme == "https":
             astray = astray or _passes(self._passed, head.host)
         if astray:
             exchange.fail("misdirected", astray)
@@ -307,12 +307,11 @@ def _astray(shown: Shown | None, rule: str, host: str) -> str | None:
     return None if not host or is_address(host) else "the TLS handshake named no host (SNI)"
 
 
-def _passes(names: frozenset[str], host: str) -> str | None:
+def _passes(names: PassedNames, host: str) -> str | None:
     """Why a request must not be answered here: its host has connections of its own, which rauta does not look into.
     Browsers use a connection of HTTP/2 for all names that its certificate covers (RFC 9113 9.1.1)."""
-    if host in names or f"*.{host.partition('.')[2]}" in names:
-        return f"connections for {host!r} are passed through"
-    return None
+    service = names.service_of(host)
+    return None if service is None else f"connections for {host!r} are passed through to {service!r}"
 
 
 def _options_end_here(exchange: Exchange, head: RequestHead) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -257,6 +258,29 @@ def _server_name(name: str, position: int) -> str:
         # RFC 6066 3: "Literal IPv4 and IPv6 addresses are not permitted in "HostName"."
         raise ModelError.at(("names", position), f"{name!r} is an address, and clients never ask for one by SNI")
     return str(pattern)
+
+
+class PassedNames:
+    """Where connections of TLS go as they are: exact names win over wildcards, both over `*`."""
+
+    __slots__ = ("_exact", "_wildcard")
+
+    def __init__(self, items: Iterable[Passthrough]) -> None:
+        self._exact: dict[str, str] = {}
+        self._wildcard: dict[str, str] = {}
+        for item in items:
+            for name in item.names:
+                if name.startswith("*."):
+                    self._wildcard[name[2:]] = item.service
+                else:
+                    self._exact[name] = item.service
+
+    def service_of(self, name: str) -> str | None:
+        """The service that gets the connections for a name ("": none was asked for), if one does."""
+        found = self._exact.get(name)
+        if found is None:
+            found = self._wildcard.get(name.partition(".")[2]) or self._exact.get(ANY_NAME)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

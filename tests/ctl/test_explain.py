@@ -243,11 +243,12 @@ def test_a_listener_that_asks_for_certificates(mode: str, rautactl: Callable[...
 
 def test_what_comes_before_http_is_told(rautactl: Callable[..., Any], example: Path) -> None:
     more = "proxy_protocol: {from: [10.0.0.0/8]}, passthrough: [{names: [db.test, '*.db.test'], service: users}]"
+    more += ", tls: {certificates: [{cert: a.crt, key: {file: a.key}}]}"
     listener = f'web: {{address: "0.0.0.0:8080", {more}}}'
     example.write_text(example.read_text().replace('web: {address: "0.0.0.0:8080"}', listener))
     words = ("explain", "GET", "/users", "-H", API)
     told = facts(rautactl(*words).out)
-    assert told["listener"].startswith("web, tls on 0.0.0.0:8080 ")
+    assert told["listener"].startswith("web, https on 0.0.0.0:8080 ")
     assert told["PROXY"] == "a header is needed from 10.0.0.0/8; none from others"
     assert told["passes"] == "TLS for db.test, *.db.test to users"
     found = rautactl(*words, "--json").document
@@ -296,3 +297,126 @@ def test_a_call_of_grpc(rautactl: Callable[..., Any]) -> None:
     assert {route["tier"] for route in routes} == {3}
     assert all("protocol" in str(route["why_no_lower"]) for route in routes)
     assert facts(rautactl("explain", "GET", "/helloworld.Greeter/SayHello", "--config", file).out).get("route") is None
+
+
+PASSING = """\
+version: 1
+listeners:
+  web: {address: "0.0.0.0:80"}
+  websecure:
+    address: "0.0.0.0:443"
+    passthrough:
+      - {names: [db.test, "*.in.test"], service: db}
+      - {names: [gone.test], service: gone}
+    tls: {certificates: [{cert: a.crt, key: {file: a.key}}]}
+  asking:
+    address: "0.0.0.0:8443"
+    tls: {certificates: [{cert: a.crt, key: {file: a.key}}], clients: {ca: ca.crt}}
+  pure: {address: "0.0.0.0:9443", passthrough: [{names: [db.test], service: db}]}
+services:
+  db:
+    backends: [{address: "10.0.7.1:443"}, {address: "10.0.7.2:443"}]
+    proxy_protocol: v2
+    health: tcp
+    timeouts: {idle: 1h}
+  gone: {backends: [{address: "10.0.7.3:443", weight: 0}]}
+  users: {backends: [{address: "10.0.8.1:80"}]}
+routes:
+  - {name: users, service: users}
+"""
+
+
+@pytest.fixture
+def passing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rauta.yaml").write_text(PASSING)
+
+
+@pytest.mark.usefixtures("passing")
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("https://DB.test./x",), "db.test"),
+        (("https://a.in.test/",), "a.in.test"),
+        (("https://db.test/", "-H", "Host: www.test"), "db.test"),  # SNI is the URL's, as curl has it
+        (("/", "-H", "Host: db.test", "--listener", "websecure"), "db.test"),
+        (("https://db.test:9443/%00",), "db.test"),  # nobody looks at the request
+    ],
+)
+def test_a_connection_that_goes_through(rautactl: Callable[..., Any], words: tuple[str, ...], name: str) -> None:
+    ended = rautactl("explain", "GET", *words, "--client", "192.0.2.7:4000")
+    assert (ended.code, ended.err) == (0, "")
+    told = facts(ended.out)
+    assert told["SNI"].startswith(f"{name} (")
+    assert told["verdict"].startswith("the connection goes through as it is")
+    assert (told["service"], told["tier"], told["PROXY"]) == ("db", "3", "v2")
+    assert told["backend"].startswith(("10.0.7.1:443, for this client", "10.0.7.2:443, for this client"))
+    assert told["time-outs"] == "connect 5s, idle 1h"
+    assert not {"route", "answer", "adds", "host"} & told.keys()
+    found = rautactl("explain", "GET", *words, "--client", "192.0.2.7:4000", "--json").document
+    assert found["passthrough"] == {"name": name, "service": "db"}
+    assert (found["claimed"], found["route"], found["answer"], found["forwarded"]) == (False, None, None, [])
+    assert found["service"]["backend"] in told["backend"]
+    assert found["timeouts"] == {"connect": 5.0, "response": None, "idle": 3600.0, "request": None}
+    assert (found["tier"], [why["code"] for why in found["why_no_lower"]]) == (3, ["passthrough"])
+
+
+@pytest.mark.usefixtures("passing")
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (
+            ("https://www.test/", "-H", "Host: db.test"),
+            "421 misdirected: connections for 'db.test' go to service 'db' as they are, and this is one for 'www.test'",
+        ),
+        (
+            ("https://127.0.0.1/", "-H", "Host: db.test"),
+            "421 misdirected: connections for 'db.test' go to service 'db' as they are, and this is one for no name",
+        ),
+        (
+            ("https://a.test:8443/", "-H", "Host: b.test"),
+            "421 misdirected: the TLS handshake was for 'a.test', and clients are asked for certificates",
+        ),
+        (
+            ("https://[::1]:8443/", "-H", "Host: b.test"),
+            "421 misdirected: the TLS handshake named no host (SNI)",
+        ),
+        (
+            ("https://www.test:9443/",),
+            "404 unknown_host: nothing is passed through for 'www.test', and the listener has no `tls`: the client",
+        ),
+        (
+            ("https://127.0.0.1:9443/",),
+            "404 unknown_host: the client asks for no name (SNI), and the listener has no `tls`",
+        ),
+    ],
+)
+def test_a_name_that_is_not_for_the_connection(
+    rautactl: Callable[..., Any], words: tuple[str, ...], answer: str
+) -> None:
+    ended = rautactl("explain", "GET", *words)
+    assert (ended.code, ended.err) == (3, "")
+    assert facts(ended.out)["answer"].startswith(answer)
+    found = rautactl("explain", "GET", *words, "--json").document
+    assert (found["passthrough"], found["claimed"], found["tier"]) == (None, False, None)
+    assert answer.startswith(f"{found['answer']['status']} {found['answer']['reason']}: ")
+
+
+@pytest.mark.usefixtures("passing")
+def test_where_names_do_not_matter_routes_do(rautactl: Callable[..., Any]) -> None:
+    for words in (
+        ("https://www.test/",),
+        ("http://db.test/",),  # in plain text there are no connections by name
+        ("https://127.0.0.1:8443/", "-H", "Host: [::1]"),
+        ("https://a.test:8443/",),
+    ):
+        assert facts(rautactl("explain", "GET", *words).out)["route"] == "users"
+
+
+@pytest.mark.usefixtures("passing")
+def test_a_connection_that_no_backend_gets(rautactl: Callable[..., Any]) -> None:
+    ended = rautactl("explain", "GET", "https://gone.test/")
+    assert ended.code == 0
+    told = facts(ended.out)
+    assert told["answer"] == "503 no_backend: all backends of service 'gone' have weight 0"
+    assert "backend" not in told

@@ -48,6 +48,8 @@ from rauta.routing.settings import (
     Listener,
     OffloadMode,
     OffloadSettings,
+    PassedNames,
+    Passthrough,
     Secret,
     Shutdown,
     TlsSettings,
@@ -344,3 +346,20 @@ def test_problems_say_where() -> None:
 def test_nearest() -> None:
     assert nearest("prefx", ["prefix", "exact"]) == "prefix"
     assert nearest("zzz", ["prefix", "exact"]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [
+        ("a.test", "exact"),
+        ("b.test", "wildcard"),
+        ("x.b.test", "rest"),  # a wildcard stands for one label
+        ("test", "rest"),
+        ("", "rest"),
+    ],
+)
+def test_exact_names_go_before_wildcards_and_the_rest_comes_last(name: str, service: str) -> None:
+    named = {"rest": ("*",), "wildcard": ("*.test",), "exact": ("a.test",)}
+    items = [Passthrough(names=names, service=target) for target, names in named.items()]
+    assert PassedNames(items).service_of(name) == service
+    assert PassedNames(items[1:2]).service_of(name) == (None if service == "rest" else "wildcard")
