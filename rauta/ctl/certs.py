@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from rauta.ctl.client import ask
+from rauta.ctl.client import AdminSocket, ask
 from rauta.ctl.errors import EXIT_OK, ControlError
 from rauta.ctl.live import when
 from rauta.ctl.output import Output
@@ -21,7 +21,7 @@ _LISTS = ("listener", "revocation list", "state", "issuer", "revoked", "this upd
 _HEADER = ("listener", "certificate", "state", "names", "key", "not before", "not after", "issuer", "sha-256")
 
 
-def served(output: Output, *, socket: str) -> int:
+def served(output: Output, *, socket: AdminSocket) -> int:
     """What a gateway serves, also where its files say something else by now."""
     return _tell(output, ask(socket, "GET", "/v1/certificates"))
 

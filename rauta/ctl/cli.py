@@ -6,14 +6,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rauta.ctl import errors
 from rauta.ctl.errors import ControlError
 from rauta.ctl.output import Output
 
+if TYPE_CHECKING:
+    from rauta.ctl.client import AdminSocket
+
 _DESCRIPTION: Final = "Look at a configuration of rauta without running it, or at a gateway that runs."
 _FILES: Final = "./rauta.yaml, then /etc/rauta/rauta.yaml"
+_SOCKETS: Final = "RAUTA_SOCKET, then /run/rauta/admin.sock, then that of ./rauta.yaml or /etc/rauta/rauta.yaml"
 _EXITS: Final = """\
 exit codes:
   0  done; check: the file is good; explain: a route claims the request, or its connection goes through
@@ -61,10 +65,10 @@ def _plugins(arguments: argparse.Namespace, output: Output) -> int:
     return plugins.run(output)
 
 
-def _socket(arguments: argparse.Namespace) -> str:
-    from rauta.ctl.client import socket_path
+def _socket(arguments: argparse.Namespace) -> AdminSocket:
+    from rauta.ctl.client import admin_socket
 
-    return socket_path(arguments.socket, arguments.config)
+    return admin_socket(arguments.socket, arguments.config, os.environ)
 
 
 def _act(name: str) -> Command:
@@ -183,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     }
     added = {name: add(name, command, text) for name, (command, text) in running.items()}
     for sub in added.values():
-        sub.add_argument("--socket", metavar="PATH", help="the gateway's admin socket; default: /run/rauta/admin.sock")
+        sub.add_argument("--socket", metavar="PATH", help=f"the gateway's admin socket; default: {_SOCKETS}")
         sub.add_argument("--config", metavar="FILE", help="take the socket from the gateway's file")
     text = (
         "flows: list the connections that the kernel has, from its maps (as root, in the gateway's network namespace); "

@@ -20,18 +20,19 @@ def configuration_file(named: str | None) -> Path:
     if named is not None:
         return Path(named)
     for path in DEFAULT_FILES:
-        if _is_there(path):
+        if is_there(path):
             return path
     raise ControlError(f"there is neither {DEFAULT_FILES[0]} here nor {DEFAULT_FILES[1]}: name the configuration file")
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether a file is there; also if it cannot be looked at, so that whoever opens it says why."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        return True  # it cannot be looked at; loading it says why
+        return True
     return True
 
 

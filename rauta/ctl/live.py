@@ -6,13 +6,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from rauta.ctl.client import ask
+from rauta.ctl.client import AdminSocket, ask
 from rauta.ctl.errors import EXIT_OK
 from rauta.ctl.output import Output
 from rauta.ctl.tables import Cell, Style
 
 
-def command(output: Output, *, socket: str, name: str) -> int:
+def command(output: Output, *, socket: AdminSocket, name: str) -> int:
     """Let the gateway do something."""
     answer = ask(socket, "POST", f"/v1/{name}")
     if output.json:
@@ -22,7 +22,7 @@ def command(output: Output, *, socket: str, name: str) -> int:
     return EXIT_OK
 
 
-def status(output: Output, *, socket: str) -> int:
+def status(output: Output, *, socket: AdminSocket) -> int:
     """What runs."""
     answer = ask(socket, "GET", "/v1/status")
     if output.json:
@@ -49,7 +49,7 @@ def status(output: Output, *, socket: str) -> int:
     return EXIT_OK
 
 
-def services(output: Output, *, socket: str) -> int:
+def services(output: Output, *, socket: AdminSocket) -> int:
     """Backends and their health."""
     answer = ask(socket, "GET", "/v1/services")
     if output.json:
@@ -66,7 +66,7 @@ def services(output: Output, *, socket: str) -> int:
     return EXIT_OK
 
 
-def stats(output: Output, *, socket: str) -> int:
+def stats(output: Output, *, socket: AdminSocket) -> int:
     """Counters by route and service."""
     answer = ask(socket, "GET", "/v1/stats")
     if output.json:
@@ -93,7 +93,7 @@ def stats(output: Output, *, socket: str) -> int:
     return EXIT_OK
 
 
-def dump(output: Output, *, socket: str) -> int:
+def dump(output: Output, *, socket: AdminSocket) -> int:
     """The configuration that is served, as a file of version 1, in JSON."""
     output.raw_json(ask(socket, "GET", "/v1/config"))
     return EXIT_OK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from rauta.ctl.client import ask
+from rauta.ctl.client import AdminSocket, ask
 from rauta.ctl.errors import EXIT_OK
 from rauta.ctl.output import Output
 from rauta.ctl.tables import Cell, Row, Style
@@ -23,7 +23,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def run(output: Output, *, socket: str) -> int:
+def run(output: Output, *, socket: AdminSocket) -> int:
     """What the kernel does, or why it does nothing."""
     answer = ask(socket, "GET", "/v1/offload")
     if output.json:

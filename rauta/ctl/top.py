@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from rauta.ctl.client import ask
+from rauta.ctl.client import AdminSocket, ask
 from rauta.ctl.errors import EXIT_OK
 from rauta.ctl.output import Output
 
@@ -26,7 +26,7 @@ Place = tuple[str, str, str]  # listener, route, service
 Rates = dict[Place, dict[str, float]]  # by tier
 
 
-def run(output: Output, *, socket: str, once: bool) -> int:
+def run(output: Output, *, socket: AdminSocket, once: bool) -> int:
     """Until somebody presses q or Ctrl-C; or one interval."""
     last = ask(socket, "GET", "/v1/stats")
     with _Keys.opened() as keys:
