@@ -3,6 +3,7 @@ detach`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,7 +64,24 @@ def services(output: Output, *, socket: AdminSocket) -> int:
             why = backend.get("failure") or backend.get("name_failure") or ", ".join(backend.get("addresses", ()))
             rows.append((service["name"], backend["address"], str(backend["weight"]), Cell(health, style), why))
     output.table(("service", "backend", "weight", "health", "notes"), rows)
+    failing = [cell for service in answer["services"] if (cell := _failing(service)) is not None]
+    if failing:
+        output.line()
+    for cell in failing:
+        output.line(cell.text, cell.style)
     return EXIT_OK
+
+
+def _failing(service: Mapping[str, Any]) -> Cell | None:
+    """How many of a service's backends get no requests since their checks fail; None if all get some. Those of weight 0
+    get none anyway."""
+    used = [backend for backend in service["backends"] if backend["weight"]]
+    count = sum(backend["health"] == "unhealthy" for backend in used)
+    if not count:
+        return None
+    if count < len(used):
+        return Cell(f"{service['name']}: failing {count} of {len(used)}, the rest gets their requests", Style.WARN)
+    return Cell(f"{service['name']}: failing {count} of {count}, requests are answered 503 (no_backend)", Style.BAD)
 
 
 def stats(output: Output, *, socket: AdminSocket) -> int:
