@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rauta.ctl import errors
 from rauta.ctl.errors import ControlError
 from rauta.ctl.output import Output
+from rauta.ctl.usage import Parser
 
 if TYPE_CHECKING:
     from rauta.ctl.client import AdminSocket
@@ -130,9 +131,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="rautactl",
         description=_DESCRIPTION,
         epilog=_EXITS,
@@ -140,9 +141,11 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    top.example = "rautactl check rauta.yaml; `rautactl --help` lists the commands"
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    top.commands = commands.choices
 
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, text: str) -> Parser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         sub.set_defaults(command=command)
         sub.add_argument("--json", action="store_true", help="write one JSON document (docs/rautactl.md)")
@@ -155,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
     add("schema", _schema, "print the JSON Schema of the configuration file, for editors")
 
     explain = add("explain", _explain, "say what happens to a request: route, tier, service, backend, and why")
+    explain.example = "rautactl explain GET https://www.example.com/users -H 'X-Canary: yes'"
     explain.add_argument("method", metavar="METHOD")
     explain.add_argument("url", metavar="URL", help="http://host:port/path, or a path")
     explain.add_argument(
@@ -222,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        arguments = parser().parse_args(argv)
+        arguments = parser().read(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:  # argparse has said what is wrong, or printed the help
         return end.code if isinstance(end.code, int) else errors.EXIT_OK
     output = Output(sys.stdout, os.environ, json=arguments.json)

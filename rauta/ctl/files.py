@@ -22,7 +22,8 @@ def configuration_file(named: str | None) -> Path:
     for path in DEFAULT_FILES:
         if is_there(path):
             return path
-    raise ControlError(f"there is neither {DEFAULT_FILES[0]} here nor {DEFAULT_FILES[1]}: name the configuration file")
+    here, system = DEFAULT_FILES
+    raise ControlError(f"there is neither {here} here nor {system}: name the file, as FILE or by --config FILE")
 
 
 def is_there(path: Path) -> bool:

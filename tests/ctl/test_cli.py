@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rauta.ctl import cli, usage
+
 MODULE = ("-W", "error", "-m", "rauta.ctl.cli")
 Program = Callable[..., subprocess.CompletedProcess[str]]
 Terminal = Callable[..., str]
@@ -40,6 +42,40 @@ def test_exit_codes(rautactl: Callable[..., Any], example: Path, arguments: tupl
     ended = rautactl(*arguments)
     assert ended.code == code
     assert bool(ended.err) is (code == 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("chekc", "there is no command 'chekc'; did you mean 'check'?"),
+        ("effective", "there is no command 'effective'; did you mean 'dump'?"),  # by its meaning
+        ("zzz", "there is no command 'zzz'; known: check, schema, explain, routes, "),
+        (
+            "--config x dump",
+            "--config is no option of rautactl itself; those of a command come behind it: dump --config",
+        ),
+        ("--jsn", "--jsn is no option of rautactl itself; those of a command come behind it: COMMAND --jsn"),
+        ("dump a.yaml", "a.yaml; this asks a gateway that runs: `rautactl dump --config a.yaml` asks the one of that"),
+        ("reload --conf=x", "unrecognized arguments: --conf=x; did you mean --config?"),
+        ("check --stric", "unrecognized arguments: --stric; did you mean --strict?"),
+        ("check a b", "unrecognized arguments: b\n"),
+        ("certs a b", "unrecognized arguments: b\n"),  # it takes a file
+        ("top -1", "unrecognized arguments: -1\n"),
+        ("explain https://a/", "required: URL\nfor example: rautactl explain GET https://"),
+        ("", "required: COMMAND\nfor example: rautactl check rauta.yaml; `rautactl --help` lists the commands\n"),
+    ],
+)
+def test_a_wrong_line_is_told_what_was_meant(rautactl: Callable[..., Any], line: str, told: str) -> None:
+    ended = rautactl(*line.split())
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert ended.err.startswith("usage: rautactl ")
+
+
+def test_what_people_may_have_meant_is_a_command() -> None:
+    commands = cli.parser().commands
+    assert set(usage.MEANT.values()) <= commands.keys()
+    assert not usage.MEANT.keys() & commands.keys()
 
 
 def test_the_help_states_every_exit_code(rautactl: Callable[..., Any]) -> None:
