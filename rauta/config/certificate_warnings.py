@@ -1,5 +1,5 @@
-"""What clients hold against a listener's certificates, now or soon, and which of them no client gets; and what OpenSSL
-holds against revocation lists."""
+"""What clients hold against a listener's certificates, now or soon, and which of them no client gets; what backends
+hold against ours; and what OpenSSL holds against revocation lists."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def warnings_of(certificates: Sequence[Facts | None], now: float) -> list[list[C
         found.append([*_of_one(facts, now, shadowed=position > 0 and wanted <= covered)])
         covered |= wanted
     return found
+
+
+def warnings_of_ours(facts: Facts, now: float) -> list[CertificateWarning]:
+    """Those of a certificate that backends are shown. They do not ask for its names."""
+    return [found for found in _of_one(facts, now, shadowed=False) if found is not CertificateWarning.NO_NAMES]
 
 
 def warnings_of_list(one: RevocationList, now: float) -> list[CertificateWarning]:

@@ -9,7 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from rauta.config.certificate_warnings import SOON, CertificateWarning, days_left, warnings_of, warnings_of_list
+from rauta.config.certificate_warnings import (
+    SOON,
+    CertificateWarning,
+    days_left,
+    warnings_of,
+    warnings_of_list,
+    warnings_of_ours,
+)
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origin, Origins
 from rauta.config.reader import Step
@@ -94,17 +101,18 @@ def dubious(configuration: Configuration, origins: Origins, now: float) -> Itera
 
 
 def _warnings_of_service(tls: BackendTls, now: float) -> Iterator[tuple[tuple[Step, ...], str]]:
-    """What speaks against TLS towards backends, now or soon, each with its place. Nobody asks for the names of ours."""
+    """What speaks against TLS towards backends, now or soon, each with its place."""
     if tls.ca is not None:
         for key, message in _warnings_of_trust(tls.ca, tls.crl, now):
             yield (key,), message
     if tls.certificate is None:
         return
     facts = _facts(tls.certificate)
-    for warning in warnings_of([facts], now)[0]:
-        if facts is not None and warning is not CertificateWarning.NO_NAMES:
-            message = f"{tls.certificate.cert!r} {_told(warning, facts, now, 'backends')}"
-            yield ("certificate", "cert"), message
+    if facts is None:
+        return
+    for warning in warnings_of_ours(facts, now):
+        message = f"{tls.certificate.cert!r} {_told(warning, facts, now, 'backends')}"
+        yield ("certificate", "cert"), message
 
 
 def _facts(certificate: Certificate) -> Facts | None:

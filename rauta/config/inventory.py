@@ -1,57 +1,104 @@
-"""The certificates of listeners, and the revocation lists for those of clients, as programs see them: the answer of
-`/v1/certificates` (docs/admin.md)."""
+"""Certificates and revocation lists, as programs see them: the answer of `/v1/certificates` (docs/admin.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rauta.config.certificate_warnings import CertificateWarning, days_left, warnings_of, warnings_of_list
+from rauta.config.certificate_warnings import (
+    CertificateWarning,
+    days_left,
+    warnings_of,
+    warnings_of_list,
+    warnings_of_ours,
+)
 
 if TYPE_CHECKING:
     from rauta.config.revocation import RevocationList
     from rauta.config.x509 import Facts
+    from rauta.routing.services import BackendTls, Service
     from rauta.routing.settings import Listener
 
 Document = dict[str, Any]
+Ends = dict[tuple[str, str, str], float]
+"""Seconds since 1970, by listener, service (one of the two is empty), and the third that the function says."""
 
 
-def inventory(
-    listeners: Iterable[Listener],
-    facts: Mapping[str, Sequence[Facts]],
-    lists: Mapping[str, Sequence[RevocationList]],
-    now: float,
-) -> Document:
-    """What listeners that terminate TLS serve; `facts` are those of their certificates, by listener and in order, and
-    `lists` those for their clients. `now` and the times are seconds since 1970; days left are whole ones, negative once
-    it has expired."""
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the files say: certificates that are served, by listener and in order, and the lists for its clients;
+    certificates that backends are shown, and the lists for backends, by settings of TLS."""
+
+    served: Mapping[str, Sequence[Facts]] = field(default_factory=dict)
+    for_clients: Mapping[str, Sequence[RevocationList]] = field(default_factory=dict)
+    shown: Mapping[BackendTls, Facts] = field(default_factory=dict)
+    for_backends: Mapping[BackendTls, Sequence[RevocationList]] = field(default_factory=dict)
+
+
+def inventory(listeners: Iterable[Listener], services: Iterable[Service], contents: Contents, now: float) -> Document:
+    """What listeners that terminate TLS serve, and what services show their backends and hold against them. `now` and
+    the times are seconds since 1970; days left are whole ones, negative once it has expired."""
+    found = (_of_service(service, contents, now) for service in services)
     return {
         "time": now,
-        "listeners": [
-            {
-                "name": listener.name,
-                "address": str(listener.address),
-                "certificates": [
-                    _document(certificate.cert, of_one, warnings, now)
-                    for certificate, of_one, warnings in zip(
-                        listener.tls.certificates,
-                        facts[listener.name],
-                        warnings_of(facts[listener.name], now),
-                        strict=True,
-                    )
-                ],
-                "revocation_lists": [
-                    _list_document((listener.tls.clients and listener.tls.clients.crl) or "", one, now)
-                    for one in lists.get(listener.name, ())
-                ],
-            }
-            for listener in listeners
-            if listener.tls is not None
+        "listeners": [_of_listener(listener, contents, now) for listener in listeners if listener.tls is not None],
+        "services": [one for one in found if one["certificates"] or one["revocation_lists"]],
+    }
+
+
+def ends_of_certificates(document: Mapping[str, Any]) -> Ends:
+    """When they expire; the third is the file."""
+    return {key: one["not_after"] for key, one in _each(document, "certificates", "file")}
+
+
+def ends_of_lists(document: Mapping[str, Any]) -> Ends:
+    """When they do, if ever; the third is the issuer."""
+    found = {key: one["next_update"] for key, one in _each(document, "revocation_lists", "issuer")}
+    return {key: end for key, end in found.items() if end is not None}
+
+
+def _each(document: Mapping[str, Any], what: str, third: str) -> Iterator[tuple[tuple[str, str, str], Document]]:
+    for listener in document["listeners"]:
+        yield from (((listener["name"], "", one[third]), one) for one in listener[what])
+    for service in document["services"]:
+        yield from ((("", service["name"], one[third]), one) for one in service[what])
+
+
+def _of_listener(listener: Listener, contents: Contents, now: float) -> Document:
+    tls, facts = listener.tls, contents.served[listener.name]
+    certificates = () if tls is None else tls.certificates
+    clients = None if tls is None else tls.clients
+    return {
+        "name": listener.name,
+        "address": str(listener.address),
+        "certificates": [
+            _certificate(certificate.cert, of_one, warnings, now)
+            for certificate, of_one, warnings in zip(certificates, facts, warnings_of(facts, now), strict=True)
+        ],
+        "revocation_lists": [
+            _list((clients and clients.crl) or "", one, now) for one in contents.for_clients.get(listener.name, ())
         ],
     }
 
 
-def _document(file: str, facts: Facts, warnings: Sequence[CertificateWarning], now: float) -> Document:
+def _of_service(service: Service, contents: Contents, now: float) -> Document:
+    """Of its requests and of its health checks, which may have settings of their own."""
+    settings = list(dict.fromkeys(tls for _, tls in service.tls_settings()))
+    return {
+        "name": service.name,
+        "certificates": [
+            _certificate(tls.certificate.cert, contents.shown[tls], warnings_of_ours(contents.shown[tls], now), now)
+            for tls in settings
+            if tls.certificate is not None
+        ],
+        "revocation_lists": [
+            _list(tls.crl or "", one, now) for tls in settings for one in contents.for_backends.get(tls, ())
+        ],
+    }
+
+
+def _certificate(file: str, facts: Facts, warnings: Sequence[CertificateWarning], now: float) -> Document:
     return {
         "file": file,
         "names": list(facts.names),
@@ -65,7 +112,7 @@ def _document(file: str, facts: Facts, warnings: Sequence[CertificateWarning], n
     }
 
 
-def _list_document(file: str, one: RevocationList, now: float) -> Document:
+def _list(file: str, one: RevocationList, now: float) -> Document:
     return {
         "file": file,
         "issuer": one.issuer,

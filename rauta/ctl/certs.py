@@ -1,5 +1,5 @@
-"""`rautactl certs`: the certificates that a running gateway serves, with the revocation lists for its clients, or those
-that the files of a configuration hold."""
+"""`rautactl certs`: the certificates that a running gateway serves and shows to backends, with its revocation lists, or
+those that the files of a configuration hold."""
 
 from __future__ import annotations
 
@@ -13,12 +13,25 @@ from rauta.ctl.output import Output
 from rauta.ctl.tables import Cell, Style
 
 if TYPE_CHECKING:
+    from rauta.config.inventory import Contents
     from rauta.config.revocation import RevocationList
     from rauta.config.x509 import Facts
+    from rauta.routing.model import Configuration
     from rauta.routing.settings import Certificate
 
-_LISTS = ("listener", "revocation list", "state", "issuer", "revoked", "this update", "next update")
-_HEADER = ("listener", "certificate", "state", "names", "key", "not before", "not after", "issuer", "sha-256")
+_HEADER = (
+    "listener",
+    "service",
+    "certificate",
+    "state",
+    "names",
+    "key",
+    "not before",
+    "not after",
+    "issuer",
+    "sha-256",
+)
+_LISTS = ("listener", "service", "revocation list", "state", "issuer", "revoked", "this update", "next update")
 
 
 def served(output: Output, *, socket: AdminSocket) -> int:
@@ -32,22 +45,28 @@ def held(output: Output, *, file: str) -> int:
     from rauta.config.secrets import SecretError
     from rauta.ctl import files
 
-    listeners = files.load(file).configuration.listeners
+    configuration = files.load(file).configuration
     try:
-        facts = {
-            listener.name: tuple(map(_facts, listener.tls.certificates))
-            for listener in listeners
-            if listener.tls is not None
-        }
-        lists = {
-            listener.name: _lists(listener.tls.clients.ca, listener.tls.clients.crl)
-            for listener in listeners
-            if listener.tls is not None and listener.tls.clients is not None and listener.tls.clients.crl is not None
-        }
+        contents = _contents(configuration)
     except (SecretError, ValueError) as error:
         files.load(file, thorough=True)  # says all that is wrong, and where
         raise ControlError(f"{file}: {error}") from None
-    return _tell(output, inventory(listeners, facts, lists, time.time()))
+    return _tell(output, inventory(configuration.listeners, configuration.services, contents, time.time()))
+
+
+def _contents(configuration: Configuration) -> Contents:
+    """Raises SecretError, ValueError."""
+    from rauta.config.inventory import Contents
+
+    terminating = {listener.name: listener.tls for listener in configuration.listeners if listener.tls is not None}
+    clients = {name: tls.clients for name, tls in terminating.items() if tls.clients is not None}
+    ours = {tls for service in configuration.services for _, tls in service.tls_settings()}
+    return Contents(
+        served={name: tuple(map(_facts, tls.certificates)) for name, tls in terminating.items()},
+        for_clients={name: _lists(one.ca, one.crl) for name, one in clients.items()},
+        shown={tls: _facts(tls.certificate) for tls in ours if tls.certificate is not None},
+        for_backends={tls: _lists(tls.ca, tls.crl) for tls in ours},
+    )
 
 
 def _facts(certificate: Certificate) -> Facts:
@@ -57,7 +76,9 @@ def _facts(certificate: Certificate) -> Facts:
     return facts_of(read_file(certificate.cert, ("cert",)))
 
 
-def _lists(ca: str, crl: str) -> tuple[RevocationList, ...]:
+def _lists(ca: str | None, crl: str | None) -> tuple[RevocationList, ...]:
+    if ca is None or crl is None:
+        return ()
     from rauta.config.revocation import read_revocations
     from rauta.config.secrets import read_file
 
@@ -68,46 +89,52 @@ def _tell(output: Output, found: dict[str, Any]) -> int:
     if output.json:
         output.document(found)
         return EXIT_OK
-    rows = [
-        (
-            listener["name"],
-            one["file"],
-            _state(one),
-            ", ".join(one["names"]),
-            f"{one['key']['kind']} {one['key']['bits']}",
-            when(one["not_before"]),
-            when(one["not_after"]),
-            one["issuer"],
-            one["fingerprint"],
-        )
-        for listener in found["listeners"]
-        for one in listener["certificates"]
+    places = [(listener["name"], "", listener) for listener in found["listeners"]]
+    places += [("", service["name"], service) for service in found["services"]]
+    rows = [_row(listener, service, one) for listener, service, place in places for one in place["certificates"]]
+    lists = [
+        _row_of_list(listener, service, one) for listener, service, place in places for one in place["revocation_lists"]
     ]
     if rows:
         output.records(_HEADER, rows)
     else:
-        output.line("no listener terminates TLS")
-    lists = [
-        (
-            listener["name"],
-            one["file"],
-            _state_of_list(one),
-            one["issuer"],
-            str(one["revoked"]),
-            when(one["this_update"]),
-            "never" if one["next_update"] is None else when(one["next_update"]),
-        )
-        for listener in found["listeners"]
-        for one in listener["revocation_lists"]
-    ]
+        output.line("no listener terminates TLS, and no service has a certificate for its backends")
     if lists:
         output.line()
         output.records(_LISTS, lists)
     return EXIT_OK
 
 
+def _row(listener: str, service: str, one: dict[str, Any]) -> tuple[Cell | str, ...]:
+    return (
+        listener,
+        service,
+        one["file"],
+        _state(one),
+        ", ".join(one["names"]),
+        f"{one['key']['kind']} {one['key']['bits']}",
+        when(one["not_before"]),
+        when(one["not_after"]),
+        one["issuer"],
+        one["fingerprint"],
+    )
+
+
+def _row_of_list(listener: str, service: str, one: dict[str, Any]) -> tuple[Cell | str, ...]:
+    return (
+        listener,
+        service,
+        one["file"],
+        _state_of_list(one),
+        one["issuer"],
+        str(one["revoked"]),
+        when(one["this_update"]),
+        "never" if one["next_update"] is None else when(one["next_update"]),
+    )
+
+
 def _state(one: dict[str, Any]) -> Cell:
-    """`good, 29 days left`; `EXPIRES SOON, 3 days left, SHADOWED`: what clients hold against it is in capitals."""
+    """`good, 29 days left`; `EXPIRES SOON, 3 days left, SHADOWED`: what is held against it is in capitals."""
     warnings = one["warnings"]
     style = Style.GOOD if not warnings else Style.WARN if set(warnings) <= {"expires_soon", "shadowed"} else Style.BAD
     days = one["days_left"]

@@ -178,7 +178,10 @@ def parser() -> Parser:
         "status": (_show("status"), "say what runs: version, generation, workers, the last reload"),
         "services": (_show("services"), "list the backends of a running gateway, with their health"),
         "stats": (_show("stats"), "count the requests of a running gateway by route and service"),
-        "certs": (_certs, "list the certificates that a running gateway serves: names, key, dates, what is wrong"),
+        "certs": (
+            _certs,
+            "list a running gateway's certificates, to clients and to backends: names, key, dates, what is wrong",
+        ),
         "offload": (_offload, "say what the kernel does: interfaces, maps, hits, misses and why, hand-overs, drops"),
         "top": (_top, "show the rates of requests by route and tier, as they are now"),
         "dump": (_show("dump"), "print the configuration that a running gateway serves"),

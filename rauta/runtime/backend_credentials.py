@@ -10,6 +10,7 @@ from rauta.runtime.errors import StartError
 
 if TYPE_CHECKING:
     from rauta.config.revocation import Revocations
+    from rauta.config.x509 import Facts
     from rauta.routing.model import Configuration
     from rauta.routing.services import BackendTls, Service
     from rauta.runtime.backend_tls import TlsToBackends
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BackendCredential:
-    """PEM: the CAs that sign backends' certificates (None: those of the system), our chain and our key. And the lists
-    of what these CAs have revoked (None: nobody is asked)."""
+    """PEM: the CAs that sign backends' certificates (None: those of the system), our chain and our key. The lists of
+    what these CAs have revoked (None: nobody is asked), and what our certificate says."""
 
     ca: bytes | None = field(default=None, repr=False)
     chain: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
     revocations: Revocations | None = None
+    facts: Facts | None = None
 
 
 BackendCredentials = Mapping["BackendTls", BackendCredential]
@@ -46,7 +48,7 @@ def _read(service: Service, keys: tuple[str, ...], tls: BackendTls, place: Place
     from rauta.config import secrets  # only where it is used
     from rauta.config.revocation import read_revocations
 
-    ca = revocations = chain = key = None
+    ca = revocations = chain = key = facts = None
     try:
         if tls.ca is not None:
             ca = secrets.read_file(tls.ca, ("ca",))
@@ -54,10 +56,21 @@ def _read(service: Service, keys: tuple[str, ...], tls: BackendTls, place: Place
         if tls.certificate is not None:
             chain = secrets.read_file(tls.certificate.cert, ("certificate", "cert"))
             key, *_ = secrets.read(tls.certificate.key, "the key, PEM", ("certificate", "key"))
+            facts = _facts(chain, tls.certificate.cert)
     except secrets.SecretError as error:
         where = "" if place is None else place(service, *keys, *error.where)
         raise StartError(f"{where}service {service.name!r}: {error.message}") from None
-    return BackendCredential(ca, chain, key, revocations)
+    return BackendCredential(ca, chain, key, revocations, facts)
+
+
+def _facts(chain: bytes, name: str) -> Facts:
+    from rauta.config.secrets import SecretError
+    from rauta.config.x509 import facts_of
+
+    try:
+        return facts_of(chain)
+    except ValueError:  # its text is cryptography's, about ASN.1
+        raise SecretError(("certificate", "cert"), f"{name} is no PEM certificate, or a broken one") from None
 
 
 def tls_to_backends_of(

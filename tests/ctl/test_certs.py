@@ -115,6 +115,22 @@ def test_revocation_lists(rautactl: Control, tmp_path: Path) -> None:
     assert (ended.code, "tls.clients.crl: " in ended.err) == (2, True)
 
 
+def test_revocation_lists_for_backends(rautactl: Control, tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "backends")
+    ca.revoke(ca.issue("one"), begins=-9.0, ends=-1.0)
+    path = tmp_path / "rauta.yaml"
+    path.write_text(
+        "version: 1\nlisteners: {web: {address: ':8080'}}\n"
+        "services: {s: {backends: [{address: 'b.test:443'}], tls: {ca: backends.crt, crl: backends.crl}}}\n"
+        "routes: [{name: r, service: s}]\n"
+    )
+    (service,) = rautactl("certs", str(path), "--json").document["services"]
+    (found,) = service["revocation_lists"]
+    assert (service["name"], service["certificates"]) == ("s", [])
+    assert (found["issuer"], found["revoked"], found["warnings"]) == ("CN=backends", 1, ["expired"])
+    assert re.search(r"s +\S+backends\.crl +EXPIRED +CN=backends +1 ", rautactl("certs", str(path)).out)
+
+
 def test_keys_are_not_read(rautactl: Control, tmp_path: Path) -> None:
     pair = make_pair(tmp_path, "a")
     pair.key.unlink()
@@ -132,6 +148,51 @@ def test_a_file_that_cannot_be_read_is_told_at_its_line(rautactl: Control, tmp_p
     pairs[1].cert.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     ended = rautactl("certs", str(path))
     assert (ended.code, ":9: " in ended.err) == (2, True)
+
+
+def write_services(folder: Path, **pairs: Pair) -> str:
+    """A file with a service for each, which shows it to its backends, and one that shows none."""
+    path = folder / "services.yaml"
+    shown = "".join(
+        f"  {name}: {{backends: [{{address: 'b.test:443'}}], "
+        f"tls: {{certificate: {{cert: {pair.cert}, key: {{file: {pair.key}}}}}}}}}\n"
+        for name, pair in pairs.items()
+    )
+    path.write_text(
+        "version: 1\nlisteners: {plain: {address: ':8080'}}\n"
+        f"services:\n  without: {{backends: [{{address: 'b.test:443'}}], tls: {{}}}}\n{shown}"
+        "routes: [{name: r, respond: {}}]\n"
+    )
+    return str(path)
+
+
+def test_those_that_backends_are_shown(rautactl: Control, tmp_path: Path) -> None:
+    now = time.time()
+    soon = make_dated(tmp_path, "a", ("a.test",), now - DAY, now + 3.5 * DAY)
+    good, nameless = make_pair(tmp_path, "b"), make_dated(tmp_path, "c", (), now - DAY, now + 50.5 * DAY)
+    path = write_services(tmp_path, first=soon, again=soon, good=good, nameless=nameless)
+    found = rautactl("certs", path, "--json").document
+    assert found["listeners"] == []
+    told = [(service["name"], one) for service in found["services"] for one in service["certificates"]]
+    assert [(name, one["file"], one["warnings"]) for name, one in told] == [
+        ("first", str(soon.cert), ["expires_soon"]),
+        ("again", str(soon.cert), ["expires_soon"]),  # nothing is shadowed
+        ("good", str(good.cert), []),
+        ("nameless", str(nameless.cert), []),  # backends ask for no names
+    ]
+    fingerprint = openssl(good, "-fingerprint", "-sha256").partition("=")[2]
+    assert told[2][1]["fingerprint"] == fingerprint
+    head, row, *_ = rautactl("certs", path).out.splitlines()
+    assert head.startswith("SERVICE ")
+    assert re.split(r"  +", row)[:4] == ["first", str(soon.cert), "EXPIRES SOON, 3 days left", "a.test"]
+
+
+def test_one_for_backends_that_cannot_be_read_is_told_at_its_line(rautactl: Control, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "a")
+    path = write_services(tmp_path, first=pair)
+    pair.cert.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    ended = rautactl("certs", path)
+    assert (ended.code, ":5: services.first.tls.certificate.cert: " in ended.err) == (2, True)
 
 
 ANSWER = {
@@ -165,6 +226,7 @@ ANSWER = {
             ],
         }
     ],
+    "services": [],
 }
 
 
@@ -185,7 +247,8 @@ def test_every_warning_is_on_the_page() -> None:
 
 
 def test_without_tls_there_is_nothing_to_list(rautactl: Control, example: Path) -> None:
-    assert rautactl("certs", "rauta.yaml").out == "no listener terminates TLS\n"
+    told = "no listener terminates TLS, and no service has a certificate for its backends\n"
+    assert rautactl("certs", "rauta.yaml").out == told
 
 
 @pytest.mark.parametrize("more", [("--socket", "/nowhere"), ("--config", "rauta.yaml")])

@@ -22,7 +22,8 @@ from support.tls import make_dated, make_pair
 
 DAY = 86_400.0
 METRIC = re.compile(
-    r'^rauta_tls_certificate_not_after_timestamp_seconds\{certificate="(.*)",listener="(.*)"\} (.*)$', re.MULTILINE
+    r'^rauta_tls_certificate_not_after_timestamp_seconds\{certificate="(.*)",listener="(.*)",service="(.*)"\} (.*)$',
+    re.MULTILINE,
 )
 
 
@@ -35,8 +36,8 @@ class Site:
         self.socket = home / "admin.sock"
         self.ports = {"web": free_port(), "other": free_port()}
 
-    def write(self, **listeners: list[str]) -> None:
-        """Each listener with the pairs of these names."""
+    def write(self, *, shown: dict[str, str] | None = None, **listeners: list[str]) -> None:
+        """Each listener with the pairs of these names; `shown`: services, and the pair that backends are shown."""
         document = {
             "version": 1,
             "workers": 1,
@@ -46,6 +47,13 @@ class Site:
                     "tls": {"certificates": [{"cert": f"{one}.crt", "key": {"file": f"{one}.key"}} for one in pairs]},
                 }
                 for name, pairs in listeners.items()
+            },
+            "services": {
+                name: {
+                    "backends": [{"address": "127.0.0.1:1"}],
+                    "tls": {"certificate": {"cert": f"{one}.crt", "key": {"file": f"{one}.key"}}},
+                }
+                for name, one in (shown or {}).items()
             },
             "admin": {"socket": str(self.socket)},
             "access_log": {"to": "off"},
@@ -72,10 +80,13 @@ class Site:
         return {row["name"]: [one["fingerprint"] for one in row["certificates"]] for row in found}
 
     def ends(self) -> dict[tuple[str, str], float]:
-        """What Prometheus gets, by listener and file."""
+        """What Prometheus gets, by listener or service, and file."""
         command = ["curl", "-sS", "--unix-socket", str(self.socket), "http://x/metrics"]
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
-        found = [((listener, Path(file).name), float(value)) for file, listener, value in METRIC.findall(text)]
+        found = [
+            ((f"{listener}{service}", Path(file).name), float(value))
+            for file, listener, service, value in METRIC.findall(text)
+        ]
         assert len(dict(found)) == len(found)
         return dict(found)
 
@@ -148,6 +159,33 @@ def test_what_is_gone_leaves_no_series(site: Site, running: Gateway) -> None:
     assert site.ctl("reload")[0] == 0
     assert site.ends().keys() == {("web", "c.crt")}
     assert site.listed() == {"web": [site.held("c")] * 2}
+
+
+def test_those_that_backends_are_shown_are_told_of_as_well(site: Site, running: Gateway) -> None:
+    def told() -> dict[str, tuple[str, list[str]]]:
+        found = json.loads(site.ctl("certs", "--json")[1])["services"]
+        return {
+            service["name"]: (one["fingerprint"], one["warnings"])
+            for service in found
+            for one in service["certificates"]
+        }
+
+    assert told() == {}
+    site.write(web=["a"], shown={"users": "b", "orders": "c"})
+    assert site.ctl("reload")[0] == 0
+    old = {"users": (site.held("b"), ["expires_soon"]), "orders": (site.held("c"), [])}
+    assert told() == old
+    assert site.ends().keys() == {("web", "a.crt"), ("users", "b.crt"), ("orders", "c.crt")}
+    before = site.ends()["users", "b.crt"]
+    assert before == pytest.approx(time.time() + 3.5 * DAY, abs=3600)
+    site.put("c", "b")  # it counts when it is shown
+    assert (told(), site.ends()["users", "b.crt"]) == (old, before)
+    assert site.ctl("reload")[0] == 0
+    assert told()["users"] == (site.held("c"), [])
+    assert site.ends()["users", "b.crt"] == before + 87 * DAY
+    (site.home / "b.crt").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    assert site.ctl("reload")[0] == 2
+    assert told()["users"] == (site.held("c"), [])
 
 
 def test_the_agent_is_told_again_when_it_is_replaced(site: Site, running: Gateway) -> None:

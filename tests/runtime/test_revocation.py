@@ -85,7 +85,7 @@ class Site:
         """When lists expire, by issuer, as Prometheus gets it."""
         command = ["curl", "-sS", "--unix-socket", str(self.home / "admin.sock"), "http://x/metrics"]
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
-        name = r'rauta_tls_crl_next_update_timestamp_seconds\{issuer="(.*)",listener="web"\} (.*)'
+        name = r'rauta_tls_crl_next_update_timestamp_seconds\{issuer="(.*)",listener="web",service=""\} (.*)'
         return {issuer: float(end) for issuer, end in re.findall(name, text)}
 
 

@@ -44,7 +44,7 @@ class Views(Protocol):
         ones."""
 
     def certificates(self) -> Mapping[str, Any]:
-        """The certificates that listeners serve."""
+        """The certificates that listeners serve, and those that backends are shown."""
 
     def stats(self) -> Mapping[str, Any]:
         """Counters, for people."""

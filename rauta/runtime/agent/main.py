@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from rauta.config.inventory import Contents, ends_of_certificates, ends_of_lists, inventory
 from rauta.routing.model import Configuration
 from rauta.runtime.agent.health import HealthChecks
 from rauta.runtime.agent.kernel import Kernel
@@ -43,8 +44,6 @@ from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.terminal import ignore_terminal
 
 if TYPE_CHECKING:
-    from rauta.config.revocation import RevocationList
-    from rauta.config.x509 import Facts
     from rauta.runtime.agent.admin import Admin
     from rauta.runtime.agent.metrics import Metrics
     from rauta.runtime.backend_tls import TlsToBackends
@@ -67,8 +66,7 @@ class Agent:
         self._configuration: Configuration | None = None
         self._token: str | None = None
         self._tls_to_backends: TlsToBackends | None = None
-        self._certificates: Mapping[str, tuple[Facts, ...]] = {}
-        self._revocation_lists: Mapping[str, tuple[RevocationList, ...]] = {}
+        self._contents = Contents()
         self._status: dict[str, Any] = {}
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._numbers = 0
@@ -115,7 +113,13 @@ class Agent:
 
     def _on_setup(self, setup: AgentSetup) -> None:
         self._configuration, self._token = setup.configuration, setup.token
-        self._certificates, self._revocation_lists = setup.certificates, setup.revocation_lists
+        ours = setup.backend_credentials
+        self._contents = Contents(
+            served=setup.certificates,
+            for_clients=setup.revocation_lists,
+            shown={tls: one.facts for tls, one in ours.items() if one.facts is not None},
+            for_backends={tls: one.revocations.lists for tls, one in ours.items() if one.revocations is not None},
+        )
         self._tls_to_backends = tls_to_backends_of(
             self._configuration, setup.backend_credentials, self._tls_to_backends
         )
@@ -134,18 +138,9 @@ class Agent:
         if self._metrics is not None:
             self._metrics.services = [service.name for service in configuration.services]
             self._metrics.status = self._status
-            self._metrics.certificates = {
-                (listener.name, certificate.cert): facts.not_after
-                for listener in configuration.listeners
-                if listener.tls is not None
-                for certificate, facts in zip(listener.tls.certificates, self._certificates[listener.name], strict=True)
-            }
-            self._metrics.revocation_lists = {
-                (listener, one.issuer): one.next_update
-                for listener, lists in self._revocation_lists.items()
-                for one in lists
-                if one.next_update is not None
-            }
+            document = self.certificates()
+            self._metrics.certificates = ends_of_certificates(document)
+            self._metrics.revocation_lists = ends_of_lists(document)
         if self._admin is not None:
             self._admin.token = self._token
 
@@ -205,10 +200,9 @@ class Agent:
 
     def certificates(self) -> Mapping[str, Any]:
         """See Views."""
-        from rauta.config.inventory import inventory
-
         listeners = () if self._configuration is None else self._configuration.listeners
-        return inventory(listeners, self._certificates, self._revocation_lists, time())
+        services = () if self._configuration is None else self._configuration.services
+        return inventory(listeners, services, self._contents, time())
 
     def stats(self) -> Mapping[str, Any]:
         """See Views."""

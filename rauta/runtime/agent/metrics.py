@@ -45,8 +45,9 @@ class Metrics(Collector):
         self.status: dict[str, Any] = {}
         self.health: HealthChecks | None = None
         self.services: Iterable[str] = ()
-        self.certificates: Mapping[tuple[str, str], float] = {}  # their ends, by listener and file
-        self.revocation_lists: Mapping[tuple[str, str], float] = {}  # by listener and issuer
+        # Their ends, by listener, service (one of the two is empty), and file or issuer.
+        self.certificates: Mapping[tuple[str, str, str], float] = {}
+        self.revocation_lists: Mapping[tuple[str, str, str], float] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -112,16 +113,16 @@ class Metrics(Collector):
     def _of_certificates(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "rauta_tls_certificate_not_after_timestamp_seconds",
-            "When a certificate that a listener serves expires.",
-            labels=("listener", "certificate"),
+            "When a certificate expires that a listener serves, or that a service's backends are shown.",
+            labels=("listener", "service", "certificate"),
         )
         for labels, end in self.certificates.items():
             family.add_metric(labels, end)
         yield family
         family = GaugeMetricFamily(
             "rauta_tls_crl_next_update_timestamp_seconds",
-            "When a revocation list for the clients of a listener expires.",
-            labels=("listener", "issuer"),
+            "When a revocation list expires for the clients of a listener, or for the backends of a service.",
+            labels=("listener", "service", "issuer"),
         )
         for labels, end in self.revocation_lists.items():
             family.add_metric(labels, end)

@@ -63,8 +63,8 @@ def test_all_metrics_are_on_the_page_with_their_labels() -> None:
     kernel.tell(Reading(0.0, COUNTERS))
     view = Metrics(segment.create(1), kernel)
     view.status, view.health, view.services = dict(STATUS), Healthy(), ["s"]
-    view.certificates = {("websecure", "/etc/rauta/a.crt"): 1.8e9}
-    view.revocation_lists = {("websecure", "CN=Clients"): 1.8e9}
+    view.certificates = {("websecure", "", "/etc/rauta/a.crt"): 1.8e9}
+    view.revocation_lists = {("websecure", "", "CN=Clients"): 1.8e9}
     text = view.text().decode()
     others = set(re.findall(r"^(rauta_\w+)(?:\{| )", text, re.MULTILINE)) - metrics.LABELS.keys()
     assert others == shown.keys() - metrics.LABELS.keys()
