@@ -21,7 +21,7 @@ COMPILED = {
         "passthrough plan pool redirects shared wheel"
     ),
     "rauta/proxy/http1": "chunked client fields grammar handover serialise server",
-    "rauta/proxy/http2": "client compression heads server streams upgrades",
+    "rauta/proxy/http2": "client h2_compression heads server streams upgrades",
     # Classes that inherit from compiled ones have to be, too.
     "rauta/proxy/asgi": "conversing heads running server sockets",
     "rauta/routing": "balancers candidate conditions hashing index paths request table units",

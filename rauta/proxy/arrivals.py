@@ -26,13 +26,13 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from rauta.proxy import clienthello
+from rauta.proxy import clienthello, proxyprotocol
 from rauta.proxy.clienthello import HANDSHAKE, ClientHelloError
 from rauta.proxy.farewell import ALERT_UNRECOGNIZED_NAME, Farewell, is_plain_http, plain_on_tls
 from rauta.proxy.handshake import Handshake
 from rauta.proxy.http1.server import ServerConnection
 from rauta.proxy.passthrough import Tunnel
-from rauta.proxy.proxyheader import Origin, ProxyHeaderError, begins, parse
+from rauta.proxy.proxyprotocol import Origin, ProxyHeaderError
 from rauta.proxy.reasons import BODIES
 from rauta.proxy.wheel import Expiring
 from rauta.routing.settings import Listener, PassedNames, ProxySources, Requirement
@@ -252,7 +252,7 @@ class Arrival(Expiring):
         """Take what there is of the header; how many bytes there must be for more to be known, or 0: look again."""
         whole = self._header + data
         if self._owes != _MUST:
-            known = begins(whole)
+            known = proxyprotocol.begins(whole)
             if known is None:
                 return len(data) + 1
             if not known:
@@ -260,7 +260,7 @@ class Arrival(Expiring):
                 return 0
             if self._owes == _MUST_NOT:
                 raise ProxyHeaderError("a PROXY header of a client that proxy_protocol.from does not list")
-        found = parse(whole)
+        found = proxyprotocol.decode(whole)
         if found is None:
             self._sock.recv(len(data))
             self._header, self._spoke, self._seen = whole, True, 0

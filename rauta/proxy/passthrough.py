@@ -12,11 +12,11 @@ import socket
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, cast
 
+from rauta.proxy import proxyprotocol
 from rauta.proxy.accesslog import Entry
 from rauta.proxy.connecting import ConnectError
 from rauta.proxy.flow import HIGH_WATER, LOW_WATER, PEER_BLOCKED, ReadGate
 from rauta.proxy.http1.handover import reset_on_close
-from rauta.proxy.proxyprotocol import header
 from rauta.proxy.reasons import REASONS
 from rauta.proxy.wheel import Expiring
 from rauta.routing.defaults import CONNECT_ATTEMPTS
@@ -25,8 +25,7 @@ from rauta.routing.errors import RautaError
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.pool import BackendPool
-    from rauta.proxy.proxyheader import Origin
-    from rauta.proxy.proxyprotocol import Peer
+    from rauta.proxy.proxyprotocol import Origin, Peer
     from rauta.proxy.shared import Shared
     from rauta.routing.services import Service
 
@@ -230,7 +229,7 @@ class Tunnel(Expiring):
         Raises ConnectError, the last one."""
         preamble = b""
         if service.proxy_protocol is not None:
-            preamble = header(service.proxy_protocol, self._peer, self._local)
+            preamble = proxyprotocol.encode(service.proxy_protocol, self._peer, self._local)
         left = [other for other in others if other is not pool]
         while True:
             self._attempts += 1

@@ -14,10 +14,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Union, cast
 
+from rauta.proxy import proxyprotocol
 from rauta.proxy.connecting import ConnectError, Connector
 from rauta.proxy.http1.client import ClientConnection
 from rauta.proxy.http1.handover import agreed_on
-from rauta.proxy.proxyprotocol import header
 from rauta.proxy.tasks import Tasks
 from rauta.proxy.wheel import Expiring, Wheel
 from rauta.routing.defaults import POOL_IDLE_TIMEOUT, POOL_MAX_IDLE_PER_BACKEND, POOL_SHARED_IDLE_TIMEOUT
@@ -304,7 +304,7 @@ class BackendPool:
         made: list[Connection] = []
         preamble = b""
         if plan.proxy_protocol is not None:
-            preamble = header(plan.proxy_protocol, exchange.client, exchange.downstream.local_address())
+            preamble = proxyprotocol.encode(plan.proxy_protocol, exchange.client, exchange.downstream.local_address())
         context = self._connector.context
         try:
             if context is None and self.scheme == "https":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rauta.proxy.filters import new_id
 from rauta.proxy.forwarded import MAX_CHAIN, TrustedProxies
 from rauta.proxy.messages import NO_BODY, RequestHead
-from rauta.proxy.proxyprotocol import header, own, unknown
+from rauta.proxy.proxyprotocol import encode, encode_own, encode_unknown
 from rauta.routing.filters import Filter, RequestHeaders, RequestId, ResponseHeaders, Rewrite
 from rauta.routing.model import Match, PathMatch, Redirect, Respond, Route
 from rauta.routing.services import Backend, ProxyProtocol, Service
@@ -288,16 +288,16 @@ def test_what_the_wire_and_the_log_have() -> None:
 
 def test_headers_by_the_tables_of_the_specification() -> None:
     four, six = (("192.0.2.1", 4711), ("192.0.2.2", 80)), (("2001:db8::1", 4711), ("2001:db8::2", 80))
-    assert header(ProxyProtocol.V1, *four) == b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n"
-    assert header(ProxyProtocol.V1, *six) == b"PROXY TCP6 2001:db8::1 2001:db8::2 4711 80\r\n"
+    assert encode(ProxyProtocol.V1, *four) == b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n"
+    assert encode(ProxyProtocol.V1, *six) == b"PROXY TCP6 2001:db8::1 2001:db8::2 4711 80\r\n"
     signature = bytes.fromhex("0d0a0d0a000d0a515549540a")
-    assert header(ProxyProtocol.V2, *four) == signature + bytes.fromhex("2111000cc0000201c000020212670050")
+    assert encode(ProxyProtocol.V2, *four) == signature + bytes.fromhex("2111000cc0000201c000020212670050")
     longer = socket.inet_pton(socket.AF_INET6, "2001:db8::1") + socket.inet_pton(socket.AF_INET6, "2001:db8::2")
-    assert header(ProxyProtocol.V2, *six) == signature + bytes.fromhex("21210024") + longer + bytes.fromhex("12670050")
-    assert header(ProxyProtocol.V1, ("192.0.2.1", 0), ("2001:db8::2", 80)).startswith(b"PROXY TCP6 ::ffff:")
-    assert header(ProxyProtocol.V1, ("", 0), ("", 0)) == b"PROXY UNKNOWN\r\n" == own(ProxyProtocol.V1)
-    assert unknown(ProxyProtocol.V2) == signature + bytes.fromhex("21000000")
-    assert own(ProxyProtocol.V2) == signature + bytes.fromhex("20000000")
+    assert encode(ProxyProtocol.V2, *six) == signature + bytes.fromhex("21210024") + longer + bytes.fromhex("12670050")
+    assert encode(ProxyProtocol.V1, ("192.0.2.1", 0), ("2001:db8::2", 80)).startswith(b"PROXY TCP6 ::ffff:")
+    assert encode(ProxyProtocol.V1, ("", 0), ("", 0)) == b"PROXY UNKNOWN\r\n" == encode_own(ProxyProtocol.V1)
+    assert encode_unknown(ProxyProtocol.V2) == signature + bytes.fromhex("21000000")
+    assert encode_own(ProxyProtocol.V2) == signature + bytes.fromhex("20000000")
 
 
 @pytest.mark.parametrize("version", ProxyProtocol)

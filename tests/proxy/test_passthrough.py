@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from rauta.proxy import arrivals
-from rauta.proxy.proxyheader import parse
+from rauta.proxy import arrivals, proxyprotocol
 from rauta.routing.model import Respond, Route
 from rauta.routing.services import ProxyProtocol, ServiceLimits, Timeouts
 from rauta.routing.settings import Address, ClientTimeouts, Listener, LogFormat, Passthrough, ProxySources, TlsSettings
@@ -492,7 +491,7 @@ def test_backends_that_are_down_are_left_alone_and_none_is_an_error() -> None:
 def test_the_backend_is_told_whose_connection_it_is_and_has_a_limit() -> None:
     async def script(peer: Peer) -> None:
         data = await peer.exactly(28 + len(A))
-        found = parse(data)
+        found = proxyprotocol.decode(data)
         assert found is not None
         assert found.origin is not None
         told.append(found.origin)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
-    from rauta.proxy.proxyheader import Origin
-    from rauta.proxy.proxyprotocol import Peer
+    from rauta.proxy.proxyprotocol import Origin, Peer
 
 # RFC 9113 3.4: what a client that speaks HTTP/2 sends first. It begins as a request of HTTP/1.1 that nobody would send.
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher, FromClient
     from rauta.proxy.exchange import Exchange
     from rauta.proxy.handshake import Handshake
-    from rauta.proxy.proxyheader import Origin
+    from rauta.proxy.proxyprotocol import Origin
 
 HEAD, LENGTH, CHUNKS, WAIT, LINGER, CLOSED, TUNNEL = range(7)
 

@@ -33,8 +33,7 @@ from hpack import HPACKError
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import RstStreamFrame
 
-from rauta.proxy.http2 import inspection
-from rauta.proxy.http2.compression import FieldEncoder
+from rauta.proxy.http2 import h2_inspection
 from rauta.proxy.http2.frames import (
     COMPRESSION_ERROR,
     CONNECTION_WINDOW,
@@ -56,8 +55,9 @@ from rauta.proxy.http2.frames import (
     code_name,
     goaway_frame,
 )
+from rauta.proxy.http2.h2_compression import FieldEncoder
+from rauta.proxy.http2.h2_inspection import FRAME, Frame, InspectionError, Inspector
 from rauta.proxy.http2.heads import Raw
-from rauta.proxy.http2.inspection import FRAME, Frame, InspectionError, Inspector
 
 _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     RequestReceived: lambda event: (Head(event.stream_id, event.headers, event.stream_ended is not None),),
@@ -88,7 +88,7 @@ class _MalformedError(Exception):
     """A message is malformed (RFC 9113 8.1.1): an error of its stream."""
 
 
-_OF_MESSAGES: Final = frozenset({inspection.DATA, inspection.HEADERS, inspection.CONTINUATION})
+_OF_MESSAGES: Final = frozenset({h2_inspection.DATA, h2_inspection.HEADERS, h2_inspection.CONTINUATION})
 
 
 class _Connection(H2Connection):
@@ -139,9 +139,9 @@ class Connection(Frames):
         if not client:
             # RFC 9113 5.1.2: one stream too many is a stream error. To h2 it is the connection's, so h2 knows no limit:
             # the connection that uses this one counts.
-            values[SettingCodes.MAX_CONCURRENT_STREAMS] = inspection.GREATEST
+            values[SettingCodes.MAX_CONCURRENT_STREAMS] = h2_inspection.GREATEST
             self._h2.local_settings = Settings(client=False, initial_values=values)
-            self._h2.receive_data(inspection.PREFACE)  # the inspector has seen it
+            self._h2.receive_data(h2_inspection.PREFACE)  # the inspector has seen it
         self._out = bytearray()
         self._given_up: dict[int, None] = {}
         self._goaway = b""
@@ -176,10 +176,10 @@ class Connection(Frames):
         return found
 
     def _received(self, frame: Frame) -> list[Event]:
-        if frame.kind == inspection.GOAWAY:
+        if frame.kind == h2_inspection.GOAWAY:
             # Not by h2, which takes the connection for closed then, and drops what is still to be answered.
             last, code = (int.from_bytes(frame.octets[at : at + 4], "big") for at in (9, 13))
-            return [Goodbye(code, last & inspection.GREATEST)]
+            return [Goodbye(code, last & h2_inspection.GREATEST)]
         if frame.wrong is not None:
             return self._fault(frame.stream, *frame.wrong)
         self._out += self._h2.data_to_send()
@@ -189,7 +189,11 @@ class Connection(Frames):
             return self._fault(frame.stream, PROTOCOL_ERROR, str(error), malformed=True)
         found = self._translated(events)
         answer = self._h2.data_to_send()
-        if len(answer) >= _RESET and answer[3 - _RESET] == inspection.RST_STREAM and frame.kind != inspection.SETTINGS:
+        if (
+            len(answer) >= _RESET
+            and answer[3 - _RESET] == h2_inspection.RST_STREAM
+            and frame.kind != h2_inspection.SETTINGS
+        ):
             # h2 has reset the stream: it was closed, or its window is too large.
             if frame.stream in self._given_up:
                 answer = answer[:-_RESET]  # RFC 9113 5.4.2: "SHOULD NOT send more than one RST_STREAM frame"
@@ -220,7 +224,7 @@ class Connection(Frames):
         """Whether it is the message that is wrong, and no frame, no field block and no state of a stream."""
         if (
             octets[3] not in _OF_MESSAGES
-            or int.from_bytes(octets[5:9], "big") & inspection.GREATEST not in self._h2.streams
+            or int.from_bytes(octets[5:9], "big") & h2_inspection.GREATEST not in self._h2.streams
         ):
             return False
         if isinstance(error, InvalidBodyLengthError):

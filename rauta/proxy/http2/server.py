@@ -44,7 +44,7 @@ from rauta.routing.errors import RequestError
 if TYPE_CHECKING:
     from rauta.proxy.dispatch import Dispatcher
     from rauta.proxy.exchange import Exchange
-    from rauta.proxy.proxyheader import Origin
+    from rauta.proxy.proxyprotocol import Origin
 
 # Ticks of the wheel (0.2 to 0.3 s). A stream that is reset before, and has got nothing, has cost more than its request;
 # of older ones no client can have more than an honest one. Calls of gRPC are reset when their deadlines are over.

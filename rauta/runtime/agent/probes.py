@@ -7,9 +7,9 @@ import ssl
 from typing import Final
 
 import rauta
+from rauta.proxy import proxyprotocol
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, parse_response
 from rauta.proxy.messages import ResponseHead
-from rauta.proxy.proxyprotocol import own
 from rauta.routing.defaults import HEAD_LIMIT
 from rauta.routing.services import BackendProtocol, HealthCheck, HealthKind, ProxyProtocol, Way
 from rauta.routing.settings import Address
@@ -32,7 +32,7 @@ async def probe(
     tls, protocol = way
     # A connection alone needs no header; one of TLS gets none without.
     silent = check.kind is HealthKind.TCP and context is None
-    preamble = b"" if proxy_protocol is None or silent else own(proxy_protocol)
+    preamble = b"" if proxy_protocol is None or silent else proxyprotocol.encode_own(proxy_protocol)
     name = None if tls is None else (tls.name or address.host.rstrip(".")).strip("[]")
     reader, writer = await _connect(address)
     try:

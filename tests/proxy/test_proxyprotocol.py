@@ -1,4 +1,4 @@
-"""PROXY headers, read: the specification's cases, and that whatever comes, in whatever pieces, is one answer."""
+"""PROXY headers: the cases of the specification, and that whatever comes, in whatever pieces, is one answer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rauta.proxy import proxyprotocol
-from rauta.proxy.proxyheader import MAX_V1, MAX_V2, Header, Origin, ProxyHeaderError, begins, crc32c, parse
-from rauta.proxy.proxyprotocol import SIGNATURE
+from rauta.proxy.proxyprotocol import (
+    MAX_V1,
+    MAX_V2,
+    SIGNATURE,
+    Header,
+    Origin,
+    ProxyHeaderError,
+    begins,
+    crc32c,
+    decode,
+    encode,
+)
 from rauta.routing.services import ProxyProtocol
 
 FOUR = bytes([203, 0, 113, 7, 198, 51, 100, 2]) + struct.pack("!HH", 4711, 443)
@@ -86,7 +95,7 @@ BAD = [
 
 @pytest.mark.parametrize(("data", "origin"), GOOD)
 def test_good_headers(data: bytes, origin: object) -> None:
-    found = parse(data + b"GET /")
+    found = decode(data + b"GET /")
     assert found is not None
     assert found.size == len(data)
     if origin is not ...:
@@ -96,13 +105,13 @@ def test_good_headers(data: bytes, origin: object) -> None:
 @pytest.mark.parametrize("data", BAD)
 def test_bad_headers(data: bytes) -> None:
     with pytest.raises(ProxyHeaderError):
-        parse(data)
+        decode(data)
 
 
 @pytest.mark.parametrize("data", [data for data, _ in GOOD])
 def test_until_it_is_complete_all_of_it_is_wanted(data: bytes) -> None:
     for size in range(len(data)):
-        assert parse(data[:size]) is None
+        assert decode(data[:size]) is None
     assert [begins(data[:size]) for size in range(3)] == [None, None, None]
     assert begins(data) is True
 
@@ -128,18 +137,18 @@ ports = st.integers(0, 65535)
 def test_what_rauta_writes_is_read_as_it_was_meant(
     version: ProxyProtocol, ends: tuple[str, str], one: int, other: int
 ) -> None:
-    data = proxyprotocol.header(version, (ends[0], one), (ends[1], other))
-    found = parse(data)
+    data = encode(version, (ends[0], one), (ends[1], other))
+    found = decode(data)
     assert found is not None
     assert found.size == len(data)
-    again = proxyprotocol.header(version, *(found.origin or TOLD))
+    again = encode(version, *(found.origin or TOLD))
     if "::ffff:" not in ends[0] + ends[1]:  # read as the IPv4 address that it is
         assert again == data
 
 
 def answer(data: bytes) -> Header | str | None:
     try:
-        return parse(data)
+        return decode(data)
     except ProxyHeaderError:
         return "bad"
 

@@ -10,7 +10,7 @@ from hpack import Decoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rauta.proxy.http2.compression import MOST, FieldEncoder
+from rauta.proxy.http2.h2_compression import MOST, FieldEncoder
 from rauta.proxy.http2.over_h2 import Connection
 
 Field = tuple[bytes, bytes]
