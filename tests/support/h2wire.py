@@ -117,6 +117,7 @@ class Wire:
         self.decoder = Decoder()
         self.streams: defaultdict[int, Answer] = defaultdict(Answer)
         self.seen = Seen()
+        self.sent: Counter[int] = Counter()  # bytes of bodies, by stream, as tests count them
         self._greeted = False
         self._pings = 0
         self.patience = 5.0  # seconds for an answer
@@ -161,7 +162,7 @@ class Wire:
         """All that was sent is known to the other side, and has had its effect."""
         for _ in range(2):  # what a frame sets off may be written behind the answer to the first one
             self._pings += 1
-            payload = b"settled" + bytes([self._pings])
+            payload = b"sett" + self._pings.to_bytes(4, "big")
             self.send(frame(PING, 0, 0, payload))
             await self.until(lambda wanted=payload: wanted in self.seen.pongs)  # type: ignore[misc]
 

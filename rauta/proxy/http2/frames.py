@@ -32,6 +32,7 @@ ENHANCE_YOUR_CALM: Final = 11
 FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
 STREAMS: Final = 100  # at the same time on one connection (RFC 9113 6.5.2 asks for no fewer)
 STREAM_WINDOW: Final = 65_535  # bytes that a stream may send before its backend has taken any
+WIDER: Final = 1 << 20  # by so many bytes may the windows of a connection's streams be wider than that, all together
 CONNECTION_WINDOW: Final = 1 << 20  # the same of all streams together, beyond what slow ones hold: see `credit`
 
 
@@ -155,6 +156,10 @@ class Frames(ABC):
     def credit(self, size: int, stream: int | None) -> None:
         """The peer may send that much more: on a stream, whose backend has taken it; on the connection (None), as soon
         as it has come. So a stream that is slow stops itself and no other."""
+
+    @abstractmethod
+    def widen(self, stream: int, window: int, by: int) -> None:
+        """So large is the stream's window from now on, which is `by` bytes more than before."""
 
     @abstractmethod
     def reset(self, stream: int, code: int) -> None:

@@ -40,6 +40,7 @@ from rauta.proxy.http2.frames import (
     INTERNAL_ERROR,
     PROTOCOL_ERROR,
     STREAMS,
+    WIDER,
     BrokenError,
     Control,
     Data,
@@ -148,7 +149,7 @@ class Connection(Frames):
         self._last = 0
         self._left = False  # GOAWAY has been sent
         # Slow streams hold their own windows, so the connection's has room for all of them and some more.
-        self._h2.increment_flow_control_window(STREAMS * window + CONNECTION_WINDOW - 65_535)
+        self._h2.increment_flow_control_window(STREAMS * window + WIDER + CONNECTION_WINDOW - 65_535)
 
     @property
     def streams(self) -> int:
@@ -293,6 +294,9 @@ class Connection(Frames):
             self._h2.increment_flow_control_window(size, stream)
         except (StreamClosedError, ProtocolError, ValueError, KeyError):  # KeyError: h2 has dropped the stream
             return  # it has ended meanwhile
+
+    def widen(self, stream: int, window: int, by: int) -> None:
+        self.credit(by, stream)
 
     def reset(self, stream: int, code: int) -> None:
         try:

@@ -21,6 +21,7 @@ from rauta.proxy.http2.frames import (
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAMS,
+    WIDER,
     BrokenError,
     Control,
     Data,
@@ -70,8 +71,9 @@ class Connection(Frames):
         self._library = ngh2.Connection(ngh2.Role.CLIENT if client else ngh2.Role.SERVER, config)
         ours = {_ENABLE_PUSH: 0} if client else {_MAX_CONCURRENT_STREAMS: STREAMS, _ENABLE_CONNECT_PROTOCOL: 1}
         self._library.initiate_connection({_INITIAL_WINDOW_SIZE: window, _MAX_HEADER_LIST_SIZE: head_limit, **ours})
-        # Slow streams hold their own windows, so the connection's has room for all of them and some more.
-        self._library.set_local_window_size(2 * STREAMS * window + CONNECTION_WINDOW)
+        # Slow streams hold their own windows, so the connection's has room for all of them and some more; the library
+        # gives back half of it at a time.
+        self._library.set_local_window_size(2 * (STREAMS * window + WIDER) + CONNECTION_WINDOW)
         self._client = client
         self._last = 0  # stream of the peer
         self._leaving = False  # GOAWAY has been sent
@@ -178,6 +180,10 @@ class Connection(Frames):
         self._owed[stream] -= size
         with suppress(ngh2.NGH2Error, ValueError):
             self._library.acknowledge_received_data(size, stream)
+
+    def widen(self, stream: int, window: int, by: int) -> None:
+        with suppress(ngh2.NGH2Error, ValueError):
+            self._library.set_local_window_size(window, stream_id=stream)
 
     def reset(self, stream: int, code: int) -> None:
         try:

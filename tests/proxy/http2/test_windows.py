@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from support.h2client import ERRORS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame
 from support.h2mirror import mirrored
-from support.h2wire import ACK, GREATEST, PADDED, TABLE_SIZE, WINDOW, Wire, data, get, post, settings, wire, word
+from support.h2wire import (
+    ACK,
+    GREATEST,
+    LARGEST,
+    PADDED,
+    TABLE_SIZE,
+    WINDOW,
+    Wire,
+    data,
+    get,
+    post,
+    settings,
+    wire,
+    word,
+)
+from support.http import Peer, backend, forward, gateway, service
 
 USUAL = 65_535  # bytes of a window that nobody has changed
 
@@ -155,3 +174,90 @@ async def test_who_sends_on_hears_why_the_connection_ends() -> None:
         peer.send(frame(PING, 0, 0, bytes(7)) + data(1, bytes(16_000), 0) * 60)
         await peer.ended()
         assert peer.seen.goaways == [(0, ERRORS["FRAME_SIZE_ERROR"])]
+
+
+# --- windows towards us -------------------------------------------------------------------------------------
+
+
+async def upload(peer: Wire, stream: int, size: int) -> None:
+    """A piece of a request's body, as its window lets it go."""
+    sent = 0
+    while sent < size:
+        room = window_of(peer, stream) - peer.sent[stream]
+        piece = min(room, size - sent, LARGEST)
+        if piece <= 0:
+            before = peer.seen.credit[stream]
+            await peer.until(lambda before=before: peer.seen.credit[stream] > before)  # type: ignore[misc]
+            continue
+        peer.send(data(stream, bytes(piece), 0))
+        peer.sent[stream] += piece
+        sent += piece
+    await peer.settled()
+
+
+def window_of(peer: Wire, stream: int) -> int:
+    """What the stream may send in all."""
+    return USUAL + peer.seen.credit[stream]
+
+
+def left(peer: Wire, *streams: int) -> int:
+    """What they may still send."""
+    return sum(window_of(peer, stream) - peer.sent[stream] for stream in streams)
+
+
+@asynccontextmanager
+async def uploads(taken: asyncio.Event) -> AsyncIterator[Wire]:
+    """A connection to a gateway whose backend reads what it gets once that is set."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await taken.wait()
+        await peer.reader.read()
+
+    async with (
+        backend(script) as server,
+        gateway(services=[service(server.port)], routes=[forward()]) as rauta,
+        wire(rauta.port) as peer,
+    ):
+        yield peer
+
+
+async def test_the_window_of_a_stream_grows_with_what_passes() -> None:
+    taken = asyncio.Event()
+    taken.set()
+    async with uploads(taken) as peer:
+        peer.send(post(1))
+        await upload(peer, 1, 1000)
+        assert left(peer, 1) <= USUAL
+        await upload(peer, 1, 4 << 20)
+        assert left(peer, 1) >= 1 << 19  # credit comes for half a window at a time
+        assert left(peer, 1) <= USUAL + (1 << 20)
+
+
+async def test_windows_of_a_connection_do_not_grow_by_more_than_a_mebibyte_together() -> None:
+    taken = asyncio.Event()
+    taken.set()
+    async with uploads(taken) as peer:
+        streams = (1, 3, 5)
+        for stream in streams:
+            peer.send(post(stream))
+            await upload(peer, stream, 3 << 20)
+        assert left(peer, *streams) <= 3 * USUAL + (1 << 20)
+        peer.send(b"".join(frame(RST_STREAM, 0, stream, word(ERRORS["CANCEL"])) for stream in streams))
+        peer.send(post(7))
+        await upload(peer, 7, 4 << 20)
+        assert left(peer, 7) >= 1 << 19  # what those had is there for others
+
+
+async def test_a_backend_that_takes_nothing_stops_its_stream() -> None:
+    taken = asyncio.Event()
+    async with uploads(taken) as peer:
+        peer.send(post(1))
+        while left(peer, 1):
+            while piece := min(left(peer, 1), LARGEST):
+                peer.send(data(1, bytes(piece), 0))
+                peer.sent[1] += piece
+            await peer.settled()
+        assert peer.sent[1] < 8 << 20  # with what the kernel holds
+        taken.set()
+        await upload(peer, 1, 1 << 20)
