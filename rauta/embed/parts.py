@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str] | Configuration | Table
 """What a gateway takes: the path of a file, or what was made of one."""
+
+Sockets = Mapping[str, Sequence[socket.socket]]
+"""Bound sockets by the name of their listener."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +52,14 @@ def configuration_of(source: Source) -> Configuration:
     return load(source, warn=False).configuration
 
 
-def build(source: Source, served: Iterable[str], before: TlsToBackends | None) -> Parts:
+def read(source: Source) -> Configuration | Table:
+    """What is at a path; what is none, as it is. Blocks. Raises ConfigError."""
+    return configuration_of(source) if isinstance(source, str | os.PathLike) else source
+
+
+def build(source: Configuration | Table, served: Iterable[str], before: TlsToBackends | None) -> Parts:
     """`served` are the listeners whose connections are ours: the others need no keys. Raises RautaError."""
-    configuration = configuration_of(source)
+    configuration = source.configuration if isinstance(source, Table) else source
     names = frozenset(served)
     listeners = [listener for listener in configuration.listeners if listener.name in names]
     try:

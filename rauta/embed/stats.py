@@ -1,9 +1,10 @@
-"""What an embedded gateway tells of itself. Counts begin at its start; they outlive changes of its table."""
+"""What an embedded gateway tells of itself. Counts begin at its start and outlive changes of its table and workers."""
 
 from __future__ import annotations
 
 import mmap
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rauta.proxy import counters
 from rauta.proxy.metrics import REQUESTS, WorkerMetrics
 
 if TYPE_CHECKING:
+    from rauta.proxy.counters import Series
     from rauta.proxy.dataplane import DataPlane
     from rauta.routing.model import Configuration
     from rauta.runtime.agent.health import HealthChecks
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestCount:
-    """How many requests got one answer. Without a route or service these are empty."""
+    """How many requests got one answer, and from which tier (1 and 2 are the kernel's). Without a route or service
+    these are empty."""
 
     listener: str
     route: str
     service: str
     status: int
     count: int
+    tier: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,12 @@ class BackendStats:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStats:
     """A gateway now: connections of clients (of an ASGI host: its calls), requests in flight, by how many seconds the
-    event loop was late when it was last looked at, and what was counted."""
+    event loop was late when it was last looked at, and what was counted.
+
+    Of processes: the gauges are those of the last second, `in_flight` are the requests with backends, and `loop_lag` is
+    that of the worker that was latest; `workers` are the pids of the workers that serve, `offload` says which kernel
+    tiers there are, or why there are none.
+    """
 
     connections: int
     in_flight: int
@@ -49,6 +58,8 @@ class GatewayStats:
     loop_lag: float
     requests: tuple[RequestCount, ...]
     backends: tuple[BackendStats, ...]
+    workers: tuple[int, ...] = ()
+    offload: str = ""
 
 
 class Counts:
@@ -60,16 +71,21 @@ class Counts:
 
     def requests(self) -> tuple[RequestCount, ...]:
         """By listener, route, service and status."""
-        found: Counter[tuple[str, str, str, str]] = Counter()
-        for series, cells in counters.read(self._memory):
-            if series.name == REQUESTS:
-                listener, route, service, status, *_ = series.labels
-                found[listener, route, service, status] += cells[0]
-        return tuple(
-            RequestCount(listener=listener, route=route, service=service, status=int(status), count=count)
-            for (listener, route, service, status), count in sorted(found.items())
-            if status.isdigit()  # else it stands for what had no room
-        )
+        return requests_of(counters.read(self._memory))
+
+
+def requests_of(sums: Iterable[tuple[Series, list[int]]]) -> tuple[RequestCount, ...]:
+    """By listener, route, service, status and tier."""
+    found: Counter[tuple[str, str, str, str, str]] = Counter()
+    for series, cells in sums:
+        if series.name == REQUESTS:
+            listener, route, service, status, *_, tier = series.labels
+            found[listener, route, service, status, tier] += cells[0]
+    return tuple(
+        RequestCount(listener=listener, route=route, service=service, status=int(status), count=count, tier=int(tier))
+        for (listener, route, service, status, tier), count in sorted(found.items())
+        if status.isdigit()  # else it stands for what had no room
+    )
 
 
 def backends_of(configuration: Configuration, plane: DataPlane, health: HealthChecks) -> tuple[BackendStats, ...]:

@@ -2,7 +2,8 @@
 
 A column is a stretch of shared memory:
 
-    header   8 cells: magic, heartbeat (ms of the monotonic clock), cells in use, bytes of names in use, 4 spare
+    header   8 cells: magic, heartbeat (ms of the monotonic clock), cells in use, bytes of names in use, by how many us
+             the loop was late when it last looked, 3 spare
     cells    CELLS numbers of 64 bits
     names    records: first cell (u32), cells (u16), length (u16), then that many bytes of JSON, [kind, name,
              labels...], padded to 8 bytes
@@ -29,7 +30,7 @@ SIZE: Final = 8 * (HEADER + CELLS) + NAMES
 """Bytes of a column; pages that are never written take no memory."""
 
 _MAGIC: Final = 0x0172617574610001  # layout 1
-_BEAT, _CELLS_USED, _NAMES_USED = 1, 2, 3
+_BEAT, _CELLS_USED, _NAMES_USED, _LATE = 1, 2, 3, 4
 _RECORD: Final = struct.Struct("=IHH")
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -99,6 +100,10 @@ class Column:
         """The worker's loop turns: the monotonic clock."""
         self.cells[_BEAT] = milliseconds
 
+    def late(self, microseconds: int) -> None:
+        """By that the worker's loop was late."""
+        self.cells[_LATE] = microseconds
+
     def _add(self, series: Series, *, reserve: int = 4096) -> int | None:
         """`reserve` bytes and cells stay free for the series that stand for the rest."""
         count = HISTOGRAM if series.kind is Kind.HISTOGRAM else 1
@@ -117,7 +122,16 @@ class Column:
 
 def heartbeat(memory: memoryview) -> int:
     """When the column's worker last said that it lives: ms of the monotonic clock; 0: never."""
-    return int(memory.cast("B")[8 * _BEAT : 8 * (_BEAT + 1)].cast("Q")[0])
+    return _header(memory, _BEAT)
+
+
+def lateness(memory: memoryview) -> int:
+    """By how many us the loop of the column's worker was late when it last looked."""
+    return _header(memory, _LATE)
+
+
+def _header(memory: memoryview, cell: int) -> int:
+    return int(memory.cast("B")[8 * cell : 8 * (cell + 1)].cast("Q")[0])
 
 
 def read(memory: memoryview) -> Iterator[tuple[Series, list[int]]]:

@@ -160,6 +160,7 @@ class WorkerMetrics:
         """The loop was late by that."""
         column = self._column
         column.observe(column.cell(Kind.HISTOGRAM, LAG), seconds)
+        column.late(int(seconds * 1e6))
 
     def tick(self, plane: DataPlane) -> None:
         """About once a second: the heartbeat, and what is there now."""

@@ -23,7 +23,7 @@ import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from rauta.routing.errors import RautaError
 from rauta.runtime.errors import StartError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rauta.runtime.backend_credentials import BackendCredentials
     from rauta.runtime.credentials import Credentials
 
+T = TypeVar("T")
 _HEADER: Final = struct.Struct("!cI")
 _JSON: Final = b"J"
 _PICKLE: Final = b"P"
@@ -77,6 +78,18 @@ class Change:
     access_log: bool
     credentials: Credentials = field(default_factory=dict)
     backend_credentials: BackendCredentials = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Program that embeds a gateway: serve this from now on. Answered by a Result with the same number; the first, by a
+    Status that says ready. `configuration` is pickled by itself, as that of a Change; `name` is for people; `sockets`,
+    of the first, are inherited descriptors by the name of their listener."""
+
+    number: int
+    configuration: bytes
+    name: str
+    sockets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +285,11 @@ def encode_change(change: Change) -> bytes:
     return _pickled(change)
 
 
+def encode_wanted(wanted: Wanted) -> bytes:
+    """One frame."""
+    return _pickled(wanted)
+
+
 def pack(configuration: Configuration) -> bytes:
     """A configuration as it stands in a Change. Raises StartError (a plugin's settings cannot be passed on)."""
     return _dumped(configuration)
@@ -300,7 +318,7 @@ def for_the_agent(payload: bytes) -> AgentSetup | Reading:
     return found
 
 
-def _pickled(what: Setup | Change | AgentSetup | Reading) -> bytes:
+def _pickled(what: Setup | Change | AgentSetup | Reading | Wanted) -> bytes:
     payload = _dumped(what)
     return _HEADER.pack(_PICKLE, len(payload)) + payload
 
@@ -353,10 +371,19 @@ class Decoder:
 
 def change_of(payload: bytes) -> Change:
     """The Change in a pickled frame from the supervisor. Raises ControlError if the frame holds anything else."""
-    change = _unpickled(payload)
-    if not isinstance(change, Change):
-        raise ControlError(f"the frame holds a {type(change).__name__}")
-    return change
+    return _one(Change, payload)
+
+
+def wanted_of(payload: bytes) -> Wanted:
+    """The same of a frame from the program that embeds this gateway."""
+    return _one(Wanted, payload)
+
+
+def _one(kind: type[T], payload: bytes) -> T:
+    found = _unpickled(payload)
+    if not isinstance(found, kind):
+        raise ControlError(f"the frame holds a {type(found).__name__}")
+    return found
 
 
 def _unpickled(payload: bytes) -> object:
@@ -371,19 +398,23 @@ def receive_setup(sock: socket.socket) -> Setup | None:
 
     Raises ControlError for anything else, or if a plugin whose settings it holds cannot be imported.
     """
+    return _first(sock, Setup)
+
+
+def receive_wanted(sock: socket.socket) -> Wanted | None:
+    """The same for the first Wanted; None if the program is gone."""
+    return _first(sock, Wanted)
+
+
+def _first(sock: socket.socket, kind: type[T]) -> T | None:
     header = _receive(sock, _HEADER.size)
     if header is None:
         return None
-    kind, length = _HEADER.unpack(header)
-    if kind != _PICKLE:
-        raise ControlError(f"the first frame is of kind {kind!r}")
+    what, length = _HEADER.unpack(header)
+    if what != _PICKLE:
+        raise ControlError(f"the first frame is of kind {what!r}")
     payload = _receive(sock, length)
-    if payload is None:
-        return None
-    setup = _unpickled(payload)
-    if not isinstance(setup, Setup):
-        raise ControlError(f"the first frame holds a {type(setup).__name__}")
-    return setup
+    return None if payload is None else _one(kind, payload)
 
 
 def _receive(sock: socket.socket, size: int) -> bytes | None:

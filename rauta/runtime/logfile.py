@@ -10,6 +10,11 @@ from rauta.routing.settings import AccessLog
 _STANDARD: Final = {"stdout": 1, "stderr": 2}
 
 
+def stderr_is(fd: int) -> None:
+    """What `stderr` means in this process: where descriptor 2 is for events alone, somebody else's."""
+    _STANDARD["stderr"] = fd
+
+
 class LogFile:
     """An open access log; `fd` is None if there is none. Standard streams stay open when it is closed."""
 

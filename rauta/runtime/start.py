@@ -17,11 +17,12 @@ from rauta.runtime.activation import lent_sockets
 from rauta.runtime.banner import announce
 from rauta.runtime.credentials import Held
 from rauta.runtime.errors import StartError
+from rauta.runtime.host import Host, Origin
 from rauta.runtime.logfile import LogFile
 from rauta.runtime.notify import Notifier
 from rauta.runtime.offloading import Offloading
 from rauta.runtime.resolve import unresolved
-from rauta.runtime.supervisor import Host, Origin, Supervisor
+from rauta.runtime.supervisor import Supervisor
 from rauta.runtime.takeover import Predecessor, door_of
 from rauta.runtime.tasks import Tasks
 from rauta.runtime.watching import Watching
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rauta.runtime.log import EventLog
     from rauta.runtime.places import Keys, Place
     from rauta.runtime.privileges import Identity
+    from rauta.runtime.program import Program
     from rauta.runtime.revision import Watch
     from rauta.runtime.selfsigned import SelfSigned
     from rauta.runtime.watched import Watched
@@ -75,14 +77,17 @@ def run(
     *,
     takeover: bool = False,
     watch: bool = False,
+    program: Program | None = None,
 ) -> int:
     """Serve until a signal ends it; the exit status. `identity` is whom workers run as; with `takeover`, on the sockets
-    of the gateway that runs; with `watch`, whatever the files say from now on. Raises StartError."""
+    of the gateway that runs; with `watch`, whatever the files say from now on; with `program`, until that ends it, and
+    on its sockets. Raises StartError."""
     _check_environment()
     configuration = source.configuration
     watching = Watching(source.watched, events) if watch and source.watched is not None else None
     predecessor = _predecessor(source, events) if takeover else None
-    lent = lent_sockets(configuration.listeners, events)
+    listeners = configuration.listeners
+    lent = lent_sockets(listeners, events) if program is None else program.lent(listeners)
     with ExitStack() as stack:
         log = _open_access_log(source)
         stack.callback(log.close)
@@ -90,7 +95,7 @@ def run(
         supervisor = Supervisor(
             configuration,
             events=events,
-            host=Host(log=log, identity=identity, notifier=Notifier(), lent=lent),
+            host=Host(log=log, identity=identity, notifier=Notifier(), lent=lent, program=program),
             origin=Origin(
                 name=source.name,
                 place=lambda item, *keys: source.at(

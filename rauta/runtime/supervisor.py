@@ -13,8 +13,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import rauta
@@ -22,34 +21,41 @@ from rauta.proxy.http2.library import library
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
 from rauta.routing.errors import RautaError
 from rauta.routing.model import Configuration
-from rauta.routing.settings import Address
 from rauta.runtime import agents, segment, sockets
 from rauta.runtime.agents import Agents
 from rauta.runtime.backend_credentials import read_backend_credentials
-from rauta.runtime.control import AgentSetup, Command, Health, Names, Result, Setup, encode_setup
+from rauta.runtime.control import (
+    AgentSetup,
+    Command,
+    Drained,
+    Health,
+    Names,
+    Result,
+    Setup,
+    Status,
+    encode_setup,
+)
 from rauta.runtime.credentials import environment_without, facts_of_all, lists_of_all, read_credentials
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
+from rauta.runtime.host import Host, Origin
 from rauta.runtime.log import EventLog
-from rauta.runtime.logfile import LogFile
-from rauta.runtime.notify import Notifier
-from rauta.runtime.passed import PassedSocket
-from rauta.runtime.privileges import Identity
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
+from rauta.runtime.program import PROGRAM
 from rauta.runtime.readings import Readings
-from rauta.runtime.revision import Reloaded, Revision, Slot, Watch
+from rauta.runtime.revision import Reloaded, Revision, Slot
 from rauta.runtime.takeover import Predecessor, Successors, gifts_of
 from rauta.runtime.tasks import Tasks
 from rauta.runtime.upgrade import Upgrade
 
 if TYPE_CHECKING:
-    from rauta.runtime.credentials import Credentials, Place
     from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
 KILL_GRACE: Final = 5.0  # beyond the drain, until SIGKILL: closing tables and flushing logs takes milliseconds
-HASTY_IDLE: Final = 0.5  # how long idle connections are kept when a person has pressed Ctrl-C
+HASTY_IDLE: Final = 0.5  # how long idle connections are kept when a person has pressed Ctrl-C, or a program ends
+_HASTY: Final = frozenset({"SIGINT", PROGRAM})
 HURRY_GRACE: Final = 1.0  # the same after a second signal, when somebody is waiting
 
 # A worker that dies after a while is replaced at once. One that dies young, again and again, has a cause that
@@ -75,30 +81,6 @@ class Backoff:
         delay = self._next
         self._next = min(max(2 * delay, FIRST_DELAY), LONGEST_DELAY)
         return delay
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where the configuration comes from: a name for people; the place of a listener's setting in it (of its address,
-    without keys); and what reads it anew, in a thread, raising StartError. None: there is no file. `watch` runs while
-    the gateway serves. `credentials` are there where no file has them."""
-
-    name: str = ""
-    place: Place | None = None
-    load: Callable[[], Configuration] | None = None
-    watch: Watch | None = None
-    credentials: Credentials | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """What of the machine it uses: the access log, whom workers and agent run as (None: the same user), the service
-    manager, and the sockets that this one lends, by the address of their listener."""
-
-    log: LogFile = field(default_factory=lambda: LogFile(None))
-    identity: Identity | None = None
-    notifier: Notifier = field(default_factory=lambda: Notifier({}))
-    lent: Mapping[Address, Sequence[PassedSocket]] = field(default_factory=dict)
 
 
 def worker_count(configuration: Configuration) -> int:
@@ -148,10 +130,12 @@ class Supervisor:
         )
         self._slots = [Slot(index=index, sockets=group) for index, group in enumerate(groups)]
         self._workers: set[WorkerProcess] = set()
-        self._memory = segment.create(len(self._slots))
+        self._program = self._host.program
+        self._memory = segment.create(len(self._slots)) if self._program is None else [*self._program.memory]
         self._started = time.time()
         self._restarts = 0
         self._draining = self._ready = False
+        self._drain_timeout: float | None = None  # instead of the configuration's
         self._handed_over = False  # another gateway serves on these sockets
         self._reloads: dict[str, Any] = {"succeeded": 0, "failed": 0, "last": None}
 
@@ -173,11 +157,11 @@ class Supervisor:
             identity=self._host.identity,
             on_news=self._on_news,
             on_command=self._on_command,
-            on_look=self._on_look,
+            on_look=self.look,
         )
         if self._offloading is not None:
             self._offloading.on_change = self._tell_status
-            self._readings = Readings(self._offloading, self._helpers, self._agents.show)
+            self._readings = Readings(self._offloading, self._helpers, self._show)
         self._successors = Successors(
             self._events,
             self._gate,
@@ -192,6 +176,8 @@ class Supervisor:
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_upgrade)
         self._upgrade = Upgrade(self._events, self._host.notifier.environment)
         try:
+            if self._program is not None:
+                await self._program.open(self)
             if await self._unless_stopped(self._start(), name="start"):
                 for slot in self._slots:
                     self._keepers.start(self._keep(slot), name=f"keeper of slot {slot.index}")
@@ -444,8 +430,11 @@ class Supervisor:
     # --- the agent ---------------------------------------------------------------------------------------
 
     def _on_news(self, news: Health | Names) -> None:
-        if self._offloading is not None and isinstance(news, Health):
-            self._offloading.health(news)
+        if isinstance(news, Health):
+            if self._offloading is not None:
+                self._offloading.health(news)
+            if self._program is not None:
+                self._program.tell(news)
         for worker in self._workers:
             if worker.stage is Stage.READY:
                 worker.tell(news)
@@ -453,9 +442,15 @@ class Supervisor:
     def _on_command(self, command: Command) -> None:
         self._helpers.start(self._obey(command), name=f"command {command.name}")
 
-    def _on_look(self) -> None:
+    def look(self) -> None:
+        """Somebody wants a Reading, if there is an offload: it is shown when it is there."""
         if self._offloading is not None:
             self._readings.wanted()
+
+    def _show(self, frame: bytes) -> None:
+        self._agents.show(frame)
+        if self._program is not None:
+            self._program.show(frame)
 
     async def _obey(self, command: Command) -> None:
         if command.name == "reload":
@@ -485,21 +480,22 @@ class Supervisor:
             for slot in self._slots
             if slot.worker is not None
         ]
-        self._agents.tell(
-            {
-                "version": rauta.__version__,
-                "http2": library(),
-                "source": self._origin.name,
-                "started": self._started,
-                "generation": self._live,
-                "ready": self._ready,
-                "draining": self._draining,
-                "workers": workers,
-                "restarts": self._restarts,
-                "offload": None if self._offloading is None else self._offloading.status(),
-                "reloads": self._reloads,
-            }
-        )
+        status = {
+            "version": rauta.__version__,
+            "http2": library(),
+            "source": self._origin.name,
+            "started": self._started,
+            "generation": self._live,
+            "ready": self._ready,
+            "draining": self._draining,
+            "workers": workers,
+            "restarts": self._restarts,
+            "offload": None if self._offloading is None else self._offloading.status(),
+            "reloads": self._reloads,
+        }
+        self._agents.tell(status)
+        if self._program is not None:
+            self._program.tell(Status(status))
 
     async def _watch_hearts(self) -> None:
         hearts = Hearts(self._memory, time.monotonic())
@@ -531,6 +527,15 @@ class Supervisor:
         if not self._stop.done():
             self._stop.set_result("takeover")
 
+    def drain(self, cause: str, timeout: float | None = None) -> None:
+        """Stop, as by SIGTERM; with `timeout`, within that many seconds and without the configuration's delay. If it is
+        stopping already, 0 ends it at once."""
+        if not self._stop.done():
+            self._drain_timeout = timeout
+            self._stop.set_result(cause)
+        elif timeout == 0:
+            self._hurry.set()
+
     async def _drain(self, cause: str) -> None:
         self._draining = True
         await self._successors.close(file=not self._handed_over)
@@ -540,13 +545,15 @@ class Supervisor:
             self._tell_status()  # /readyz fails from here on
             self._host.notifier.stopping(cause)
         delay, seconds = self._configuration.shutdown.delay, self._configuration.shutdown.timeout
+        if self._drain_timeout is not None:
+            delay, seconds = 0.0, self._drain_timeout
         self._events.info("draining", f"{cause}: finishing what is in flight, {seconds:g} s at most", signal=cause)
         if delay and not self._handed_over:
             await self._ended_within(delay, hurry=self._hurry)
         await self._keepers.cancel()
         workers = [*self._workers]
         for worker in workers:
-            worker.drain(seconds, HASTY_IDLE if cause == "SIGINT" else DRAIN_IDLE)
+            worker.drain(seconds, HASTY_IDLE if cause in _HASTY else DRAIN_IDLE)
         # The workers close theirs too: from then on clients are refused, instead of waiting in a queue for nothing.
         sockets.close([slot.sockets for slot in self._slots], files=not self._handed_over)
         if not await self._ended_within(seconds + KILL_GRACE, hurry=self._hurry):
@@ -559,6 +566,8 @@ class Supervisor:
             self._events.warning("stopped", text, complete=False)
         else:
             self._events.info("stopped", "stopped", complete=True)
+        if self._program is not None:
+            self._program.tell(Drained(not unfinished))
 
     async def _ended_within(self, seconds: float, *, hurry: asyncio.Event | None = None) -> bool:
         """Wait until all workers are gone; False if time is up or somebody is in a hurry."""
@@ -584,6 +593,8 @@ class Supervisor:
         await self._successors.close(file=not self._handed_over)
         await self._agents.stop(files=not self._handed_over)
         await self._helpers.cancel()
+        if self._program is not None:
+            await self._program.close()
         segment.close(self._memory)
         sockets.close([slot.sockets for slot in self._slots], files=not self._handed_over)
         if self._offloading is not None:

@@ -1,0 +1,162 @@
+"""The program that embeds this gateway (`rauta.embed.processes`), as the supervisor sees it.
+
+    program                                   supervisor
+    Wanted 1, before anything else      ->
+                                        <-    a Status that says ready; or Failed, and the end
+    Wanted n                            ->
+                                        <-    Result n
+                                        <-    Status, Health and, with a kernel offload, a Reading each second
+    Drain                               ->
+                                        <-    Drained, and the end
+
+When the program is gone, the gateway drains. Its pidfd tells that, whichever of its threads has started this process;
+the end of the stream tells it, too, but not while a child that the program has forked holds a copy of its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from rauta.offload import NullOffload
+from rauta.routing.settings import Address
+from rauta.runtime.control import (
+    Channel,
+    ControlError,
+    Drain,
+    Message,
+    Result,
+    Status,
+    Wanted,
+    unpack,
+    wanted_of,
+)
+from rauta.runtime.errors import StartError
+from rauta.runtime.passed import PassedSocket
+from rauta.runtime.tasks import Tasks
+
+if TYPE_CHECKING:
+    import socket
+
+    from rauta.routing.model import Configuration
+    from rauta.routing.settings import Listener
+    from rauta.runtime.revision import Reloaded
+
+PROGRAM: Final = "program"
+"""The cause of its reloads and of its end."""
+READING_INTERVAL: Final = 1.0  # seconds; as the gauges of workers
+
+
+class Gateway(Protocol):
+    """The supervisor."""
+
+    async def reload(self, cause: str) -> Reloaded:
+        """See Supervisor."""
+
+    def drain(self, cause: str, timeout: float | None = None) -> None:
+        """See Supervisor."""
+
+    def look(self) -> None:
+        """See Supervisor."""
+
+
+class Program:
+    """The connection to it. `pid` is the program's, `memory` what it has made for workers to count in."""
+
+    def __init__(self, control: socket.socket, pid: int, wanted: Wanted, memory: Sequence[int]) -> None:
+        self.memory = memory
+        self._control = control
+        self._pid = pid
+        self._sockets = wanted.sockets
+        self._next: Wanted | None = None
+        self._channel = Channel(self._on_message, self._on_gone, self._on_pickle)
+        self._offloads = False  # whether there are kernel tiers that count
+        self._pidfd: int | None = None
+
+    def lent(self, listeners: Sequence[Listener]) -> dict[Address, list[PassedSocket]]:
+        """The sockets that it lends, by the address of their listener. To be called once. Raises StartError."""
+        try:
+            return {
+                listener.address: [PassedSocket(fd, lent=True, name=listener.name) for fd in fds]
+                for listener in listeners
+                if (fds := self._sockets.get(listener.name))
+            }
+        except OSError as error:
+            raise StartError(f"a socket of the program cannot be used: {error.strerror}") from error
+
+    def load(self) -> Configuration:
+        """What it wants, once. Blocks. Raises StartError."""
+        wanted, self._next = self._next, None
+        if wanted is None:
+            raise StartError("this gateway is embedded: the program that it belongs to says what it serves (`apply`)")
+        try:
+            return unpack(wanted.configuration)
+        except ControlError as error:
+            raise StartError(str(error)) from None
+
+    async def open(self, gateway: Gateway) -> None:
+        """Listen to it. Raises OSError."""
+        self._gateway = gateway
+        self._loop = asyncio.get_running_loop()
+        self._tasks = Tasks(self._loop)
+        await self._channel.open(self._loop, self._control)
+        with contextlib.suppress(OSError):  # it is gone already, or the kernel does not let us: the stream tells
+            self._pidfd = os.pidfd_open(self._pid)
+            self._loop.add_reader(self._pidfd, self._on_end)
+        if os.getppid() != self._pid:
+            self._on_end()  # the number may be another process's by now
+        self._tasks.start(self._look(), name="readings for the program")
+
+    async def close(self) -> None:
+        """At the very end."""
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        await self._tasks.cancel()
+        self._channel.close()
+
+    # --- to the program ---
+
+    def tell(self, message: Message) -> None:
+        """What has changed."""
+        if isinstance(message, Status):
+            offload = message.status["offload"]
+            self._offloads = offload is not None and offload["name"] != NullOffload.name
+        self._channel.send(message)
+
+    def show(self, frame: bytes) -> None:
+        """A Reading; one that it has not taken yet is enough."""
+        if not self._channel.backlog:
+            self._channel.send_frame(frame)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(READING_INTERVAL)
+            if self._offloads:
+                self._gateway.look()
+
+    # --- from the program ---
+
+    def _on_pickle(self, payload: bytes) -> None:
+        self._tasks.start(self._serve(wanted_of(payload)), name="reload for the program")
+
+    async def _serve(self, wanted: Wanted) -> None:
+        self._next = wanted
+        reloaded = await self._gateway.reload(PROGRAM)
+        self._channel.send(Result(wanted.number, reloaded.ok, reloaded.text))
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Drain):
+            self._gateway.drain(PROGRAM, message.timeout)
+
+    def _on_gone(self, error: ControlError | None) -> None:
+        self._gateway.drain(PROGRAM)
+
+    def _on_end(self) -> None:
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+        self._gateway.drain(PROGRAM)
