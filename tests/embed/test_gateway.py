@@ -341,8 +341,6 @@ def test_given_sockets_are_served_and_others_are_not() -> None:
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"workers": 2}, "workers=2: an embedded gateway serves on the loop"),
-        ({"offload": object()}, "no kernel tiers"),
         ({"listener": "wep"}, "there is no listener 'wep'; known: web"),
         ({"sockets": {"wep": []}}, "there is no listener 'wep'"),
     ],

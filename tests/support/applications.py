@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
@@ -47,6 +48,12 @@ async def no_lifespan(scope: Any, receive: Any, send: Any) -> None:
     """As most old ones."""
     assert scope["type"] == "http"
     await answer(send, b"no lifespan")
+
+
+async def pid(scope: Any, receive: Any, send: Any) -> None:
+    """Who serves it."""
+    assert scope["type"] == "http"
+    await answer(send, str(os.getpid()).encode())
 
 
 async def broken(scope: Any, receive: Any, send: Any) -> None:
