@@ -23,23 +23,21 @@ from rauta.embed.events import LOGGER
 from rauta.embed.relay import Relay
 from rauta.embed.stats import BackendStats, GatewayStats, requests_of
 from rauta.proxy.counters import Kind, Series, lateness
-from rauta.proxy.metrics import IN_FLIGHT, OPEN, POOL
+from rauta.proxy.metrics import IN_FLIGHT, OPEN, POOL, REQUESTS
 from rauta.runtime import segment
-from rauta.runtime.agent.kernel import Kernel
 from rauta.runtime.control import (
     Channel,
     ControlError,
+    Counted,
     Drain,
     Drained,
     Failed,
     Health,
     Message,
-    Reading,
     Result,
     Status,
     Wanted,
     encode_wanted,
-    for_the_agent,
     pack,
 )
 from rauta.runtime.errors import StartError
@@ -68,8 +66,8 @@ class Processes:
         self._choices = choices
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks(self._loop)
-        self._channel = Channel(self._on_message, self._on_gone, self._on_pickle)
-        self._kernel = Kernel(lambda: None)  # readings come unasked
+        self._channel = Channel(self._on_message, self._on_gone)
+        self._counted: dict[Series, list[int]] = {}  # by the kernel
         self._status: dict[str, Any] = {}
         self._down: dict[str, frozenset[str]] = {}
         self._numbers = 1
@@ -117,6 +115,8 @@ class Processes:
 
     async def apply(self, configuration: Configuration) -> None:
         """Serve this from now on. Raises GatewayError; then nothing has changed."""
+        if self._told:
+            raise GatewayError("the gateway is drained: make another one")
         self.check()
         for listener in configuration.listeners:
             self._check_socket(listener.name, listener.address)
@@ -137,14 +137,11 @@ class Processes:
 
     def stats(self, *, draining: bool) -> GatewayStats:
         """What there is now, and what was counted. Raises GatewayError: it has ended, and was not told to."""
-        from rauta.runtime.agent import kernelmetrics
         from rauta.runtime.agent.metrics import totals
 
         if not self._told:
             self.check()
         sums = totals(self._columns)
-        reading = self._kernel.reading
-        counted = sums if reading is None else sums | kernelmetrics.requests(reading.counters)
         serving = not self._ended.is_set()
         gauges = {series: cells[0] for series, cells in sums.items() if series.kind is Kind.GAUGE} if serving else {}
         offload = self._status.get("offload") or {}
@@ -153,7 +150,7 @@ class Processes:
             in_flight=sum(value for series, value in gauges.items() if series.name == IN_FLIGHT),
             draining=draining,
             loop_lag=max(map(lateness, self._columns)) / 1e6 if serving else 0.0,
-            requests=requests_of(counted.items()),
+            requests=requests_of((sums | self._counted).items()),
             backends=self._backends(gauges),
             workers=tuple(
                 worker["pid"] for worker in self._status.get("workers", ()) if serving and worker["stage"] == "ready"
@@ -163,9 +160,10 @@ class Processes:
 
     async def drain(self, seconds: float) -> bool:
         """Have it end; whether all that was in flight ended in that time. Raises GatewayError: it had ended already."""
-        self.check()
-        self._told = True
-        self._channel.send(Drain(float(seconds), 0.0))
+        if not self._told:
+            self.check()
+            self._told = True
+            self._channel.send(Drain(float(seconds), 0.0))
         if not await self._first(seconds=seconds + END_GRACE):
             await self._stop_at_once()
         return self._complete
@@ -196,7 +194,7 @@ class Processes:
         # Applications and plugins are found where the program finds them.
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)  # noqa: PTH100
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # there is none
+            if sys.__stderr__ is not None:
                 stderr = os.dup(2)
                 stack.callback(os.close, stderr)
                 passed.append(stderr)
@@ -271,9 +269,11 @@ class Processes:
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Status):
             self._status = message.status
-            self._kernel.is_now(message.status["offload"])
             if message.status["ready"]:
                 self._ready.set()
+        elif isinstance(message, Counted):
+            for labels, count in message.requests.items():
+                self._counted[Series(Kind.COUNTER, REQUESTS, tuple(labels.split(" ")))] = [count]
         elif isinstance(message, Health):
             self._down[message.service] = frozenset(message.down)
         elif isinstance(message, Result):
@@ -286,11 +286,6 @@ class Processes:
             self._failure = message.message
         elif isinstance(message, Drained):
             self._complete = message.complete
-
-    def _on_pickle(self, payload: bytes) -> None:
-        found = for_the_agent(payload)
-        if isinstance(found, Reading):
-            self._kernel.tell(found)
 
     def _on_gone(self, error: ControlError | None) -> None:
         if error is not None and self._child.returncode is None:

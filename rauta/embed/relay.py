@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import threading
 from collections import deque
 from typing import Any, Final
@@ -56,8 +57,9 @@ class Relay:
         event = _event_of(line)
         if event is None:
             self._last.append(line.decode(errors="replace").rstrip()[:_LONGEST])
-            with contextlib.suppress(OSError):
-                os.write(2, line)
+            if sys.__stderr__ is not None:  # else descriptor 2 is who knows what
+                with contextlib.suppress(OSError):
+                    os.write(2, line)
             return
         message = str(event["message"])
         self._last.append(message[:_LONGEST])

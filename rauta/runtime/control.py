@@ -182,6 +182,15 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Supervisor, to the program that embeds the gateway: requests that the kernel has answered since it started. Keys
+    are names of listener, route and service, status and tier, separated by spaces; those that are not there have not
+    changed."""
+
+    requests: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Agent: what does the offload count and hold? Answered by a Reading; those that come while one is made, by that
     one."""
@@ -240,7 +249,7 @@ class Drained:
 
 OfWorkers = Prepared | Commit | Ready | Failed | Drain | Draining | Drained | Built | Apply | Drop | Applied | Reopen
 OfTheAgent = Health | Names | Command | Look | Result | Status
-Message = OfWorkers | OfTheAgent
+Message = OfWorkers | OfTheAgent | Counted
 
 _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Prepared: {},
@@ -261,6 +270,7 @@ _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Look: {},
     Result: {"number": int, "ok": bool, "text": str},
     Status: {"status": dict},
+    Counted: {"requests": dict},
 }
 _BY_NAME: Final = {cls.__name__: cls for cls in _FIELDS}
 

@@ -5,7 +5,7 @@
                                         <-    a Status that says ready; or Failed, and the end
     Wanted n                            ->
                                         <-    Result n
-                                        <-    Status, Health and, with a kernel offload, a Reading each second
+                                        <-    Status, Health and, with a kernel offload, Counted each second
     Drain                               ->
                                         <-    Drained, and the end
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,7 +27,9 @@ from rauta.routing.settings import Address
 from rauta.runtime.control import (
     Channel,
     ControlError,
+    Counted,
     Drain,
+    Drained,
     Message,
     Result,
     Status,
@@ -41,13 +44,15 @@ from rauta.runtime.tasks import Tasks
 if TYPE_CHECKING:
     import socket
 
+    from rauta.offload import Counters
     from rauta.routing.model import Configuration
     from rauta.routing.settings import Listener
     from rauta.runtime.revision import Reloaded
 
 PROGRAM: Final = "program"
 """The cause of its reloads and of its end."""
-READING_INTERVAL: Final = 1.0  # seconds; as the gauges of workers
+COUNT_INTERVAL: Final = 1.0  # seconds; as the gauges of workers
+_MOST_COUNTS: Final = 1000  # in a message, of which each has three names of 128 characters and some numbers
 
 
 class Gateway(Protocol):
@@ -59,7 +64,7 @@ class Gateway(Protocol):
     def drain(self, cause: str, timeout: float | None = None) -> None:
         """See Supervisor."""
 
-    def look(self) -> None:
+    async def counters(self) -> Counters | None:
         """See Supervisor."""
 
 
@@ -74,6 +79,7 @@ class Program:
         self._next: Wanted | None = None
         self._channel = Channel(self._on_message, self._on_gone, self._on_pickle)
         self._offloads = False  # whether there are kernel tiers that count
+        self._counts: dict[str, int] = {}  # that it knows
         self._pidfd: int | None = None
 
     def lent(self, listeners: Sequence[Listener]) -> dict[Address, list[PassedSocket]]:
@@ -108,7 +114,7 @@ class Program:
             self._loop.add_reader(self._pidfd, self._on_end)
         if os.getppid() != self._pid:
             self._on_end()  # the number may be another process's by now
-        self._tasks.start(self._look(), name="readings for the program")
+        self._tasks.start(self._count(), name="counts for the program")
 
     async def close(self) -> None:
         """At the very end."""
@@ -128,16 +134,29 @@ class Program:
             self._offloads = offload is not None and offload["name"] != NullOffload.name
         self._channel.send(message)
 
-    def show(self, frame: bytes) -> None:
-        """A Reading; one that it has not taken yet is enough."""
-        if not self._channel.backlog:
-            self._channel.send_frame(frame)
+    async def drained(self, *, complete: bool) -> None:
+        """All workers are gone."""
+        await self._tell_counts()
+        self._channel.send(Drained(complete))
 
-    async def _look(self) -> None:
+    async def _count(self) -> None:
         while True:
-            await asyncio.sleep(READING_INTERVAL)
-            if self._offloads:
-                self._gateway.look()
+            await asyncio.sleep(COUNT_INTERVAL)
+            if not self._channel.backlog:
+                await self._tell_counts()
+
+    async def _tell_counts(self) -> None:
+        """Those that have changed."""
+        counters = await self._gateway.counters() if self._offloads else None
+        if counters is None:
+            return
+        counts: Counter[str] = Counter()
+        for key, traffic in counters.requests.items():
+            counts[f"{key.listener} {key.route} {key.service} {key.code} {key.tier}"] += traffic.requests
+        news = [(name, count) for name, count in counts.items() if self._counts.get(name) != count]
+        self._counts = dict(counts)
+        for at in range(0, len(news), _MOST_COUNTS):
+            self._channel.send(Counted(dict(news[at : at + _MOST_COUNTS])))
 
     # --- from the program ---
 

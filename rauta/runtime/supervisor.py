@@ -27,7 +27,6 @@ from rauta.runtime.backend_credentials import read_backend_credentials
 from rauta.runtime.control import (
     AgentSetup,
     Command,
-    Drained,
     Health,
     Names,
     Result,
@@ -50,6 +49,7 @@ from rauta.runtime.tasks import Tasks
 from rauta.runtime.upgrade import Upgrade
 
 if TYPE_CHECKING:
+    from rauta.offload import Counters
     from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
@@ -157,11 +157,11 @@ class Supervisor:
             identity=self._host.identity,
             on_news=self._on_news,
             on_command=self._on_command,
-            on_look=self.look,
+            on_look=self._on_look,
         )
         if self._offloading is not None:
             self._offloading.on_change = self._tell_status
-            self._readings = Readings(self._offloading, self._helpers, self._show)
+            self._readings = Readings(self._offloading, self._helpers, self._agents.show)
         self._successors = Successors(
             self._events,
             self._gate,
@@ -442,15 +442,13 @@ class Supervisor:
     def _on_command(self, command: Command) -> None:
         self._helpers.start(self._obey(command), name=f"command {command.name}")
 
-    def look(self) -> None:
-        """Somebody wants a Reading, if there is an offload: it is shown when it is there."""
+    def _on_look(self) -> None:
         if self._offloading is not None:
             self._readings.wanted()
 
-    def _show(self, frame: bytes) -> None:
-        self._agents.show(frame)
-        if self._program is not None:
-            self._program.show(frame)
+    async def counters(self) -> Counters | None:
+        """What the offload has counted; None: there is none."""
+        return None if self._offloading is None else await self._offloading.counters()
 
     async def _obey(self, command: Command) -> None:
         if command.name == "reload":
@@ -567,7 +565,7 @@ class Supervisor:
         else:
             self._events.info("stopped", "stopped", complete=True)
         if self._program is not None:
-            self._program.tell(Drained(not unfinished))
+            await self._program.drained(complete=not unfinished)
 
     async def _ended_within(self, seconds: float, *, hurry: asyncio.Event | None = None) -> bool:
         """Wait until all workers are gone; False if time is up or somebody is in a hurry."""
