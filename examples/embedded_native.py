@@ -1,6 +1,6 @@
-"""rauta within a program: its listeners on this event loop, and another table while it serves.
+"""rauta within a program: its listeners on this event loop, or in processes, and another table while it serves.
 
-python examples/embedded_native.py examples/rauta.yaml
+python examples/embedded_native.py examples/rauta.yaml [PROCESSES]
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 from rauta.api import Gateway
 
 
-async def main(path: str) -> None:
+async def main(path: str, workers: int) -> None:
     """Serve the file, and look at it again whenever somebody presses Enter; `q` ends it."""
-    async with Gateway(path) as gateway:
+    async with Gateway(path, workers=workers) as gateway:
         while True:
             line = await asyncio.to_thread(sys.stdin.readline)
             if line.strip() == "q" or not line:
@@ -26,4 +26,4 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -26,7 +26,8 @@ def test_the_gateway_behind_a_host(kind: str, tmp_path: Path) -> None:
         assert '"reason":"upstream_refused"' in running.log.read_text()  # the file logs to standard output
 
 
-def test_the_gateway_in_a_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [[], ["2"]])
+def test_the_gateway_in_a_program(tmp_path: Path, workers: list[str]) -> None:
     port, backend = free_port(), Backend()
     file = tmp_path / "rauta.yaml"
     file.write_text(
@@ -35,7 +36,7 @@ def test_the_gateway_in_a_program(tmp_path: Path) -> None:
         "routes: [{name: all, service: s}]\naccess_log: {to: 'off'}\n"
     )
     program = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "embedded_native.py"), str(file)],
+        [sys.executable, str(EXAMPLES / "embedded_native.py"), str(file), *workers],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
