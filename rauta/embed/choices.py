@@ -42,9 +42,7 @@ class Choices:
                     f"offload={offload!r}: known are {FILE}, {', '.join(_MODES)}, OffloadSettings and None"
                 )
         elif not isinstance(offload, OffloadMode | OffloadSettings):
-            raise GatewayError(
-                f"offload is a {type(offload).__name__}: give a mode, for example 'auto', or OffloadSettings"
-            )
+            raise GatewayError(f"offload={offload!r}: give a mode, for example 'auto', or OffloadSettings")
         if not self.workers:
             raise GatewayError(
                 f"offload={offload!r}: kernel tiers belong to the gateway's processes, and workers=0 has none: "

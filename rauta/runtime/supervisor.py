@@ -24,6 +24,7 @@ from rauta.routing.model import Configuration
 from rauta.runtime import agents, segment, sockets
 from rauta.runtime.agents import Agents
 from rauta.runtime.backend_credentials import read_backend_credentials
+from rauta.runtime.backoff import Backoff
 from rauta.runtime.control import (
     AgentSetup,
     Command,
@@ -50,6 +51,7 @@ from rauta.runtime.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from rauta.offload import Counters
+    from rauta.routing.settings import AdminSettings
     from rauta.runtime.offloading import Offloading
 
 START_TIMEOUT: Final = 60.0  # until a worker is ready; 10,000 routes with regexes take a few seconds on a slow core
@@ -57,30 +59,6 @@ KILL_GRACE: Final = 5.0  # beyond the drain, until SIGKILL: closing tables and f
 HASTY_IDLE: Final = 0.5  # how long idle connections are kept when a person has pressed Ctrl-C, or a program ends
 _HASTY: Final = frozenset({"SIGINT", PROGRAM})
 HURRY_GRACE: Final = 1.0  # the same after a second signal, when somebody is waiting
-
-# A worker that dies after a while is replaced at once. One that dies young, again and again, has a cause that
-# a restart does not remove; the delay doubles, so that it costs little, and stays short, because connections
-# queue at its socket all the while.
-YOUNG: Final = 10.0
-FIRST_DELAY: Final = 0.25
-LONGEST_DELAY: Final = 5.0
-
-
-class Backoff:
-    """How long to wait before the next start of a slot's worker, in seconds."""
-
-    __slots__ = ("_next",)
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def after(self, lifetime: float) -> float:
-        """The delay after a worker that lived for `lifetime` seconds."""
-        if lifetime >= YOUNG:
-            self._next = 0.0
-        delay = self._next
-        self._next = min(max(2 * delay, FIRST_DELAY), LONGEST_DELAY)
-        return delay
 
 
 def worker_count(configuration: Configuration) -> int:
@@ -221,7 +199,7 @@ class Supervisor:
         settings = self._configuration.admin
         admin = self._agents.bind(settings, passed=None if before is None else before.admin)
         self._agents.configure(self._agent_setup(agents.token_of(self._configuration)), admin)
-        self._successors.bind(settings, before)
+        self._successors.bind(self._meeting, before)
         workers = []
         for slot in self._slots:
             try:
@@ -381,7 +359,7 @@ class Supervisor:
                 self._live = self._generation
                 await revision.commit(serving, self._offloading)
                 self._agents.configure(self._agent_setup(token), admin)
-                await self._successors.move(configuration.admin, self._helpers)
+                await self._successors.move(self._meeting, self._helpers)
             except Exception as error:  # noqa: BLE001 - a defect, ours or a plugin's, must not end a gateway that serves
                 if not isinstance(error, StartError | WorkerError):
                     self._loop.call_exception_handler({"message": "a reload crashed", "exception": error})
@@ -510,9 +488,14 @@ class Supervisor:
 
     # --- stop -------------------------------------------------------------------------------------------
 
+    @property
+    def _meeting(self) -> AdminSettings | None:
+        """Where successors find this gateway; None: nowhere, as if a program has it."""
+        return self._configuration.admin if self._program is None else None
+
     def _on_upgrade(self) -> None:
         """SIGUSR2: what is installed now is to take over."""
-        if self._configuration.admin is None:
+        if self._meeting is None:
             text = "gateways meet beside the admin socket: without `admin: {}` in the file there is no takeover"
             self._events.error("upgrade_failed", text)
         else:
@@ -526,12 +509,12 @@ class Supervisor:
             self._stop.set_result("takeover")
 
     def drain(self, cause: str, timeout: float | None = None) -> None:
-        """Stop, as by SIGTERM; with `timeout`, within that many seconds and without the configuration's delay. If it is
-        stopping already, 0 ends it at once."""
+        """Stop, as by SIGTERM; with `timeout`, within that many seconds and without the configuration's delay. Nothing,
+        if it is stopping already, but 0 always ends it at once."""
         if not self._stop.done():
             self._drain_timeout = timeout
             self._stop.set_result(cause)
-        elif timeout == 0:
+        if timeout == 0:
             self._hurry.set()
 
     async def _drain(self, cause: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rauta.runtime.supervisor import FIRST_DELAY, LONGEST_DELAY, YOUNG, Backoff
+from rauta.runtime.backoff import FIRST_DELAY, LONGEST_DELAY, YOUNG, Backoff
 from support.process import PATIENCE, ROOT, Backend, Gateway, background, children, free_port, gateway, get, pid_gone
 
 
