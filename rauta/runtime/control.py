@@ -6,7 +6,9 @@ A frame is one byte (the kind of its payload), four bytes (the length, network o
   keys of certificates; nothing else does. The agent gets AgentSetups and Readings, pickled too, with no key but those
   that backends ask for in health checks.
 * Worker to supervisor: messages, JSON only. A worker parses what strangers send; should it be taken over, it
-  must not be able to run code in the supervisor, so the supervisor never unpickles.
+  must not be able to run code in the supervisor, so the supervisor never unpickles what comes from there.
+* A program that embeds the gateway has started the supervisor, and sends it Wanted, pickled, and messages; it gets
+  messages (see `program`).
 
 The life of a worker, as messages:  Setup -> Prepared -> Commit -> Ready -> (Drain | Draining) -> Drained.
 Failed takes the place of Prepared or Ready. A reload, any number of them between Ready and the end:
@@ -355,7 +357,8 @@ def _message_of(payload: bytes) -> Message:
 
 
 class Decoder:
-    """Bytes in, messages out. A worker's also takes pickled frames, and gives their payload; the supervisor's never."""
+    """Bytes in, messages out. With `pickles`, of one who hears from the process that started it, it also
+    takes pickled frames, and gives their payload."""
 
     __slots__ = ("_buffer", "_pickles")
 
@@ -398,7 +401,7 @@ def _one(kind: type[T], payload: bytes) -> T:
 
 def _unpickled(payload: bytes) -> object:
     try:
-        return pickle.loads(payload)  # noqa: S301, TID251 - sent by the supervisor, which started this process
+        return pickle.loads(payload)  # noqa: S301, TID251 - sent by who started this process
     except Exception as error:  # it imports plugins' settings: foreign code, whose every failure is told as such
         raise ControlError(f"the configuration cannot be taken over: {error!r}") from error
 
@@ -442,7 +445,7 @@ class Channel(asyncio.Protocol):
     """One end of the socket pair on an event loop.
 
     `on_message` gets each message; `on_gone` is called once, when the peer is gone (None) or sent what is no
-    message (the error). `on_pickle`, of workers only, gets the payload of each pickled frame.
+    message (the error). `on_pickle`, of one who was started by the peer, gets the payload of each pickled frame.
     """
 
     __slots__ = ("_decoder", "_error", "_on_gone", "_on_message", "_on_pickle", "_transport")
