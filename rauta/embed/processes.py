@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 START_LIMIT: Final = 180.0  # seconds; workers give up after 60, and the kernel's programs may be compiled before
 APPLY_LIMIT: Final = 150.0  # as for a start, twice building at most
 END_GRACE: Final = 20.0  # beyond a drain: workers that hang are killed, the agent and the kernel's programs end
-HURRY: Final = 5.0  # beyond a second signal
+HURRY: Final = 5.0  # for a word to end at once, then for SIGTERM, before SIGKILL
 _LAST_WORDS: Final = 1.0  # for the log of a process that has ended
 # Of a service manager, to the program alone.
 _NOT_FOR_CHILDREN: Final = frozenset({"NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"})
 
 
 class Processes:
-    """An open one. `source` is a name of the configuration for people."""
+    """An open one: its child runs from the first moment on, and is to be closed whatever happens. Raises OSError."""
 
     def __init__(self, configuration: Configuration, choices: Choices, sockets: Sockets | None) -> None:
         self.configuration = configuration
@@ -96,7 +96,8 @@ class Processes:
 
     @classmethod
     async def open(cls, configuration: Configuration, name: str, choices: Choices, sockets: Sockets | None) -> Self:
-        """Start it; all workers serve when this returns. Raises GatewayError, and none of it is left then."""
+        """Start it; all workers serve when this returns. `name` says for people where the configuration is from. Raises
+        GatewayError, and none of it is left then."""
         wanted = choices.applied_to(configuration)
         descriptors = {key: tuple(sock.fileno() for sock in socks) for key, socks in (sockets or {}).items()}
         try:
