@@ -29,6 +29,7 @@ from rauta.runtime.control import (
     Command,
     Commit,
     ControlError,
+    Counted,
     Decoder,
     Drain,
     Drained,
@@ -71,6 +72,7 @@ MESSAGES = [
     Look(),
     Result(1, False, "rauta.yaml:3: no"),
     Status({"generation": 2, "ready": True, "workers": [{"slot": 0}], "reloads": {"last": None}}),
+    Counted({"web route  200 1": 7}),
 ]
 
 
