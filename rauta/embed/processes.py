@@ -108,7 +108,7 @@ class Processes:
         try:
             await found._start(first)
         except BaseException:
-            await found._stop_at_once()
+            await found.close()
             raise
         for sock in (sock for socks in (sockets or {}).values() for sock in socks):
             sock.close()  # the processes have their own descriptors of it
@@ -172,6 +172,8 @@ class Processes:
     async def close(self) -> None:
         """Let go of everything, after it is drained or dead; should it not be, it is ended at once."""
         await self._stop_at_once()
+        columns, self._columns = self._columns, []
+        segment.unmap(columns)
 
     @property
     def alive(self) -> bool:

@@ -47,6 +47,15 @@ def columns(fds: Sequence[int]) -> list[memoryview]:
     return [memoryview(mmap.mmap(fd, SIZE, prot=mmap.PROT_READ)) for fd in fds]
 
 
+def unmap(views: Sequence[memoryview]) -> None:
+    """Let go of columns, each of which holds a descriptor; nothing reads them any more."""
+    for view in views:
+        mapped = view.obj
+        view.release()
+        if isinstance(mapped, mmap.mmap):
+            mapped.close()
+
+
 def read_only(fd: int) -> int:
     """Another descriptor of the same memory, for reading alone. Raises OSError."""
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
@@ -58,4 +67,4 @@ def close(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-__all__ = ["close", "column", "columns", "create", "heartbeat", "read_only"]
+__all__ = ["close", "column", "columns", "create", "heartbeat", "read_only", "unmap"]

@@ -547,12 +547,12 @@ def test_nothing_is_left_behind() -> None:
 
     async def main() -> None:
         before = 0
-        for _ in range(2):
-            async with Gateway(configuration(listener(free_port())), workers=1):
-                pass
+        for _ in range(3):
+            async with Gateway(configuration(listener(free_port())), workers=1) as gateway:
+                gateway.stats()
             now = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
             assert now <= before or not before
-            before = now
+            before = before or now
         async with asyncio.timeout(5):
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.005)
