@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from rauta.embed.choices import Choices, OffloadChoice
 from rauta.embed.errors import GatewayError
 from rauta.embed.inloop import InLoop
-from rauta.embed.parts import Sockets, Source, configuration_of, read
+from rauta.embed.parts import Sockets, Source, configuration_of, located, read
 from rauta.embed.stats import GatewayStats
+from rauta.proxy.asgi.applications import ApplicationError
 from rauta.routing.model import Configuration
 from rauta.routing.table import Table
 
@@ -71,6 +72,7 @@ class Gateway:
         if workers and sockets is not None and not any(sockets.values()):
             raise GatewayError(f"sockets={sockets!r}: workers={workers} would serve nothing")
         self._from = os.fspath(config) if isinstance(config, str | os.PathLike) else "a program's configuration"
+        self._given = config
         self._source = read(config)
         self._table: Table | None = None  # of processes, which have their own
         self._workers = workers
@@ -107,7 +109,10 @@ class Gateway:
             source = await asyncio.to_thread(read, config)
             self._check_change(configuration_of(source))
             if isinstance(running, InLoop):
-                await running.apply(source)
+                try:
+                    await running.apply(source)
+                except ApplicationError as error:
+                    raise GatewayError(await asyncio.to_thread(located, error, config)) from error
             else:
                 await self._apply(running, source)
 
@@ -228,7 +233,10 @@ class Gateway:
             self._running = await Processes.open(configuration, self._from, self._choices, sockets)
             self._take(self._source if isinstance(self._source, Table) else None)
         else:
-            self._running = await InLoop.open(self._source, sockets)
+            try:
+                self._running = await InLoop.open(self._source, sockets)
+            except ApplicationError as error:
+                raise GatewayError(await asyncio.to_thread(located, error, self._given)) from error
         self._opened = True
 
     async def _apply(self, running: Processes, source: Configuration | Table) -> None:

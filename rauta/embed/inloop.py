@@ -14,7 +14,6 @@ from rauta.embed.events import LoggedEvents
 from rauta.embed.parts import Parts, Sockets, build
 from rauta.embed.stats import Counts, GatewayStats, backends_of
 from rauta.proxy.accesslog import AccessLogWriter
-from rauta.proxy.asgi.applications import ApplicationError
 from rauta.proxy.dataplane import DataPlane, Endpoint
 from rauta.routing.model import Configuration
 from rauta.routing.table import Table
@@ -52,7 +51,7 @@ class InLoop:
 
     @classmethod
     async def open(cls, source: Configuration | Table, sockets: Sockets | None) -> Self:
-        """Serve it. Raises RautaError; then it may be tried again."""
+        """Serve it. Raises RautaError (ApplicationError among them); then it may be tried again."""
         parts = await asyncio.to_thread(build, source, _served(source, sockets), None)
         log = running = None
         opened: Opened = {}
@@ -67,15 +66,13 @@ class InLoop:
             await running.plane.prepare(parts.table)
             for endpoint in _endpoints(parts, opened):
                 await running.plane.open(endpoint)
-        except BaseException as error:
+        except BaseException:
             if running is not None:
                 await running.plane.drain(0)
             _close_all(opened)
             if log is not None:
                 log.release()
             parts.table.close()
-            if isinstance(error, ApplicationError):
-                raise GatewayError(str(error)) from error
             raise
         running._watch(parts)
         return running
@@ -142,8 +139,6 @@ class InLoop:
                 new_log.release()
             if isinstance(error, OSError):
                 raise GatewayError(f"a new listener cannot be served: {error}") from error
-            if isinstance(error, ApplicationError):
-                raise GatewayError(str(error)) from error
             raise
         self.configuration, self.tls_to_backends = after, parts.tls_to_backends
         self._watch(parts)

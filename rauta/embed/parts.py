@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rauta.embed.errors import GatewayError
+from rauta.proxy.asgi.applications import ApplicationError
 from rauta.routing.model import Configuration
 from rauta.routing.table import Table
 from rauta.runtime.backend_credentials import read_backend_credentials, tls_to_backends_of
@@ -55,6 +56,22 @@ def configuration_of(source: Source) -> Configuration:
 def read(source: Source) -> Configuration | Table:
     """What is at a path; what is none, as it is. Blocks. Raises ConfigError."""
     return configuration_of(source) if isinstance(source, str | os.PathLike) else source
+
+
+def located(error: ApplicationError, source: Source) -> str:
+    """Its text, with the places of its routes if `source` is a file. Blocks."""
+    if isinstance(source, Configuration | Table):
+        return str(error)
+    from rauta.config import ConfigError, load
+    from rauta.runtime.places import places_of
+
+    try:
+        files = load(source, check_files=False, warn=False).files
+    except ConfigError:
+        return str(error)  # it was good when it was loaded, and has been changed since
+    places = places_of(files, [("routes", name, "asgi") for name in error.routes])
+    lines = zip(places, error.routes.items(), strict=True)
+    return "\n".join(f"{place}: route {name!r}: {text}" for place, (name, text) in lines)
 
 
 def build(source: Configuration | Table, served: Iterable[str], before: TlsToBackends | None) -> Parts:

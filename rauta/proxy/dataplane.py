@@ -97,12 +97,13 @@ class DataPlane:
     async def prepare(self, table: Table) -> None:
         """Start the applications of a table that is to be served. Raises RautaError (ApplicationError); then those that
         were started are stopped again soon."""
-        names = _applications_of(table)
-        self._prepared = names
+        wanted = _applications_of(table)
+        names = self._prepared = frozenset(wanted)
         try:
-            await self._shared.applications.start(names)
+            await self._shared.applications.start(wanted)
         except BaseException:
-            self._prepared = frozenset()
+            if self._prepared is names:  # else another one is being prepared
+                self._prepared = frozenset()
             raise
 
     def forget(self) -> None:
@@ -251,7 +252,7 @@ class DataPlane:
 
     def _stop_applications(self) -> None:
         """Those that no route has any more."""
-        kept = _applications_of(self._generation.table) | self._prepared
+        kept = self._prepared.union(_applications_of(self._generation.table))
         if self._shared.applications.has_others(kept):
             self._shared.tasks.start(self._shared.applications.keep(kept), name="stop applications")
 
@@ -265,6 +266,10 @@ class DataPlane:
         self._log_failed = failure is not None
 
 
-def _applications_of(table: Table) -> frozenset[str]:
-    actions = (route.action for route in table.configuration.routes)
-    return frozenset(action.app for action in actions if isinstance(action, Asgi))
+def _applications_of(table: Table) -> dict[str, str]:
+    """Each with the first route that names it."""
+    found: dict[str, str] = {}
+    for route in table.configuration.routes:
+        if isinstance(route.action, Asgi):
+            found.setdefault(route.action.app, route.name)
+    return found

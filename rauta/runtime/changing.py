@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.accesslog import AccessLogWriter
+from rauta.proxy.asgi.applications import ApplicationError
 from rauta.proxy.dataplane import DataPlane, Endpoint
 from rauta.routing.errors import RautaError
 from rauta.routing.settings import Address, LogFormat
@@ -136,9 +137,9 @@ class Changes:
             return
         try:
             await self._plane.prepare(built.table)
-        except RautaError as error:
+        except ApplicationError as error:
             _close(built)
-            self._channel.send(Built(built.number, str(error)))
+            self._channel.send(Built(built.number, "", error.routes))
             return
         if built.number <= self._dropped:
             _close(built)

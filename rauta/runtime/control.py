@@ -46,7 +46,8 @@ _HEADER: Final = struct.Struct("!cI")
 _JSON: Final = b"J"
 _PICKLE: Final = b"P"
 MESSAGE_LIMIT: Final = 1024 * 1024  # the longest message names all backends of a service
-MESSAGE_TEXT_LIMIT: Final = 8 * 1024  # characters of a Failed; JSON escapes make at most 6 bytes of one
+MESSAGE_TEXT_LIMIT: Final = 8 * 1024  # characters of each text of a Failed; JSON escapes make at most 6 bytes of one
+MESSAGE_ROUTES_LIMIT: Final = 8  # texts of routes; the others are counted
 
 
 class ControlError(RautaError):
@@ -96,10 +97,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Worker: the generation can be applied; or not, and why (the text is for the operator)."""
+    """Worker: the generation can be applied; or not, and why (the text is for the operator, or one for each of several
+    `routes`)."""
 
     generation: int
     problem: str
+    routes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +226,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Worker: this cannot be served; the text is for the operator. The worker exits."""
+    """Worker: this cannot be served; the text is for the operator, or one for each of several `routes`. The worker
+    exits."""
 
     message: str
+    routes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +262,11 @@ _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Prepared: {},
     Commit: {},
     Ready: {},
-    Failed: {"message": str},
+    Failed: {"message": str, "routes": dict},
     Drain: {"timeout": float, "idle": float},
     Draining: {},
     Drained: {"complete": bool},
-    Built: {"generation": int, "problem": str},
+    Built: {"generation": int, "problem": str, "routes": dict},
     Apply: {"generation": int},
     Drop: {"generation": int},
     Applied: {"generation": int},
@@ -280,11 +285,19 @@ _BY_NAME: Final = {cls.__name__: cls for cls in _FIELDS}
 def encode(message: Message) -> bytes:
     """One frame."""
     if isinstance(message, Failed):
-        message = Failed(message.message[:MESSAGE_TEXT_LIMIT])
+        message = Failed(*_cut(message.message, message.routes))
     elif isinstance(message, Built):
-        message = Built(message.generation, message.problem[:MESSAGE_TEXT_LIMIT])
+        message = Built(message.generation, *_cut(message.problem, message.routes))
     payload = json.dumps({"is": type(message).__name__, **asdict(message)}).encode()
     return _HEADER.pack(_JSON, len(payload)) + payload
+
+
+def _cut(text: str, routes: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """To what a frame may hold."""
+    first = {name: why[:MESSAGE_TEXT_LIMIT] for name, why in list(routes.items())[:MESSAGE_ROUTES_LIMIT]}
+    if len(first) < len(routes):
+        text = f"and {len(routes) - len(first)} more"
+    return text[:MESSAGE_TEXT_LIMIT], first
 
 
 def encode_setup(setup: Setup) -> bytes:
@@ -350,6 +363,8 @@ def _message_of(payload: bytes) -> Message:
         if fields.keys() != expected.keys() or any(type(fields[name]) is not kind for name, kind in expected.items()):
             raise TypeError
         if any(type(item) is not str for value in fields.values() if type(value) is list for item in value):
+            raise TypeError
+        if any(type(text) is not str for text in fields.get("routes", {}).values()):
             raise TypeError
         return cls(**fields)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

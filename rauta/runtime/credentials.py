@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rauta.routing.settings import Certificate, ClientCertificates, Listener
 
 Place = Callable[..., str]
-"""The start of a message about a setting, `file:line: ` or nothing: called with the listener or service, and the keys
-and list positions that lead to it."""
+"""The start of a message about a setting, `file:line: ` or nothing: called with the listener, service or route, and the
+keys and list positions that lead to it."""
 
 
 @dataclass(frozen=True, slots=True)

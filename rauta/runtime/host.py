@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where the configuration comes from: a name for people; the place of a listener's setting in it (of its address,
-    without keys); and what reads it anew, in a thread, raising StartError. None: there is no file. `watch` runs while
-    the gateway serves. `credentials` are there where no file has them."""
+    """Where the configuration comes from: a name for people; the place of a setting of a listener, service or route in
+    it (of the address, without keys); and what reads it anew, in a thread, raising StartError. None: there is no file.
+    `watch` runs while the gateway serves. `credentials` are there where no file has them."""
 
     name: str = ""
     place: Place | None = None

@@ -13,7 +13,7 @@ from rauta.config.nodes import Node
 from rauta.config.source import Allowance, read_text
 
 Keys = tuple[str | int, ...]
-"""The way to a value: keys of objects and, from 0, positions in lists."""
+"""The way to a value: keys of objects and, of lists, positions from 0 or what an item has for its `name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,22 @@ def _line(node: Node | None, keys: Keys) -> int | None:
         if isinstance(node, nodes.Mapping) and isinstance(key, str) and key in node.items:
             line, _ = node.mark_of(key)
             node = node.items[key]
-        elif isinstance(node, nodes.Sequence) and isinstance(key, int) and key < len(node.items):
-            node = node.items[key]
+        elif isinstance(node, nodes.Sequence) and (item := _item(node, key)) is not None:
+            node = item
             line = node.line
         else:
             return None
     return line
+
+
+def _item(node: nodes.Sequence, key: str | int) -> Node | None:
+    """That of a list at a position, or with a name."""
+    if isinstance(key, int):
+        return node.items[key] if key < len(node.items) else None
+    named = (item for item in node.items if isinstance(item, nodes.Mapping) and _name(item) == key)
+    return next(named, None)
+
+
+def _name(item: nodes.Mapping) -> str | None:
+    name = item.items.get("name")
+    return name.text if isinstance(name, nodes.Scalar) else None

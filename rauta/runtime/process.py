@@ -9,12 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 from rauta.routing.errors import RautaError
+from rauta.routing.model import Route
 from rauta.runtime.control import (
     Applied,
     Apply,
@@ -44,11 +45,22 @@ _LAST_WORDS: Final = 0.5
 
 
 class WorkerError(RautaError):
-    """A worker died or said that it cannot serve. `told`: the reason is its own, about what it was given."""
+    """A worker died or said that it cannot serve. `told`: the reason is its own, about what it was given; `routes` has
+    what of it is about a route, by their names."""
 
-    def __init__(self, message: str, *, told: bool) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, told: bool, routes: Mapping[str, str] | None = None) -> None:
+        self.routes = {} if routes is None else dict(routes)
         self.told = told
+        self._rest = message
+        super().__init__(self.located((), None))
+
+    def located(self, routes: Iterable[Route], place: Callable[..., str] | None) -> str:
+        """Its text with the places of routes, as `credentials.Place` tells them. Blocks: files are read."""
+        known = (
+            {} if place is None else {route.name: place(route, "asgi") for route in routes if route.name in self.routes}
+        )
+        lines = [f"{known.get(name, '')}route {name!r}: {text}" for name, text in self.routes.items()]
+        return "\n".join([*lines, *([self._rest] if self._rest else [])])
 
 
 class Stage(IntEnum):
@@ -109,8 +121,7 @@ class WorkerProcess:
         self.generation = 0  # the last one that it has applied since it was ready; 0: the one that it started with
         self.built: Built | None = None  # its last answer to a change
         self.started_at = loop.time()
-        self._failure: str | None = None
-        self._told = False
+        self._failure: WorkerError | None = None
         self._loop = loop
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
@@ -145,8 +156,8 @@ class WorkerProcess:
             await self._changed.wait()
         if stage <= Stage.READY < self.stage and not self.was_ready:
             await self.reach(Stage.GONE)
-            reason = self._failure or f"worker {self.slot} died before it was ready: {self.ending}"
-            raise WorkerError(reason, told=self._told)
+            died = f"worker {self.slot} died before it was ready: {self.ending}"
+            raise self._failure or WorkerError(died, told=False)
 
     @property
     def ending(self) -> str:
@@ -164,7 +175,7 @@ class WorkerProcess:
     @property
     def failure(self) -> str | None:
         """Why it cannot serve, in its own words or for what it did; None if it just ended."""
-        return self._failure
+        return None if self._failure is None else str(self._failure)
 
     def commit(self) -> None:
         """Tell the worker to serve."""
@@ -185,8 +196,8 @@ class WorkerProcess:
         self._channel.send_frame(change)
         while self.built is None or self.built.generation != generation:
             await self._while_ready()
-        if self.built.problem:
-            raise WorkerError(self.built.problem, told=True)
+        if self.built.problem or self.built.routes:
+            raise WorkerError(self.built.problem, told=True, routes=self.built.routes)
 
     async def apply(self, generation: int) -> None:
         """Let it serve what it has built. Raises WorkerError: the worker is going."""
@@ -226,8 +237,7 @@ class WorkerProcess:
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Failed):
-            self._failure = message.message
-            self._told = True
+            self._failure = WorkerError(message.message, told=True, routes=message.routes)
             return
         if isinstance(message, Built | Applied):
             if isinstance(message, Built):
@@ -250,7 +260,8 @@ class WorkerProcess:
         self._closed.set()
 
     def _distrust(self, reason: str) -> None:
-        self._failure = f"worker {self.slot} was killed, its control connection is not sane: {reason}"
+        text = f"worker {self.slot} was killed, its control connection is not sane: {reason}"
+        self._failure = WorkerError(text, told=False)
         self._child.kill()
 
     def _advance(self, stage: Stage) -> None:

@@ -20,7 +20,7 @@ from rauta.runtime.control import Change, encode_change, pack
 from rauta.runtime.credentials import read_credentials
 from rauta.runtime.errors import StartError
 from rauta.runtime.logfile import LogFile
-from rauta.runtime.process import WorkerProcess
+from rauta.runtime.process import WorkerError, WorkerProcess
 from rauta.runtime.sockets import SlotSockets
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Revision:
         try:
             self._open_log()
             # At the same time: one is work of this process, the other of the workers.
-            builds = [self._build(workers, tuple(listener.address for listener in added))]
+            builds = [self._build(workers, tuple(listener.address for listener in added), place)]
             if offloading is not None:
                 builds.append(offloading.prepare(self.generation, self.new))
             for done in await asyncio.gather(*builds, return_exceptions=True):
@@ -125,7 +125,7 @@ class Revision:
         except OSError as error:
             raise StartError(f"access_log: cannot open {self.new.access_log.to}: {error.strerror}") from error
 
-    async def _build(self, workers: Sequence[WorkerProcess], added: tuple[Address, ...]) -> None:
+    async def _build(self, workers: Sequence[WorkerProcess], added: tuple[Address, ...], place: Place | None) -> None:
         log = None if self._new_log is None else self._new_log.fd
         change = encode_change(
             Change(
@@ -148,6 +148,8 @@ class Revision:
         except TimeoutError:
             raise StartError(f"the workers did not build it within {BUILD_TIMEOUT:g} s") from None
         for result in results:
+            if isinstance(result, WorkerError) and result.routes:
+                raise StartError(await asyncio.to_thread(result.located, self.new.routes, place)) from result
             if isinstance(result, BaseException):
                 raise result
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.http2.library import library
 from rauta.routing.errors import RautaError
+from rauta.routing.model import Route
 from rauta.routing.services import Service
+from rauta.routing.settings import Listener
 from rauta.runtime import offloading
 from rauta.runtime.activation import lent_sockets
 from rauta.runtime.banner import announce
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from rauta.runtime.revision import Watch
     from rauta.runtime.selfsigned import SelfSigned
     from rauta.runtime.watched import Watched
+
+
+_SECTIONS: Final[dict[type[Any], str]] = {Listener: "listeners", Service: "services", Route: "routes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +103,7 @@ def run(
             host=Host(log=log, identity=identity, notifier=Notifier(), lent=lent, program=program),
             origin=Origin(
                 name=source.name,
-                place=lambda item, *keys: source.at(
-                    "services" if isinstance(item, Service) else "listeners", item.name, *(keys or ("address",))
-                ),
+                place=lambda item, *keys: source.at(_SECTIONS[type(item)], item.name, *(keys or ("address",))),
                 load=source.load,
                 watch=source.watch if watching is None else watching.run,
                 credentials=_made_credentials(source),

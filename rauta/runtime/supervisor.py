@@ -219,7 +219,8 @@ class Supervisor:
                 for worker in workers:
                     await worker.reach(Stage.READY)
         except WorkerError as error:
-            raise StartError(str(error), code=EXIT_CONFIGURATION if error.told else EXIT_FAILURE) from error
+            text = error.located(self._configuration.routes, self._origin.place)
+            raise StartError(text, code=EXIT_CONFIGURATION if error.told else EXIT_FAILURE) from error
         except TimeoutError:
             raise StartError(f"the workers were not ready within {START_TIMEOUT:g} s", code=EXIT_FAILURE) from None
         if self._offloading is not None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.accesslog import AccessLogWriter
+from rauta.proxy.asgi.applications import ApplicationError
 from rauta.proxy.dataplane import DataPlane
 from rauta.proxy.metrics import WorkerMetrics
 from rauta.routing.defaults import DRAIN_IDLE, DRAIN_TIMEOUT
@@ -157,8 +158,9 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         try:
             await self._plane.prepare(self._table)
-        except RautaError as error:
-            self._channel.send(Failed(str(error)))
+        except ApplicationError as error:
+            self._channel.send(Failed("", error.routes))
+            await self._plane.drain(0)  # the lifespans of those that have started end
             self._channel.close()
             await asyncio.sleep(0)
             return EXIT_CONFIGURATION

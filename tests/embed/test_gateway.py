@@ -392,3 +392,25 @@ def test_nothing_is_left_behind() -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208
 
     asyncio.run(main())
+
+
+def test_applications_that_fail_are_told_with_their_places(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        port = free_port()
+        good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+        text = f'version: 1\nlisteners: {{web: {{address: "127.0.0.1:{port}"}}}}\naccess_log: {{to: "off"}}\nroutes:\n'
+        good.write_text(text + "- {name: r, respond: {body: good}}\n")
+        bad.write_text(text + '- {name: r, asgi: "support.applications:broken"}\n')
+        why = "route 'r': asgi 'support.applications:broken' did not start: no database"
+        with pytest.raises(GatewayError) as raised:
+            async with Gateway(bad):
+                pass
+        assert str(raised.value) == f"{bad}:5: {why}"
+        async with Gateway(good) as gateway:
+            for config, place in ((bad, f"{bad}:5: "), (load(bad).configuration, "")):
+                with pytest.raises(GatewayError) as raised:
+                    await gateway.apply(config)
+                assert str(raised.value) == place + why
+            assert await ask(port) == b"good"
+
+    run(main())

@@ -7,16 +7,19 @@ import asyncio
 import ipaddress
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from rauta.proxy.asgi.applications import ApplicationError, load
+from rauta.proxy.asgi import applications as starting
+from rauta.proxy.asgi.applications import ApplicationError, Applications
 from rauta.proxy.dataplane import DataPlane, Endpoint
+from rauta.proxy.tasks import Tasks
 from rauta.routing.model import Asgi, Configuration, Match, PathMatch, Respond, Route
 from rauta.routing.services import LimitOverrides, TimeoutOverrides
 from rauta.routing.settings import AccessLog, Address, Forwarded, Listener, LogFormat
@@ -29,7 +32,8 @@ from support.http import Gateway, client, gateway, request, run
 @pytest.fixture(autouse=True)
 def _clean() -> None:
     apps.events.clear()
-    apps.go.clear()
+    apps.go = asyncio.Event()  # belongs to the loop that waits first
+    apps.both_begin = asyncio.Barrier(2)
 
 
 def route(name: str = "app", **more: Any) -> Route:
@@ -284,7 +288,7 @@ def test_one_that_does_not_start() -> None:
         listener = Listener(name="web", address=Address("127.0.0.1", 1))
         table = Table(Configuration(listeners=(listener,), routes=(route("broken"),)))
         plane = DataPlane(table, loop=asyncio.get_running_loop(), access_log=None)
-        with pytest.raises(ApplicationError, match="broken' did not start: no database"):
+        with pytest.raises(ApplicationError, match=r"route 'broken': asgi .*broken' did not start: no database"):
             await plane.prepare(table)
         await plane.drain(0)
         plane.close()
@@ -325,17 +329,106 @@ def test_a_reload_starts_and_stops_applications() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("support.nowhere:app", "cannot be imported: ModuleNotFoundError"),
-        ("support.applications:nowhere", "cannot be imported: AttributeError"),
-        ("support.applications:events", "is no application: list cannot be called"),
-    ],
-)
-def test_what_is_no_application(name: str, why: str) -> None:
-    with pytest.raises(ApplicationError, match=why):
-        load(name)
+@asynccontextmanager
+async def applications() -> AsyncIterator[Applications]:
+    tasks = Tasks(asyncio.get_running_loop())
+    found = Applications(tasks)
+    yield found
+    await found.keep(())
+    await tasks.cancel()
+
+
+def wanted(*names: str) -> dict[str, str]:
+    return {f"support.applications:{name}": name for name in names}
+
+
+def test_applications_start_at_the_same_time() -> None:
+    async def main() -> None:
+        async with applications() as found, asyncio.timeout(10):
+            await found.start(wanted("patient", "patient_too"))
+            assert len(found) == 2
+
+    run(main())
+
+
+def test_each_failure_is_told_and_the_others_run() -> None:
+    async def main() -> None:
+        async with applications() as found:
+            with pytest.raises(ApplicationError) as raised:
+                await found.start(wanted("broken", "app", "nowhere"))
+            assert list(raised.value.routes) == ["broken", "nowhere"]
+            first, second = str(raised.value).splitlines()
+            assert first == "route 'broken': asgi 'support.applications:broken' did not start: no database"
+            assert second.startswith("route 'nowhere': asgi 'support.applications:nowhere': there is no 'nowhere'")
+            assert found.of("support.applications:app").state
+            assert len(found) == 1
+        assert apps.events == ["app startup", "app shutdown"]
+
+    run(main())
+
+
+def test_one_that_is_wanted_twice_starts_once() -> None:
+    async def main() -> None:
+        async with applications() as found:
+            await asyncio.gather(found.start(wanted("app", "other")), found.start(wanted("app")))
+            assert sorted(apps.events) == ["app startup", "other startup"]
+
+    run(main())
+
+
+def test_all_have_one_time_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "hanging_of_tests.py").write_text("from support import applications\n\napplications.gate.wait()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(starting, "START_TIMEOUT", 0.5)
+
+    async def main() -> None:
+        async with applications() as found:
+            names = {**wanted("endless"), "hanging_of_tests:app": "hanging", **wanted("app")}
+            begin = asyncio.get_running_loop().time()
+            with pytest.raises(ApplicationError) as raised:
+                await found.start(names)
+            assert asyncio.get_running_loop().time() - begin < 5
+            assert raised.value.routes == {
+                "endless": "asgi 'support.applications:endless' did not start: no lifespan.startup.complete within "
+                "0.5 s, its import included",
+                "hanging": "asgi 'hanging_of_tests:app': its import did not end within 0.5 s",
+                "app": "asgi 'support.applications:app': the import of 'hanging_of_tests:app', before it, did not end "
+                "within 0.5 s",
+            }
+            await found.start(wanted("app"))  # what hangs holds nothing up for ever
+
+    try:
+        run(main())
+    finally:
+        apps.gate.set()
+
+
+def test_what_is_prepared_outlives_an_earlier_failure() -> None:
+    """A reload that was given up may fail while the next one is being built."""
+
+    async def main() -> None:
+        async with site() as rauta:
+            tables = [
+                Table(Configuration(listeners=(next(rauta.plane.dispatchers).listener,), routes=(route(name),)))
+                for name in ("late", "other")
+            ]
+            first = rauta.plane._shared.tasks.start(expect_failure(rauta.plane.prepare(tables[0])), name="first")
+            await until(lambda: "late begins" in apps.events)
+            await rauta.plane.prepare(tables[1])
+            apps.go.set()
+            await first
+            assert rauta.plane._prepared == {"support.applications:other"}
+            for table in tables:
+                table.close()
+
+    run(main())
+
+
+async def expect_failure(preparing: Coroutine[Any, Any, None]) -> None:
+    with pytest.raises(ApplicationError):
+        await preparing
 
 
 # --- WebSocket ------------------------------------------------------------------------------------------

@@ -75,13 +75,38 @@ def test_each_worker_has_a_lifespan(tmp_path: Path) -> None:
 
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    for app, why in (("broken", "did not start: no database"), ("nowhere", "cannot be imported: AttributeError")):
+    for app, why in (("broken", " did not start: no database"), ("nowhere", ": there is no 'nowhere' in module ")):
         running = Gateway("--config", site.write(app), env=site.env)
         try:
             assert running.wait() == 2
-            assert any(f"asgi 'hosted:{app}' {why}" in line for line in running.lines), running.lines
+            assert any(f"{site.file}:3: route 'r': asgi 'hosted:{app}'{why}" in line for line in running.lines)
         finally:
             running.destroy()
+
+
+def test_a_start_tells_all_that_fail_each_with_its_place(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.write("app", workers=1)
+    (tmp_path / "raising.py").write_text("def connect():\n    raise ValueError('on purpose')\n\n\nconnect()\n")
+    (tmp_path / "more.yaml").write_text(
+        "routes:\n"
+        '- {name: x, match: {path: {prefix: /x}}, asgi: "absent_of_tests:app"}\n'
+        "- name: y\n  match: {path: {prefix: /y}}\n"
+        '  asgi: "raising:app"\n'
+    )
+    with site.file.open("a") as file:
+        file.write("include: [more.yaml]\n")
+    running = Gateway("--config", str(site.file), env=site.env)
+    try:
+        assert running.wait() == 2
+        text = "\n".join(running.lines)
+        assert f"rauta: {tmp_path}/more.yaml:2: route 'x': asgi 'absent_of_tests:app': there is no module" in text
+        assert f"\n{tmp_path}/more.yaml:5: route 'y': asgi 'raising:app': the import of its module failed: " in text
+        assert f"ValueError: on purpose ({tmp_path}/raising.py:2 in connect)" in text
+        assert f'File \\"{tmp_path}/raising.py\\", line 5, in <module>' in text  # the traceback, in a line of JSON
+    finally:
+        running.destroy()
+    assert site.events == ["lifespan.startup", "lifespan.shutdown"]  # of the one that could start
 
 
 def test_a_reload_that_fails_leaves_what_is_served(tmp_path: Path) -> None:
@@ -89,7 +114,8 @@ def test_a_reload_that_fails_leaves_what_is_served(tmp_path: Path) -> None:
     with gateway("--config", site.write("app", workers=1), env=site.env) as running:
         site.write("broken", workers=1)
         running.signal(signal.SIGHUP)
-        assert "no database" in running.wait_for("reload_failed")["message"]
+        told = running.wait_for("reload_failed")["message"]
+        assert told.endswith(f"{site.file}:3: route 'r': asgi 'hosted:broken' did not start: no database")
         assert get(site.port) == (200, b"served")
 
 

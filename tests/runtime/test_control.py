@@ -58,10 +58,12 @@ MESSAGES = [
     Commit(),
     Ready(),
     Failed("no\nsuch \N{SNOWMAN}"),
+    Failed("", {"r": "no\nsuch \N{SNOWMAN}"}),
     Drain(2.5, 0.5),
     Draining(),
     Drained(True),
     Built(7, "why not"),
+    Built(7, "", {"r": "why not", "s": "nor that"}),
     Apply(7),
     Drop(8),
     Applied(7),
@@ -157,7 +159,10 @@ def frame(payload: bytes, kind: bytes = b"J") -> bytes:
         frame(b'{"is": ["Ready"]}'),
         frame(b'{"is": "Ready", "more": 1}'),
         frame(b'{"is": "Failed"}'),
-        frame(b'{"is": "Failed", "message": 7}'),
+        frame(b'{"is": "Failed", "message": "no"}'),
+        frame(b'{"is": "Failed", "message": 7, "routes": {}}'),
+        frame(b'{"is": "Failed", "message": "", "routes": []}'),
+        frame(b'{"is": "Built", "generation": 1, "problem": "", "routes": {"r": 7}}'),
         frame(b'{"is": "Drained", "complete": 1}'),
         frame(b'{"is": "Health", "service": "s", "down": "all"}'),
         frame(b'{"is": "Names", "host": "h", "addresses": ["10.0.0.1", 7]}'),
@@ -182,6 +187,13 @@ def test_a_long_failure_is_cut_to_what_a_frame_may_hold() -> None:
     (message,) = Decoder().feed(encode(Failed("\N{SNOWMAN}" * 100_000)))
     assert isinstance(message, Failed)
     assert len(message.message) == control.MESSAGE_TEXT_LIMIT
+    routes = {str(number): "\N{SNOWMAN}" * 100_000 for number in range(100)}
+    frame = encode(Failed("", routes))
+    assert len(frame) < control.MESSAGE_LIMIT
+    (message,) = Decoder().feed(frame)
+    assert isinstance(message, Failed)
+    assert (len(message.routes), message.message) == (8, "and 92 more")
+    assert {len(text) for text in message.routes.values()} == {control.MESSAGE_TEXT_LIMIT}
 
 
 def test_setup_arrives_whole_and_equal() -> None:

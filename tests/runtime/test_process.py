@@ -125,7 +125,7 @@ def test_a_child_that_sends_what_no_worker_sends_is_killed(sent: str, fake: Call
 
 
 def test_last_words_are_heard_after_the_death(fake: Callable[[str], None]) -> None:
-    fake("""send(b'J', b'{"is": "Failed", "message": "no luck"}'); os._exit(2)""")
+    fake("""send(b'J', b'{"is": "Failed", "message": "no luck", "routes": {}}'); os._exit(2)""")
     _, error = meet(Stage.READY)
     assert (str(error), error and error.told) == ("no luck", True)
 

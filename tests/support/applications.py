@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from typing import Any
 
@@ -60,6 +61,36 @@ async def broken(scope: Any, receive: Any, send: Any) -> None:
     """Does not start."""
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+both_begin = asyncio.Barrier(2)
+gate = threading.Event()  # for what blocks a thread
+
+
+async def patient(scope: Any, receive: Any, send: Any) -> None:
+    """Starts when its like does."""
+    if scope["type"] == "lifespan":
+        await both_begin.wait()
+        await _lifespan(receive, send, scope["state"], "patient")
+
+
+async def patient_too(scope: Any, receive: Any, send: Any) -> None:
+    """The other one."""
+    await patient(scope, receive, send)
+
+
+async def endless(scope: Any, receive: Any, send: Any) -> None:
+    """Never starts."""
+    await receive()
+    await asyncio.Event().wait()
+
+
+async def late(scope: Any, receive: Any, send: Any) -> None:
+    """Does not start, when told to."""
+    await receive()
+    events.append("late begins")
+    await go.wait()
+    await send({"type": "lifespan.startup.failed", "message": "on purpose"})
 
 
 async def show(scope: Any, receive: Any, send: Any) -> None:

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Collection, Iterable
-from functools import reduce
-from importlib import import_module
+import threading
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from rauta.proxy.asgi.loading import LoadError, load
 from rauta.proxy.asgi.protocol import LIFESPAN_SPEC, VERSION, Application, Message
 from rauta.proxy.tasks import Tasks
 from rauta.routing.errors import RautaError
 
 LOGGER: Final = logging.getLogger("rauta.asgi")
-START_TIMEOUT: Final = 30.0  # seconds; the supervisor waits 60 for a worker, and can then say less about why
+# Seconds for the imports and lifespans of all; the supervisor waits 60 for a worker, and can then say less about why.
+START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 5.0
 
 
 class ApplicationError(RautaError):
-    """An application cannot be imported, or did not start. Says which and why."""
+    """Applications cannot be imported, or did not start. `routes` has what is wrong by the name of a route."""
 
-
-def load(name: str) -> Application:
-    """What `module:attribute` names. Imports the module; blocks. Raises ApplicationError."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = reduce(getattr, attribute.split("."), import_module(module))
-    except (Exception, SystemExit) as error:  # foreign code: whatever it raises is its failure, told as such
-        raise ApplicationError(f"asgi {name!r} cannot be imported: {error!r}") from error
-    if not callable(found):
-        raise ApplicationError(f"asgi {name!r} is no application: {type(found).__name__} cannot be called")
-    application: Application = found
-    return application
+    def __init__(self, routes: Mapping[str, str]) -> None:
+        super().__init__("\n".join(f"route {name!r}: {text}" for name, text in routes.items()))
+        self.routes = dict(routes)
 
 
 class App:
@@ -51,17 +44,18 @@ class App:
         self._asked = False  # for its lifespan
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, tasks: Tasks) -> None:
-        """Begin its lifespan. Raises ApplicationError."""
+    async def start(self, tasks: Tasks, deadline: float) -> str:
+        """Begin its lifespan. Why it has not started; empty if it has. `deadline` is a time of the loop."""
         self._events.put_nowait({"type": "lifespan.startup"})
         self._task = tasks.start(self._live(), name=f"lifespan of {self.name}")
         try:
-            failure = await asyncio.wait_for(asyncio.shield(self._started), START_TIMEOUT)
+            async with asyncio.timeout_at(deadline):
+                failure = await asyncio.shield(self._started)
         except TimeoutError:
-            failure = f"no lifespan.startup.complete within {START_TIMEOUT:g} s"
+            failure = f"no lifespan.startup.complete within {START_TIMEOUT:g} s, its import included"
         if failure:
             self._task.cancel()
-            raise ApplicationError(f"asgi {self.name!r} did not start: {failure}")
+        return failure
 
     async def stop(self) -> None:
         """End its lifespan."""
@@ -109,11 +103,15 @@ class App:
 class Applications:
     """Those of one worker."""
 
-    __slots__ = ("_apps", "_stopping", "_tasks")
+    __slots__ = ("_apps", "_importing", "_imports", "_starting", "_stopping", "_tasks")
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self._apps: dict[str, App] = {}
+        self._starting: dict[str, asyncio.Future[str]] = {}  # why it has not; empty if it has
+        # One after another: of modules that import each other, two threads would see halves.
+        self._imports = asyncio.Lock()
+        self._importing = ""
         self._stopping = False
 
     def __len__(self) -> int:
@@ -127,13 +125,46 @@ class Applications:
         """One that has been started. Raises LookupError."""
         return self._apps[name]
 
-    async def start(self, names: Iterable[str]) -> None:
-        """Load and start those that do not run yet. Raises ApplicationError; those before it run then."""
-        for name in names:
-            if name not in self._apps:
-                app = App(name, await asyncio.to_thread(load, name))
-                await app.start(self._tasks)
+    async def start(self, wanted: Mapping[str, str]) -> None:
+        """Load and start those that do not run yet, all at the same time; `wanted` has for each the first route that
+        names it. Raises ApplicationError with every one that fails; the others run then."""
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT
+        for name in wanted:
+            if name not in self._apps and name not in self._starting:
+                self._starting[name] = asyncio.get_running_loop().create_future()
+                self._tasks.start(self._start(name, deadline), name=f"start of {name}")
+        starting = {name: self._starting[name] for name in wanted if name in self._starting}
+        failures = {wanted[name]: why for name, started in starting.items() if (why := await asyncio.shield(started))}
+        if failures:
+            raise ApplicationError(failures)
+
+    async def _start(self, name: str, deadline: float) -> None:
+        """Tells its future, however it ends."""
+        failure = f"asgi {name!r}: its start was given up"
+        try:
+            app = App(name, await self._load(name, deadline))
+            failure = await app.start(self._tasks, deadline)
+            if failure:
+                failure = f"asgi {name!r} did not start: {failure}"
+            else:
                 self._apps[name] = app
+        except LoadError as error:
+            failure = str(error)
+            if error.raised:
+                LOGGER.error("asgi %r: the import of its module failed", name, exc_info=error.__cause__)  # noqa: TRY400
+        finally:
+            self._starting.pop(name).set_result(failure)
+
+    async def _load(self, name: str, deadline: float) -> Application:
+        """Raises LoadError."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                async with self._imports:
+                    self._importing = name
+                    return await _in_thread(name)
+        except TimeoutError:
+            what = "its import" if self._importing == name else f"the import of {self._importing!r}, before it,"
+            raise LoadError(f"asgi {name!r}: {what} did not end within {START_TIMEOUT:g} s") from None
 
     async def keep(self, names: Collection[str]) -> None:
         """Stop all others."""
@@ -144,3 +175,28 @@ class Applications:
                 await asyncio.gather(*(self._apps.pop(name).stop() for name in others))
             finally:
                 self._stopping = False
+
+
+async def _in_thread(name: str) -> Application:
+    """`load` in a thread that nobody waits for at the end: an import may hang for ever. Raises LoadError."""
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[Application] = loop.create_future()
+
+    def tell(application: Application | None, error: BaseException | None) -> None:
+        if loaded.done():
+            return  # given up
+        if application is None:
+            loaded.set_exception(error or LoadError(f"asgi {name!r} cannot be imported"))
+        else:
+            loaded.set_result(application)
+
+    def run() -> None:
+        try:
+            found, failure = load(name), None
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            found, failure = None, error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(tell, found, failure)
+
+    threading.Thread(target=run, name=f"import of {name}", daemon=True).start()
+    return await loaded
