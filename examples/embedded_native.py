@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from rauta.api import Gateway
+from rauta.api import Gateway, RautaError
 
 
 async def main(path: str, workers: int) -> None:
@@ -18,7 +18,10 @@ async def main(path: str, workers: int) -> None:
             line = await asyncio.to_thread(sys.stdin.readline)
             if line.strip() == "q" or not line:
                 break
-            await gateway.apply(path)  # nothing is lost; what is wrong with the file is an exception
+            try:
+                await gateway.apply(path)  # no request is lost
+            except RautaError as error:  # what is wrong with the file; the table before goes on
+                print(error, file=sys.stderr)
             stats = gateway.stats()
             print(f"{stats.connections} connections, {stats.in_flight} requests in flight")
             for found in stats.requests:
@@ -26,4 +29,11 @@ async def main(path: str, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    if len(sys.argv) not in (2, 3) or not all(count.isdigit() for count in sys.argv[2:]):
+        print("usage: python examples/embedded_native.py FILE [WORKERS], such as examples/rauta.yaml 2", file=sys.stderr)
+        sys.exit(2)
+    try:
+        asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    except RautaError as error:  # file, line and key, or what could not be bound
+        print(error, file=sys.stderr)
+        sys.exit(2)

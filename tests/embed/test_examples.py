@@ -60,6 +60,58 @@ def test_the_gateway_in_a_program(tmp_path: Path, workers: list[str]) -> None:
         backend.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "usage: python examples/embedded_native.py FILE, such as examples/rauta.yaml"),
+        ("version: 1\nlisteners: 7\n", "{file}:2: listeners: expected "),
+        ('version: 1\nlisteners: {{web: {{address: "192.0.2.1:80"}}}}\nroutes: []\n', "192.0.2.1"),
+    ],
+)
+def test_a_program_that_cannot_begin(text: str | None, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "rauta.yaml"
+    if text is not None:
+        file.write_text(text.format())
+    arguments = [] if text is None else [str(file)]
+    program = subprocess.run(
+        [sys.executable, str(EXAMPLES / "embedded_native.py"), *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert program.returncode == 2
+    assert told.format(file=file) in program.stderr
+    assert "Traceback" not in program.stderr
+
+
+def test_a_program_goes_on_with_what_it_had(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "rauta.yaml"
+    file.write_text(
+        f'version: 1\nlisteners: {{web: {{address: "127.0.0.1:{port}"}}}}\n'
+        "routes: [{name: r, respond: {body: first}}]\naccess_log: {to: 'off'}\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "embedded_native.py"), str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        cwd=ROOT,
+    ) as program:
+        try:
+            assert program.stdin is not None
+            assert program.stdout is not None
+            assert program.stderr is not None
+            program.stdin.write("\n")
+            assert program.stdout.readline() == "0 connections, 0 requests in flight\n"
+            file.write_text("version: 1\nlisteners: 7\n")
+            program.stdin.write("\n")
+            assert f"{file}:2: listeners: " in program.stderr.readline()
+            assert get(port, "/") == (200, b"first")
+            program.stdin.write("q\n")
+            assert program.wait(PATIENCE) == 0
+        finally:
+            program.kill()
+
+
 def test_an_application_within_rauta(tmp_path: Path) -> None:
     port = free_port()
     file = tmp_path / "asgi.yaml"
