@@ -30,7 +30,9 @@ async def main(path: str, workers: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3) or not all(count.isdigit() for count in sys.argv[2:]):
-        print("usage: python examples/embedded_native.py FILE [WORKERS], such as examples/rauta.yaml 2", file=sys.stderr)
+        print(
+            "usage: python examples/embedded_native.py FILE [PROCESSES], such as examples/rauta.yaml", file=sys.stderr
+        )
         sys.exit(2)
     try:
         asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))

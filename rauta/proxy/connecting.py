@@ -142,6 +142,7 @@ def tls_failure(error: ssl.SSLError) -> str:
     known = {
         "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
         "UNEXPECTED_EOF_WHILE_READING": "it closed the connection in the TLS handshake",
-        "NO_APPLICATION_PROTOCOL": "it speaks none of the protocols that are offered (ALPN)",
+        "NO_APPLICATION_PROTOCOL": "it speaks none of the protocols that are offered (ALPN): does the service want "
+        "another `protocol`?",
     }
     return f"the TLS handshake failed: {known.get(error.reason or '', error.reason or error)}"

@@ -18,6 +18,7 @@ from rauta.proxy import proxyprotocol
 from rauta.proxy.connecting import ConnectError, Connector
 from rauta.proxy.http1.client import ClientConnection
 from rauta.proxy.http1.handover import agreed_on
+from rauta.proxy.mismatch import doubt
 from rauta.proxy.tasks import Tasks
 from rauta.proxy.wheel import Expiring, Wheel
 from rauta.routing.defaults import POOL_IDLE_TIMEOUT, POOL_MAX_IDLE_PER_BACKEND, POOL_SHARED_IDLE_TIMEOUT
@@ -333,8 +334,7 @@ class BackendPool:
             self._share_out(connection, exchanges)
         else:  # lost before this task's turn came; it will tell nobody any more. Or it takes no requests at all
             connection.close()
-            text = f"{self.name}: connection closed as soon as it was made"
-            self._failed(exchanges, ConnectError("upstream_reset", text))
+            self._failed(exchanges, ConnectError("upstream_reset", f"{self.name}: {self._why_lost(connection)}"))
 
     def _factory(self, made: list[Connection]) -> Callable[[], asyncio.Protocol]:
         """What makes the protocol of a new connection, and notes it in `made`."""
@@ -362,6 +362,12 @@ class BackendPool:
         for exchange in exchanges:
             if not exchange.finished:
                 exchange.connect_failed(error.reason, str(error))
+
+    def _why_lost(self, connection: Connection) -> str:
+        closed = "connection closed as soon as it was made"
+        if isinstance(connection, ClientConnection):
+            return connection.said or closed + doubt(self.scheme, "http2")
+        return closed + doubt(self.scheme, "http1")
 
     def _share_out(self, connection: Connection, exchanges: list[Exchange]) -> None:
         for exchange in exchanges:

@@ -26,6 +26,7 @@ from rauta.proxy.http1.grammar import (
 from rauta.proxy.http1.serialise import request_bytes
 from rauta.proxy.limits import MAX_INTERIM
 from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
+from rauta.proxy.mismatch import doubt
 from rauta.proxy.wheel import NEVER
 from rauta.routing.defaults import HEAD_LIMIT
 
@@ -68,6 +69,7 @@ class ClientConnection(Upstream):
         "kept_for",
         "made",
         "made_with",
+        "said",
         "single",
     )
 
@@ -96,6 +98,7 @@ class ClientConnection(Upstream):
         self._idle_timeout = 0.0
         self.kept_for: float | None = None  # seconds for which the backend keeps it idle, as far as is known
         self.made = False  # it is, or was, a connection
+        self.said = ""  # what came, in words, before it was asked for the first time
         self.made_with: ssl.SSLContext | None = None
         self.single = False  # it serves one request only, since the backend takes it for that client's
 
@@ -129,6 +132,8 @@ class ClientConnection(Upstream):
                 self._take_head(data)
             elif phase == IDLE:
                 self._pool.forget(self)
+                if not self._used:
+                    self.said = not_a_status_line(data) if data[0] != _H else "it answered before it was asked"
                 self._drop()
             elif phase == TUNNEL:
                 self._carry(data)
@@ -161,6 +166,8 @@ class ClientConnection(Upstream):
         stale = phase == HEAD and self._used and not self._buffer and not self._interim
         what = "closed" if exc is None else f"lost ({exc})"
         part = "before the response" if phase == HEAD else "within the response"
+        if phase == HEAD and not (self._used or self._buffer or self._interim):
+            part += doubt(self._pool.scheme, "http2")
         exchange.upstream_failed("upstream_reset", f"{self._pool.name}: connection {what} {part}", stale=stale)
 
     def pause_writing(self) -> None:

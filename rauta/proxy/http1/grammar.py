@@ -19,6 +19,7 @@ import re
 from functools import lru_cache, partial
 from typing import Final
 
+from rauta.proxy import mismatch
 from rauta.proxy.http1.fields import (
     CONNECTION,
     CONTENT_LENGTH,
@@ -414,14 +415,13 @@ def _glimpsed_host(authority: str | None, lines: list[str]) -> str | None:
 
 
 _STATUS_START: Final = re.compile(r"HTTP/[0-9.]{1,8}(?: [+-]?[0-9]{1,8}(?![^ ]))?")
-_TLS_RECORDS: Final = (b"\x15\x03", b"\x16\x03")  # RFC 8446 5.1: alert, handshake
 
 
 def not_a_status_line(data: bytes | bytearray) -> str:
     """Say what came instead of a status line. No more is quoted than version and status: the rest may be anything from
     a body, and this text is logged."""
-    if data.startswith(_TLS_RECORDS):
-        return "no status line, but TLS"
+    if what := mismatch.spoken(data[:_MAX_LOGGED]) if data[:1] != b"H" else "":
+        return f"no status line, but {mismatch.wants(what)}"
     found = _STATUS_START.match(data[:_MAX_LOGGED].decode("latin-1"))
     return "no status line" if found is None else f"malformed status line, which begins with {found[0]!r}"
 

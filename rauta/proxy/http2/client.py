@@ -37,6 +37,7 @@ from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outb
 from rauta.proxy.http2.upgrades import as_connect, as_switching
 from rauta.proxy.limits import LINGER_TIME, MAX_INTERIM
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
+from rauta.proxy.mismatch import HTTP1, TLS, doubt, spoken, wants
 from rauta.proxy.wheel import NEVER, TICKS_PER_SECOND
 from rauta.routing.defaults import HEAD_LIMIT
 
@@ -376,6 +377,9 @@ class ClientConnection(Multiplexed):
         if self._closing:
             return
         self._heard = self.pool.wheel.now
+        if not self.settled and (what := spoken(data)) in (TLS, HTTP1):
+            self._break("upstream_malformed", f"{self.pool.name}: no HTTP/2, but {wants(what)}")
+            return
         for at in range(0, len(data), SLICE):
             if not self._read(data[at : at + SLICE] if len(data) > SLICE else data):
                 return
@@ -408,6 +412,7 @@ class ClientConnection(Multiplexed):
         self.pool.wheel.forget(self)
         self._give_up_place()
         what = "closed" if exc is None else f"lost ({exc})"
+        what += "" if self.settled else f" before its settings of HTTP/2{doubt(self.pool.scheme, 'http1')}"
         self._fail_all("upstream_reset", f"{self.pool.name}: connection {what}")
 
     def resume_writing(self) -> None:

@@ -11,6 +11,7 @@ from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import BrokenError, Data, End, Event, Fault, Frames, Goodbye, Head, Reset, code_name
 from rauta.proxy.http2.heads import Raw, response_head, trailer_fields
 from rauta.proxy.messages import ResponseHead
+from rauta.proxy.mismatch import HTTP1, TLS, spoken, wants
 from rauta.routing.defaults import HEAD_LIMIT
 from rauta.routing.services import HealthCheck, HealthKind
 from rauta.runtime.agent.probes import CheckFailedError, judge
@@ -78,7 +79,11 @@ async def _answer(
     """The head of the answer; of a gRPC answer also its body and status."""
     head: ResponseHead | None = None
     body = b""
+    first = True
     while data := await reader.read(_READ):
+        if first and (what := spoken(data)) in (TLS, HTTP1):
+            raise CheckFailedError(f"the answer is no HTTP/2, but {what if grpc else wants(what)}")
+        first = False
         try:
             events = frames.receive(data)
         except BrokenError as error:

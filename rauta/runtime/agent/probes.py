@@ -10,6 +10,7 @@ import rauta
 from rauta.proxy import proxyprotocol
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, parse_response
 from rauta.proxy.messages import ResponseHead
+from rauta.proxy.mismatch import HTTP2, TLS, spoken, wants
 from rauta.routing.defaults import HEAD_LIMIT
 from rauta.routing.services import BackendProtocol, HealthCheck, HealthKind, ProxyProtocol, Way
 from rauta.routing.settings import Address
@@ -74,7 +75,9 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check
         try:
             data = await reader.readuntil(HEAD_END)
             head = parse_response(data[:-2], "GET")
-        except asyncio.IncompleteReadError:
+        except asyncio.IncompleteReadError as error:
+            if (what := spoken(error.partial)) in (TLS, HTTP2):
+                raise CheckFailedError(f"the answer is no HTTP/1.1, but {wants(what)}") from None
             raise CheckFailedError("the connection was closed before an answer") from None
         except (asyncio.LimitOverrunError, MalformedError) as error:
             raise CheckFailedError(f"the answer is no HTTP: {error}") from None

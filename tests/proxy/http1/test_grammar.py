@@ -348,7 +348,8 @@ def test_messages_name_the_field(line: bytes, text: str) -> None:
         (b"HTTP/1.1 200 c2VjcmV0\x1b[2J", "malformed status line, which begins with 'HTTP/1.1 200'"),
         (b"<html>c2VjcmV0", "no status line"),
         (b'{"token":"c2VjcmV0"}', "no status line"),
-        (b"\x15\x03\x01\x00\x02\x02\x28", "no status line, but TLS"),
+        (b"\x15\x03\x01\x00\x02\x02\x28", "no status line, but TLS: does the service want `tls`?"),
+        (b"\0\0\0\x04\0\0\0\0\0", "no status line, but HTTP/2: does the service want `protocol: http2`?"),
     ],
 )
 def test_what_is_no_status_line_is_described_and_not_quoted(line: bytes, text: str) -> None:

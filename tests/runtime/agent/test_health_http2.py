@@ -235,7 +235,7 @@ async def _endless(peer: h2server.Connection) -> None:
 @pytest.mark.parametrize(
     ("serve", "failure"),
     [
-        (_web, "the answer is no HTTP/2: "),
+        (_web, "the answer is no HTTP/2, but HTTP/1"),
         (_close, "the connection was closed before an answer"),
         (_h2(_page), "status 404, and no gRPC"),
         (_h2(_reset), "the stream was reset (REFUSED_STREAM)"),
