@@ -42,7 +42,7 @@ class ListOf(Type):
 
     def decode(self, node: Node, reader: Reader) -> Any:
         if not isinstance(node, Sequence):
-            scalar = isinstance(node, Scalar) and node.value is not None
+            scalar = isinstance(node, Scalar) and node.value is not None and not isinstance(node.value, bool)
             hint = f"write {self._instead % node.text}" if scalar and self._instead else None  # type: ignore[union-attr]
             reader.wrong_kind(node, self.label, hint)
             return INVALID

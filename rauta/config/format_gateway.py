@@ -11,7 +11,7 @@ from rauta.config.format_filters import FILTERS
 from rauta.config.format_tls import CERTIFICATE, SECRET
 from rauta.config.paths import FilePath, LogTarget
 from rauta.config.scalars import Boolean, Choice, Duration, Integer, Size, Text, Word
-from rauta.config.schema import Field, Object
+from rauta.config.schema import Field, Object, switched
 from rauta.routing import settings
 
 _LISTEN: Final = r"^(?:\[[0-9A-Fa-f:.]+\]|[0-9.]*):[0-9]{1,5}$"
@@ -49,6 +49,7 @@ _clients = Object(
     model=settings.ClientCertificates,
     hints={"crl_file": "write crl"},
     instead="{ca: %s}",
+    meant=switched("{ca: FILE}"),
 )
 
 _tls = Object(
@@ -57,7 +58,7 @@ _tls = Object(
     fields=(
         Field(
             key="certificates",
-            type=ListOf(CERTIFICATE, empty="TLS needs a certificate"),
+            type=ListOf(CERTIFICATE, empty="TLS needs a certificate", instead="[{cert: %s, key: {file: FILE}}]"),
             doc="The certificates. A client gets the first that covers the name it asks for (SNI), else the first.",
             example="[{cert: tls.crt, key: {file: tls.key}}]",
         ),
@@ -70,6 +71,8 @@ _tls = Object(
         ),
     ),
     model=settings.TlsSettings,
+    instead="{certificates: [{cert: %s, key: {file: FILE}}]}",
+    meant=switched("{certificates: [{cert: FILE, key: {file: FILE}}]}"),
 )
 
 _client_timeouts = Object(
@@ -99,6 +102,8 @@ _client_limits = Object(
     share=True,
 )
 
+_BALANCERS: Final = '{from: ["10.0.0.0/8"]}'
+
 _sources = Object(
     name="proxy sources",
     doc="Who says by a header of the PROXY protocol, version 1 or 2, whose connection it is.",
@@ -122,6 +127,7 @@ _sources = Object(
     ),
     model=settings.ProxySources,
     instead="{from: [%s]}",
+    meant=switched(_BALANCERS, v1=_BALANCERS, v2=_BALANCERS),
 )
 
 _passthrough = Object(
@@ -207,6 +213,12 @@ LISTENER: Final = Object(
     ),
     model=settings.Listener,
     hints={
+        **dict.fromkeys(
+            ("http2", "h2", "alpn"), "HTTP/2 needs no key: with tls it is offered, without it is understood"
+        ),
+        **dict.fromkeys(
+            ("certificates", "certificate", "ssl"), "write tls: {certificates: [{cert: FILE, key: {file: FILE}}]}"
+        ),
         "rewrite": "write filters: [{rewrite: ...}] on the route",
         "request_id": "write filters: [{request_id: {}}]",
     },
@@ -300,6 +312,7 @@ ADMIN: Final = Object(
         ),
     ),
     model=settings.AdminSettings,
+    meant=switched("{}"),
 )
 
 SHUTDOWN: Final = Object(

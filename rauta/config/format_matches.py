@@ -10,7 +10,7 @@ from rauta.config.composite import ListOf
 from rauta.config.format_common import PATH, REGEX, TCHARS
 from rauta.config.plugins import PluginType, plugin_fields
 from rauta.config.scalars import Boolean, Parsed, Text
-from rauta.config.schema import Field, Object
+from rauta.config.schema import Field, Object, switched
 from rauta.routing import model, services
 from rauta.routing.errors import ModelError
 from rauta.routing.hosts import HostPattern
@@ -165,6 +165,7 @@ _grpc_match = Object(
     ),
     model=GrpcMatch,
     instead="{service: %s}",
+    meant=switched("{service: helloworld.Greeter}"),
     share=True,
 )
 

@@ -11,6 +11,7 @@ from rauta.config.format_common import FORWARDED, NAME, PATH, PROTOCOL, WEIGHT
 from rauta.config.format_filters import FILTERS, in_file
 from rauta.config.format_matches import ANY_PATH, MATCH
 from rauta.config.format_services import LIMIT_BODY, TIMEOUT_DOCS
+from rauta.config.nodes import shorten
 from rauta.config.scalars import Choice, Duration, Integer, Parsed, Size, Text
 from rauta.config.schema import Field, Object
 from rauta.routing import model, services
@@ -117,6 +118,14 @@ def _forward_to(name: str) -> model.Forward:
     return model.Forward(services=(model.WeightedService(name=name),))
 
 
+def _attribute_missing(text: str) -> str | None:
+    """What to write instead of `shop.web.app`."""
+    module, dot, attribute = text.rpartition(".")
+    if not dot or ":" in text:
+        return None
+    return f"{shorten(text)} is not module:attribute: write {shorten(f'{module}:{attribute}')}"
+
+
 def _application(text: str) -> model.Asgi:
     try:
         return model.Asgi(app=text)
@@ -190,7 +199,12 @@ ROUTE: Final = Object(
         Field(key="respond", type=_respond, doc="Answer with a fixed response.", example="{status: 404}"),
         Field(
             key="asgi",
-            type=Parsed("an application such as shop.web:app", _application, pattern=f"^{model.APPLICATION}$"),
+            type=Parsed(
+                "an application such as shop.web:app",
+                _application,
+                pattern=f"^{model.APPLICATION}$",
+                hint=_attribute_missing,
+            ),
             doc="Let an ASGI 3 application answer, in each worker's own event loop: `module:attribute`, which the "
             "Python that runs rauta can import.",
             example='"shop.web:app"',

@@ -10,12 +10,16 @@ from rauta.config.format_common import PATH, WEIGHT
 from rauta.config.format_tls import BACKEND_TLS
 from rauta.config.plugins import PluginType, plugin_fields
 from rauta.config.scalars import Choice, Duration, Integer, Size, Statuses, Text, Word
-from rauta.config.schema import Field, Object
+from rauta.config.schema import Field, Object, switched
 from rauta.routing import services, settings
 from rauta.routing.balancers import BUILT_IN
 from rauta.routing.errors import ModelError
 from rauta.routing.plugins import BALANCERS
 
+_PROTOCOLS: Final = {
+    **dict.fromkeys(("h2", "h2c", "grpc", "http/2", "http/2.0", "2"), "http2"),
+    **dict.fromkeys(("h1", "http", "http/1", "http/1.1", "http1.1", "1.1"), "http1"),
+}
 _ADDRESS: Final = r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
 
 
@@ -254,7 +258,7 @@ SERVICE: Final = Object(
         ),
         Field(
             key="proxy_protocol",
-            type=Choice(services.ProxyProtocol),
+            type=Choice(services.ProxyProtocol, meant=switched("v2")),
             doc="Tell backends the client's address by the PROXY protocol. Connections are then not shared by clients.",
             example="v2",
             absent="not used",
@@ -268,7 +272,7 @@ SERVICE: Final = Object(
         ),
         Field(
             key="protocol",
-            type=Choice(services.BackendProtocol, meant=dict.fromkeys(("h2", "h2c", "grpc"), "http2")),
+            type=Choice(services.BackendProtocol, meant=_PROTOCOLS),
             doc="What backends are spoken to in: `http1`; `http2`, which gRPC needs; `auto`, with TLS: HTTP/2 where "
             "the backend offers it.",
             example="http2",

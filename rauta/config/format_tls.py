@@ -6,7 +6,7 @@ from typing import Final
 
 from rauta.config.paths import FilePath
 from rauta.config.scalars import Boolean, Text
-from rauta.config.schema import Field, Object
+from rauta.config.schema import Field, Object, switched
 from rauta.routing import services, settings
 
 SECRET: Final = Object(
@@ -39,6 +39,7 @@ CERTIFICATE: Final = Object(
         Field(key="key", type=SECRET, doc="The private key, PEM, not encrypted.", example="{file: tls.key}"),
     ),
     model=settings.Certificate,
+    instead="{cert: %s, key: {file: FILE}}",
 )
 
 BACKEND_TLS: Final = Object(
@@ -81,6 +82,8 @@ BACKEND_TLS: Final = Object(
         ),
     ),
     model=services.BackendTls,
+    instead="{ca: %s}",
+    meant=switched("{}"),
     hints={
         "cert": "write certificate: {cert: FILE, key: {file: FILE}}",
         "key": "write certificate: {cert: FILE, key: {file: FILE}}",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from rauta.config.nodes import Node, Scalar, shorten
 from rauta.config.reader import INVALID, Reader
-from rauta.config.schema import Json, Type
+from rauta.config.schema import Json, Type, hint_for
 from rauta.routing import units
 from rauta.routing.errors import ModelError
 
@@ -200,7 +200,7 @@ class Boolean(_ScalarType):
 
 class Choice(_ScalarType):
     """One of a few words, each with its value: the members of an Enum, or names. `meant`: what is likely written
-    instead, and what it means."""
+    instead, in lower case, and what it means; empty: nothing, without the key."""
 
     def __init__(self, choices: type[Enum] | Iterable[str], *, meant: Mapping[str, str] | None = None) -> None:
         if isinstance(choices, type):
@@ -208,17 +208,24 @@ class Choice(_ScalarType):
         else:
             self.values = {word: word for word in choices}
         self.label = f"one of {', '.join(self.values)}"
-        self._meant = meant or {}
+        self._meant = dict(meant or {})
 
     def accepts(self, node: Node) -> bool:
         return isinstance(node, Scalar) and isinstance(node.value, str)
 
     def decode(self, node: Node, reader: Reader) -> Any:
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
-            reader.wrong_kind(node, self.label)
+            reader.wrong_kind(
+                node, self.label, hint_for(node, self._meant, reader) if isinstance(node, Scalar) else None
+            )
             return INVALID
         if node.value not in self.values:
-            guess = self._meant.get(node.value) or reader.problems.nearest(node.value, self.values)
+            word = node.value.lower()
+            guess = (
+                word
+                if word in self.values
+                else self._meant.get(word) or reader.problems.nearest(node.value, self.values)
+            )
             hint = f"; did you mean {guess!r}?" if guess else ""
             reader.problem(node, f"{shorten(node.value)} is not {self.label}{hint}")
             return INVALID

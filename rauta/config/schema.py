@@ -83,6 +83,8 @@ class Object(Type):
     """Keys that must be there although the model has a default; those without one are added."""
     instead: str | None = None
     """What to write where a person wrote plain text: `{prefix: %s}`."""
+    meant: dict[str, str] = dataclasses.field(default_factory=dict)
+    """What to write instead of these words, in lower case; empty: nothing, without the key."""
     hints: dict[str, str] = dataclasses.field(default_factory=dict)
     """What to do instead of likely unknown keys."""
     share: bool = False
@@ -135,10 +137,7 @@ class Object(Type):
     def partial_values(self, node: Node, reader: Reader) -> tuple[dict[str, Any], bool]:
         """The values that could be decoded, by attribute, and whether those are all."""
         if not isinstance(node, Mapping):
-            hint = None
-            if self.instead is not None and isinstance(node, Scalar) and node.value is not None:
-                hint = f"write {self.instead % node.text}"
-            reader.wrong_kind(node, self.label, hint)
+            reader.wrong_kind(node, self.label, self._instead_of(node, reader))
             return {}, False
         values: dict[str, Any] = {}
         valid = True
@@ -161,6 +160,13 @@ class Object(Type):
                 values[known[1]] = value
         path.pop()
         return values, self._complete(node, reader) and valid
+
+    def _instead_of(self, node: Node, reader: Reader) -> str | None:
+        if not isinstance(node, Scalar) or node.value is None:
+            return None
+        if (hint := hint_for(node, self.meant, reader)) is not None:
+            return hint
+        return None if self.instead is None or isinstance(node.value, bool) else f"write {self.instead % node.text}"
 
     def _unknown(self, node: Mapping, key: str, reader: Reader) -> None:
         if reader.problems.full:
@@ -206,6 +212,19 @@ class Object(Type):
 
     def parts(self) -> Iterable[Type]:
         return [field.type for field in self.fields]
+
+
+def switched(on: str, **more: str) -> dict[str, str]:
+    """What is meant by words that turn something on (`on` is what does it in this format) and off; and by others."""
+    return {**dict.fromkeys(("true", "yes", "on"), on), **dict.fromkeys(("false", "no", "off"), ""), **more}
+
+
+def hint_for(node: Scalar, words: dict[str, str], reader: Reader) -> str | None:
+    """What to write instead of a word, as a hint; None: it is none of these."""
+    found = words.get(node.text.lower())
+    if found is None:
+        return None
+    return f"write {reader.path[-1]}: {found}" if found else "remove the key"
 
 
 def _defaults_of(model: type[Any]) -> dict[str, Any]:
