@@ -17,6 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rauta.api import Gateway
+from rauta.proxy.asgi.frames import Closed, Frames
 from support import h2client
 from support.asgi import host
 from support.asgiclient import Seen, ask
@@ -282,7 +283,7 @@ async def left(at: At) -> str:
 
 async def websocket(at: At) -> str:
     if at.http2:
-        return "not tested"
+        return await _h2_websocket(at)
     async with _echo(at) as url, connect(url, subprotocols=["b", "a"]) as peer:  # type: ignore[list-item]
         assert peer.subprotocol == "a"
         for message in ("hello", b"\x00" * 1_000_000):
@@ -297,9 +298,12 @@ async def websocket(at: At) -> str:
 
 
 async def refused_websocket(at: At) -> str:
-    if at.http2:
-        return "not tested"
     async with backend(always(b"HTTP/1.1 401 Unauthorized\r\nX-Why: 1\r\nContent-Length: 2\r\n\r\nno"), at.behind):
+        if at.http2:
+            async with h2client.client(at.port) as asked:
+                answer = await asked.answer(_h2_connect(asked))
+                kept = (answer.status, answer.fields.get("x-why"), answer.body) == (401, "1", b"no")
+                return "kept" if kept else str(answer.status)
         with pytest.raises(InvalidStatus) as refused:
             async with connect(f"ws://127.0.0.1:{at.port}/"):
                 pass
@@ -408,6 +412,46 @@ async def _h2_upload(at: At, script: Script, over: asyncio.Event) -> str:
         asked.writer.transport.abort()
         over.set()
         return "kept" if asked.left > (256 << 20) - PLENTY else "lost"
+
+
+def _h2_connect(asked: h2client.Client) -> int:
+    """A WebSocket's CONNECT (RFC 8441); its stream."""
+    fields = [
+        (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/"), (":authority", "test"),
+        ("sec-websocket-version", "13"), ("sec-websocket-protocol", "b, a"),
+    ]  # fmt: skip
+    return asked.head(fields, end=False)
+
+
+async def _h2_websocket(at: At) -> str:
+    async with _echo(at), h2client.client(at.port) as asked:
+        await asked.until(lambda: asked.h2.remote_settings.enable_connect_protocol)
+        stream = _h2_connect(asked)
+        answer, frames = asked.streams[stream], Frames(client=True)
+        await asked.until(lambda: answer.status)
+        assert (answer.status, answer.fields["sec-websocket-protocol"]) == (200, "a")
+
+        async def send(data: bytes) -> None:
+            while data:
+                await asked.until(lambda: asked.h2.local_flow_control_window(stream) > 0)
+                room = min(asked.h2.local_flow_control_window(stream), 16_384)
+                asked.h2.send_data(stream, data[:room])
+                asked.flush()
+                data = data[room:]
+
+        async def hear() -> object:
+            while True:
+                await asked.until(lambda: answer.body or answer.ended)
+                assert answer.body
+                body, answer.body = answer.body, b""
+                if found := frames.receive(body):
+                    return found[0]
+
+        for message in ("hello", b"\x00" * 1_000_000):
+            await send(frames.message(message))
+            assert await hear() == message
+        await send(frames.message("close"))
+        return "kept" if await hear() == Closed(4001, "as you like") else "no code"
 
 
 @asynccontextmanager

@@ -218,6 +218,24 @@ async def socket(scope: Any, receive: Any, send: Any) -> None:
         await send({**message, "type": "websocket.send"})
 
 
+async def shown(scope: Any, receive: Any, send: Any) -> None:
+    """A WebSocket that tells its scope."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        told = {key: value for key, value in scope.items() if key not in ("state", "extensions")}
+        await send({"type": "websocket.send", "text": repr(told)})
+        await receive()
+
+
+async def hesitant(scope: Any, receive: Any, send: Any) -> None:
+    """A WebSocket that is accepted when told to."""
+    if scope["type"] == "websocket":
+        events.append("asked")
+        await go.wait()
+        await socket(scope, receive, send)
+
+
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.close"})

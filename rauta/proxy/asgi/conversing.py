@@ -1,5 +1,6 @@
-"""WebSockets that an ASGI application answers. To the client it is a tunnel of HTTP/1.1, whose server we are: the
-handshake (RFC 6455 4.2) and the frames are made here, and the application has messages.
+"""WebSockets that an ASGI application answers. To the client it is a tunnel of HTTP/1.1, or of HTTP/2 that is made
+one (see `http2.upgrades`), whose server we are: the handshake (RFC 6455 4.2) and the frames are made here, and the
+application has messages.
 
     client --frames--> exchange (a tunnel) --send_body--> Conversation --messages--> application
 """
