@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from rauta.config import load
+from rauta.proxy import clienthello, flow, limits, pool, proxyheader
+from rauta.proxy.asgi import frames as websockets
 from rauta.proxy.exchange import IDEMPOTENT
+from rauta.proxy.http1 import chunked
+from rauta.proxy.http2 import client, frames, streams
 from rauta.proxy.reasons import REASONS
 from rauta.proxy.wheel import TICK
 from rauta.routing import defaults
@@ -56,11 +60,39 @@ LIMITS = [
 ]
 ELSEWHERE = {"ADMIN_SOCKET", "KERNEL_MAX_BACKENDS"}  # a path; a limit of tiers that do not work yet
 
-ROWS = [
-    [cell.strip() for cell in line.strip("|").split(" | ")]
-    for line in PAGE.split("\n## Time-outs and limits\n")[1].splitlines()
-    if line.startswith("|")
-][2:]
+# What one connection may have, in the order of that table's rows.
+OF_A_CONNECTION = [
+    size(defaults.HEAD_LIMIT),
+    str(limits.MAX_INTERIM),
+    size(chunked._MAX_SIZE_LINE),
+    size(chunked._MAX_EXTENSIONS),
+    size(chunked._MAX_TRAILERS),
+    str(chunked.CHUNKS_PER_TURN),
+    size(flow.HIGH_WATER),
+    str(frames.STREAMS),
+    size(frames.STREAM_WINDOW),
+    size(client.WINDOW),
+    size(frames.CONNECTION_WINDOW),
+    str(streams.FREE_FRAMES),
+    size(streams.UNREAD_LIMIT),
+    size(limits.HELD_LIMIT),
+    str(limits.HEADS_PER_TURN),
+    size(limits.DISCARD_LIMIT),
+    size(limits.LINGER_LIMIT),
+    size(proxyheader.MAX_V1),
+    size(proxyheader.MAX_V2),
+    size(clienthello.MAX_HELLO),
+    size(websockets.MESSAGE_LIMIT),
+    duration(pool.KEPT_MARGIN),
+]
+
+
+def rows(title: str) -> list[list[str]]:
+    lines = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")][2:]
+
+
+ROWS = rows("Time-outs and limits")
 
 
 def shown(name: str) -> str:
@@ -71,6 +103,16 @@ def shown(name: str) -> str:
 def test_the_table_has_all_that_there_are() -> None:
     assert {*DURATIONS, *LIMITS, *ELSEWHERE} == {name for name in vars(defaults) if name.isupper()}
     assert [row[2] for row in ROWS] == [shown(name) for name in (*DURATIONS, *LIMITS)]
+
+
+def test_the_table_of_one_connection() -> None:
+    found = rows("Limits of one connection")
+    assert [row[2] for row in found] == OF_A_CONNECTION
+    assert f"until {size(flow.LOW_WATER)} are left" in found[6][3]
+    assert f"in {streams._FREE_FOR:g} s" in found[11][0]
+    assert f"within {limits.LINGER_TIME:g} s" in found[16][0]
+    shown = {name for name in vars(limits) if name.isupper()}
+    assert shown == {"MAX_INTERIM", "HELD_LIMIT", "HEADS_PER_TURN", "DISCARD_LIMIT", "LINGER_LIMIT", "LINGER_TIME"}
 
 
 @pytest.mark.parametrize(("key", "default"), [(row[1], row[2]) for row in ROWS if row[1] != "fixed"])
