@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rauta.config import load
-from rauta.proxy import clienthello, flow, limits, pool, proxyheader
+from rauta.proxy import clienthello, flow, limits, pool, proxyprotocol
 from rauta.proxy.asgi import frames as websockets
 from rauta.proxy.exchange import IDEMPOTENT
 from rauta.proxy.http1 import chunked
@@ -79,8 +79,8 @@ OF_A_CONNECTION = [
     str(limits.HEADS_PER_TURN),
     size(limits.DISCARD_LIMIT),
     size(limits.LINGER_LIMIT),
-    size(proxyheader.MAX_V1),
-    size(proxyheader.MAX_V2),
+    size(proxyprotocol.MAX_V1),
+    size(proxyprotocol.MAX_V2),
     size(clienthello.MAX_HELLO),
     size(websockets.MESSAGE_LIMIT),
     duration(pool.KEPT_MARGIN),
