@@ -193,7 +193,7 @@ HONOURED: Final[AllowList] = {
     HealthCheck: {
         "kind": Honoured("checks run outside of the kernel", _one_of(HealthKind.HTTP, HealthKind.GRPC, HealthKind.TCP)),
         **dict.fromkeys(
-            ("path", "host", "statuses", "service", "interval", "timeout", "healthy", "unhealthy"),
+            ("path", "host", "statuses", "service", "tls", "interval", "timeout", "healthy", "unhealthy"),
             Honoured("checks run outside of the kernel"),
         ),
     },

@@ -268,8 +268,9 @@ class AccessLogWriter:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+            thread.start()
+            self._thread = thread  # not before: whoever closes the log from another thread joins what it finds here
 
     def reopen(self, fd: int) -> None:
         """Write to this descriptor from the next line on, and close it in the end; the one before is closed once what

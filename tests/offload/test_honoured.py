@@ -179,6 +179,13 @@ HONOURED_CHANGES: dict[tuple[type, str], list[Configuration]] = {
     (HealthCheck, "path"): [health(path="/healthz")],
     (HealthCheck, "host"): [health(host="a.test")],
     (HealthCheck, "statuses"): [health(statuses=((200, 200),))],
+    (HealthCheck, "tls"): [  # of a service that another listener passes TLS through to
+        replace(
+            BASE,
+            services=(replace(SERVICE, health=HealthCheck(tls=BackendTls())),),
+            listeners=(LISTENER, Listener(name="tls", address=Address("10.0.0.1", 443), passthrough=(PASSED,))),
+        )
+    ],
     (HealthCheck, "service"): [],  # only of gRPC's kind, which needs HTTP/2: see below
     (HealthCheck, "interval"): [health(interval=1)],
     (HealthCheck, "timeout"): [health(timeout=1)],
@@ -241,6 +248,9 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
     (TlsSettings, "clients"): [(listener(tls=MTLS), Reason.TLS)],
     (ClientCertificates, "ca"): [(listener(tls=MTLS), Reason.TLS)],
     (ClientCertificates, "mode"): [(listener(tls=MTLS), Reason.TLS)],
+    (ClientCertificates, "crl"): [
+        (listener(tls=replace(MTLS, clients=ClientCertificates(ca="ca.crt", crl="ca.crl"))), Reason.TLS)
+    ],
     (Certificate, "cert"): [(listener(tls=TLS), Reason.TLS)],
     (Certificate, "key"): [(listener(tls=TLS), Reason.TLS)],
     (Secret, "file"): [(listener(tls=TLS), Reason.TLS)],
@@ -268,6 +278,7 @@ REFUSED_CHANGES: dict[tuple[type, str], list[tuple[Configuration, Reason]]] = {
         (service(protocol=BackendProtocol.AUTO, tls=BackendTls()), Reason.BACKEND_PROTOCOL),
     ],
     (BackendTls, "ca"): [(service(tls=BackendTls(ca="ca.crt")), Reason.BACKEND_TLS)],
+    (BackendTls, "crl"): [(service(tls=BackendTls(ca="ca.crt", crl="ca.crl")), Reason.BACKEND_TLS)],
     (BackendTls, "name"): [(service(tls=BackendTls(name="a.test")), Reason.BACKEND_TLS)],
     (BackendTls, "certificate"): [
         (service(tls=BackendTls(certificate=TLS.certificates[0])), Reason.BACKEND_TLS),

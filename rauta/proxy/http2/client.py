@@ -33,7 +33,7 @@ from rauta.proxy.http2.frames import (
     code_name,
 )
 from rauta.proxy.http2.heads import raw_trailers, request_fields, response_head, trailer_fields
-from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox
+from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox, Window
 from rauta.proxy.http2.upgrades import as_connect, as_switching
 from rauta.proxy.limits import LINGER_TIME, MAX_INTERIM
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 # Bytes that a backend may send on a stream before its client has taken any. More than towards clients: 64 KiB in a
 # round trip is slow to a backend that is not near, and a gateway has fewer of these connections.
-WINDOW: Final = 256 * 1024
+WINDOW: Final = 64 * 1024
 
 
 class ClientStream(Upstream):
@@ -58,7 +58,6 @@ class ClientStream(Upstream):
 
     __slots__ = (
         "_connection",
-        "_credit",
         "_exchange",
         "_idle_timeout",
         "_interim",
@@ -73,6 +72,7 @@ class ClientStream(Upstream):
         "_status",
         "_tunnel",
         "number",
+        "window",
     )
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -90,7 +90,7 @@ class ClientStream(Upstream):
         self._tunnel = False  # a CONNECT with a protocol (RFC 8441)
         self._key: str | None = None  # of WebSocket's handshake with the client
         self._paused = False
-        self._credit = 0  # bytes of the window that came and are not given back
+        self.window = Window(WINDOW, connection.pool.wheel.now)
         self._response_timeout = 0.0
         self._idle_timeout = 0.0
 
@@ -255,7 +255,7 @@ class ClientStream(Upstream):
         self._arm(self._idle_timeout)
         if self._exchange is not None and event.data:
             self._exchange.response_body(event.data)
-        self._credit += event.size
+        self.window.came(event.size)
         if not self._paused:
             self._give_back()
 
@@ -288,10 +288,7 @@ class ClientStream(Upstream):
             exchange.upstream_failed(reason, detail, stale=stale, refused=refused)
 
     def _give_back(self) -> None:
-        if self._credit >= WINDOW // 4:
-            credit, self._credit = self._credit, 0
-            self._connection.frames.credit(credit, self.number)
-            self._connection.write()
+        self.window.give_back(self._connection, self.number, self._connection.pool.wheel.now)
 
     def _arm(self, seconds: float) -> None:
         self._connection.pool.wheel.arm(self, seconds)
@@ -459,7 +456,8 @@ class ClientConnection(Multiplexed):
         self.pool.wheel.forget(stream)
         self._waiting.pop(stream, None)
         self.held.pop(stream, None)
-        self._streams.pop(stream.number, None)
+        if self._streams.pop(stream.number, None) is not None:
+            self.returned(stream.window)
         if self._closing:
             return
         if not self._draining:

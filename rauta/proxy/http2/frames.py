@@ -32,7 +32,7 @@ ENHANCE_YOUR_CALM: Final = 11
 FRAME: Final = 16_384  # bytes of a frame's payload; RFC 9113 4.2: the least that an endpoint may offer
 STREAMS: Final = 100  # at the same time on one connection (RFC 9113 6.5.2 asks for no fewer)
 STREAM_WINDOW: Final = 65_535  # bytes that a stream may send before its backend has taken any
-WIDER: Final = 1 << 20  # by so many bytes may the windows of a connection's streams be wider than that, all together
+WIDER: Final = 1 << 21  # by so many bytes may the windows of a connection's streams be wider than that, all together
 CONNECTION_WINDOW: Final = 1 << 20  # the same of all streams together, beyond what slow ones hold: see `credit`
 
 

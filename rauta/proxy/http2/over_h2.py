@@ -103,6 +103,7 @@ class _Connection(H2Connection):
         """Neither send GOAWAY nor take the connection for closed."""
 
 
+_FRAME_HEADER: Final = 9  # bytes
 _RESET: Final = 13  # bytes of a RST_STREAM frame
 _MAX_GIVEN_UP: Final = 1000  # streams that were reset here, whose last frames may be on their way
 
@@ -184,6 +185,8 @@ class Connection(Frames):
         if frame.wrong is not None:
             return self._fault(frame.stream, *frame.wrong)
         self._out += self._h2.data_to_send()
+        if frame.kind == h2_inspection.SETTINGS:
+            self._shrink(frame.octets)
         try:
             events = self._events(frame.octets)
         except _MalformedError as error:
@@ -204,6 +207,12 @@ class Connection(Frames):
                 found = [Fault(frame.stream, f"{name} by a frame of type {frame.kind}")]
         self._out += answer
         return found
+
+    def _shrink(self, octets: bytes) -> None:
+        """RFC 7541 4.2: of several sizes of the encoder's table the least counts, too; h2 tells the last one alone."""
+        for at in range(_FRAME_HEADER, len(octets) - 5, 6):
+            if int.from_bytes(octets[at : at + 2], "big") == SettingCodes.HEADER_TABLE_SIZE:
+                self._h2.encoder.header_table_size = int.from_bytes(octets[at + 2 : at + 6], "big")
 
     def _events(self, octets: bytes) -> list[Any]:
         """Of the library. Raises BrokenError, _MalformedError."""

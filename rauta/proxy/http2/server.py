@@ -1,7 +1,7 @@
 """A connection from a client that speaks HTTP/2: many exchanges at once, each on a stream of its own.
 
 Memory is bounded by windows. Towards us, a stream has a window of 64 KiB, and more where that is little for its path,
-but all of a connection together not more than 1 MiB more. Its bytes are credited when its backend has taken them; the
+but all of a connection together not more than 2 MiB more. Its bytes are credited when its backend has taken them; the
 connection's window is larger than those of all streams together and is credited at once, so a stream that is slow stops
 itself and no other. The way out is in `streams`.
 
@@ -23,7 +23,6 @@ from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import (
     STREAM_WINDOW,
     STREAMS,
-    WIDER,
     BrokenError,
     Control,
     Data,
@@ -35,12 +34,12 @@ from rauta.proxy.http2.frames import (
     Room,
 )
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
-from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox
+from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox, Window
 from rauta.proxy.http2.upgrades import as_success, as_upgrade
 from rauta.proxy.limits import LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.messages import Field, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS
-from rauta.proxy.wheel import NEVER, TICKS_PER_SECOND
+from rauta.proxy.wheel import NEVER
 from rauta.routing.errors import RequestError
 
 if TYPE_CHECKING:
@@ -58,12 +57,9 @@ class Stream(Downstream):
 
     __slots__ = (
         "_connection",
-        "_credit",
         "_early",
         "_out",
-        "_passed",
         "_paused",
-        "_round",
         "_seen",
         "_since",
         "asked",
@@ -88,10 +84,8 @@ class Stream(Downstream):
         self._out = Outbox()
         self._paused = False
         self._seen = 0  # bytes that waited when `moved` was asked
-        self._credit = 0  # bytes of the window that came and are not given back
-        self._since = self._round = connection.dispatcher.wheel.now
-        self._passed = 0  # bytes that came and went since `_round`
-        self.window = STREAM_WINDOW
+        self._since = connection.dispatcher.wheel.now
+        self.window = Window(STREAM_WINDOW, self._since)
 
     # --- Downstream ---
 
@@ -181,7 +175,7 @@ class Stream(Downstream):
     def body(self, data: bytes, size: int) -> None:
         """A piece of the request's body."""
         self.missing = max(0, self.missing - len(data))
-        self._credit += size
+        self.window.came(size)
         if self._early is not None:
             self._early.append(data)  # as much as the window lets through
             return
@@ -229,23 +223,9 @@ class Stream(Downstream):
             exchange.client_gone(reason)
 
     def _give_back(self) -> None:
-        """Part of the window, in large pieces; nothing, once the request is complete."""
-        if self._credit >= STREAM_WINDOW // 4 and not self.asked:
-            credit, self._credit = self._credit, 0
-            self._connection.frames.credit(credit, self.number)
-            self._passed += credit
-            if self._passed >= self.window:
-                self._widen()
-            self._connection.write()
-
-    def _widen(self) -> None:
-        """A whole window has passed. In less than a second it is small for its path: what is under way between the
-        client and us, and waits for nobody here. Then twice as much, as far as the connection has some left."""
-        now = self._connection.dispatcher.wheel.now
-        if now - self._round < TICKS_PER_SECOND and (more := self._connection.lend(self.window)):
-            self.window += more
-            self._connection.frames.widen(self.number, self.window, more)
-        self._passed, self._round = 0, now
+        """Part of the window; nothing, once the request is complete."""
+        if not self.asked:
+            self.window.give_back(self._connection, self.number, self._connection.dispatcher.wheel.now)
 
     def _over(self) -> bool:
         self._connection.answered()
@@ -265,7 +245,6 @@ class ServerConnection(Multiplexed):
         "_origin",
         "_streams",
         "_thrown_away",
-        "_wider",
         "client",
         "dispatcher",
         "scheme",
@@ -282,7 +261,6 @@ class ServerConnection(Multiplexed):
         self._streams: dict[int, Stream] = {}
         self._draining = False
         self._thrown_away = 0  # bytes that came after the end
-        self._wider = WIDER  # bytes by which windows may still grow
 
     # --- asyncio.Protocol ---
 
@@ -368,12 +346,6 @@ class ServerConnection(Multiplexed):
         """Where the client connected to."""
         return local_of(self._transport, self._origin)
 
-    def lend(self, size: int) -> int:
-        """By how much a stream's window may grow, of that."""
-        size = min(size, self._wider)
-        self._wider -= size
-        return size
-
     def drop(self, stream: Stream, code: int) -> None:
         """Reset it."""
         self.frames.reset(stream.number, code)
@@ -383,7 +355,7 @@ class ServerConnection(Multiplexed):
     def forget(self, stream: Stream) -> None:
         """It is over."""
         if self._streams.pop(stream.number, None) is not None:
-            self._wider += stream.window - STREAM_WINDOW
+            self.returned(stream.window)
         self.dispatcher.wheel.forget(stream)
         self._waiting.pop(stream, None)
         if not self._streams and not self._closing:

@@ -12,9 +12,9 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 from rauta.proxy.flow import HIGH_WATER, ReadGate
-from rauta.proxy.http2.frames import FRAME, Frames
+from rauta.proxy.http2.frames import FRAME, WIDER, Frames
 from rauta.proxy.http2.heads import Raw
-from rauta.proxy.wheel import Expiring
+from rauta.proxy.wheel import TICKS_PER_SECOND, Expiring
 
 # Frames that may come for nothing in ten seconds, beyond one for each response. Browsers ping every few seconds.
 FREE_FRAMES: Final = 200
@@ -116,8 +116,46 @@ class Sending(Protocol):
         """One frame, if there is room. False: nothing can be sent now."""
 
 
+class Window:
+    """What a stream may bring before any of it is taken: `least` bytes at first, and more where that is little for its
+    path. Its bytes are given back when whoever they are for has taken them."""
+
+    __slots__ = ("_began", "_least", "_owed", "_passed", "size")
+
+    def __init__(self, least: int, now: int) -> None:
+        self.size = least
+        self._least = least
+        self._owed = 0  # bytes that came and are not given back
+        self._passed = 0  # bytes that came and went since `_began`
+        self._began = now
+
+    @property
+    def extra(self) -> int:
+        """By how much it is wider than at first."""
+        return self.size - self._least
+
+    def came(self, size: int) -> None:
+        """So much of it is used."""
+        self._owed += size
+
+    def give_back(self, connection: Multiplexed, number: int, now: int) -> None:
+        """What was taken, in large pieces."""
+        if self._owed < self._least // 4:
+            return
+        credit, self._owed = self._owed, 0
+        connection.frames.credit(credit, number)
+        self._passed += credit
+        if self._passed >= self.size:
+            # Passed whole in less than a second, it is small for what is under way between the peer and us.
+            if now - self._began < TICKS_PER_SECOND and (more := connection.lend(self)):
+                self.size += more
+                connection.frames.widen(number, self.size, more)
+            self._passed, self._began = 0, now
+        connection.write()
+
+
 class Multiplexed(Expiring):
-    """One connection, by its sending side."""
+    """One connection, by its sending side and its windows."""
 
     __slots__ = (
         "_blocked",
@@ -132,6 +170,7 @@ class Multiplexed(Expiring):
         "_transport",
         "_updates",
         "_waiting",
+        "_wider",
         "frames",
     )
 
@@ -147,6 +186,7 @@ class Multiplexed(Expiring):
         self._blocked = False  # the transport takes no more
         self._closing = False
         self._owed = 0  # bytes of the connection's window that came and are not given back
+        self._wider = WIDER  # bytes by which windows of streams may still grow
         self._calm = self._pings = self._updates = FREE_FRAMES
         self._calm_until = 0.0
 
@@ -201,6 +241,19 @@ class Multiplexed(Expiring):
         if self._owed >= _GIVEN_BACK:
             owed, self._owed = self._owed, 0
             self.frames.credit(owed, None)
+
+    def lend(self, window: Window) -> int:
+        """By how much it may grow. What it has more than at first is never more than what is left for others: a stream
+        that has grown, and then idles for a day, cannot give it back."""
+        more = min(window.size, (self._wider - window.extra) // 2)
+        if more <= 0:
+            return 0
+        self._wider -= more
+        return more
+
+    def returned(self, window: Window) -> None:
+        """Its stream is over."""
+        self._wider += window.extra
 
     def answered(self) -> None:
         """A response is complete: so much more may come for nothing. Not with the request: one that is reset at once
