@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from rauta.proxy.plan import RoutePlan
     from rauta.proxy.pool import BackendPool
 
-# Bytes that a backend may send on a stream before its client has taken any. More than towards clients: 64 KiB in a
-# round trip is slow to a backend that is not near, and a gateway has fewer of these connections.
-WINDOW: Final = 64 * 1024
+# Bytes that a backend may send on a stream before its client has taken any, at first. More than towards clients: most
+# responses fit, and a gateway has fewer of these connections.
+WINDOW: Final = 256 * 1024
 
 
 class ClientStream(Upstream):
