@@ -24,6 +24,11 @@ _BOUNDS: Final = {
     0x4: (0, GREATEST, ErrorCodes.FLOW_CONTROL_ERROR),
     0x5: (FRAME, 2**24 - 1, ErrorCodes.PROTOCOL_ERROR),
 }
+# 6.5.2: "An endpoint that receives a SETTINGS frame with any unknown or unsupported identifier MUST ignore that
+# setting".
+_KNOWN: Final = frozenset((1, 2, 3, 4, 5, 6, 8))
+_SETTING: Final = 6  # bytes
+MAX_SETTINGS: Final = 32  # of one frame; as nghttp2 has it (CVE-2020-11080)
 
 
 class InspectionError(Exception):
@@ -45,6 +50,21 @@ class Frame(NamedTuple):
 
 def _broken(why: str, code: ErrorCodes = ErrorCodes.PROTOCOL_ERROR) -> InspectionError:
     return InspectionError(code, why)
+
+
+def _only_known(frame: bytearray) -> None:
+    """Leave of a SETTINGS frame what the library knows: it keeps what has no meaning for ever, and looks through it at
+    each SETTINGS frame. Raises InspectionError."""
+    size = len(frame) - _HEADER
+    if size % _SETTING:
+        return  # the library knows
+    if size > MAX_SETTINGS * _SETTING:
+        raise _broken(f"SETTINGS with {size // _SETTING} entries", ErrorCodes.ENHANCE_YOUR_CALM)
+    entries = [bytes(frame[at : at + _SETTING]) for at in range(_HEADER, len(frame), _SETTING)]
+    known = [entry for entry in entries if int.from_bytes(entry[:2], "big") in _KNOWN]
+    if len(known) < len(entries):
+        frame[_HEADER:] = b"".join(known)
+        frame[:3] = (len(frame) - _HEADER).to_bytes(3, "big")
 
 
 class Inspector:
@@ -76,6 +96,8 @@ class Inspector:
     def next(self) -> Frame | None:
         """The next frame that is to be looked at; None: more has to come. Raises InspectionError."""
         while (frame := self._frame()) is not None:
+            if frame[3] == SETTINGS:
+                _only_known(frame)
             if not self._of_client:
                 return Frame(frame[3], int.from_bytes(frame[5:_HEADER], "big") & GREATEST, bytes(frame))
             if (found := self._inspected(frame)) is not None:
