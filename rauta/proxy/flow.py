@@ -14,6 +14,7 @@ LOW_WATER: Final = 16 * 1024
 PEER_BLOCKED: Final = 1  # the other side of the exchange takes no more
 HELD_FULL: Final = 2  # enough is held for later (pipelined requests)
 TURN_OVER: Final = 4  # others have their turn first: libuv would read the same socket up to 32 times in a row
+UNREAD: Final = 8  # what was read before is not looked at yet
 # A read from this size on says that there is more. 32 times 256 KiB for one connection made others wait for 150 ms.
 LARGE_READ: Final = 64 * 1024
 

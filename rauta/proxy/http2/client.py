@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Upstream
-from rauta.proxy.flow import HIGH_WATER, LARGE_READ, LOW_WATER, ReadGate
+from rauta.proxy.flow import HIGH_WATER, LOW_WATER, ReadGate
 from rauta.proxy.http1.grammar import MalformedError
 from rauta.proxy.http2 import frames as wire
 from rauta.proxy.http2.frames import (
@@ -33,7 +33,7 @@ from rauta.proxy.http2.frames import (
     code_name,
 )
 from rauta.proxy.http2.heads import raw_trailers, request_fields, response_head, trailer_fields
-from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox, Window
+from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox, Window
 from rauta.proxy.http2.upgrades import as_connect, as_switching
 from rauta.proxy.limits import LINGER_TIME, MAX_INTERIM
 from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
@@ -259,8 +259,8 @@ class ClientStream(Upstream):
         if not self._paused:
             self._give_back()
 
-    def flush_response(self) -> None:
-        """No more of the response has arrived."""
+    def bring(self) -> None:
+        """No more of the response has arrived for now."""
         if self._exchange is not None:
             self._exchange.response_flush()
 
@@ -302,7 +302,6 @@ class ClientConnection(Multiplexed):
         "_heard",
         "_placed",
         "_streams",
-        "_touched",
         "_used",
         "held",
         "kept_for",
@@ -317,7 +316,6 @@ class ClientConnection(Multiplexed):
         super().__init__(wire.make(head_limit=HEAD_LIMIT, window=WINDOW, client=True), pool.loop)
         self.pool = pool
         self._streams: dict[int, ClientStream] = {}
-        self._touched: dict[ClientStream, None] = {}  # by what is being read
         self._draining = False
         self._placed = True  # it counts among the pool's `open`
         self._heard = 0  # when bytes came last, in ticks
@@ -377,15 +375,7 @@ class ClientConnection(Multiplexed):
         if not self.settled and (what := spoken(data)) in (TLS, HTTP1):
             self._break("upstream_malformed", f"{self.pool.name}: no HTTP/2, but {wants(what)}")
             return
-        for at in range(0, len(data), SLICE):
-            if not self._read(data[at : at + SLICE] if len(data) > SLICE else data):
-                return
-        for stream in self._touched:
-            stream.flush_response()
-        self._touched.clear()
-        self.pump()
-        if len(data) >= LARGE_READ:
-            self._gate.rest(self._loop)
+        self.take_in(data)
 
     def _read(self, data: bytes) -> bool:
         """Take some frames. False: the connection is over."""
@@ -472,7 +462,7 @@ class ClientConnection(Multiplexed):
 
     def _head(self, event: Head) -> None:
         if (stream := self._streams.get(event.stream)) is not None:
-            self._touched[stream] = None
+            self.touch(stream)
             try:
                 stream.response(event)
             except MalformedError as error:
@@ -492,7 +482,7 @@ class ClientConnection(Multiplexed):
         else:
             self._control(Control("empty DATA"))
         if (stream := self._streams.get(event.stream)) is not None:
-            self._touched[stream] = None
+            self.touch(stream)
             try:
                 stream.body(event)
             except MalformedError as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from rauta.proxy.exchange import Downstream
-from rauta.proxy.flow import HIGH_WATER, LARGE_READ, LOW_WATER, ReadGate
+from rauta.proxy.flow import HIGH_WATER, LOW_WATER, ReadGate
 from rauta.proxy.handshake import Shown, shown_in
 from rauta.proxy.http1.handover import client_of, local_of
 from rauta.proxy.http2 import frames as wire
@@ -34,7 +34,7 @@ from rauta.proxy.http2.frames import (
     Room,
 )
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
-from rauta.proxy.http2.streams import DONE, GONE, MORE, SLICE, Multiplexed, Outbox, Window
+from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox, Window
 from rauta.proxy.http2.upgrades import as_success, as_upgrade
 from rauta.proxy.limits import LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.messages import Field, ResponseHead
@@ -58,6 +58,7 @@ class Stream(Downstream):
     __slots__ = (
         "_connection",
         "_early",
+        "_held",
         "_out",
         "_paused",
         "_seen",
@@ -79,7 +80,8 @@ class Stream(Downstream):
         self.asked = False  # the request is complete
         self.missing = 0  # bytes of its body, by its Content-Length
         self.key: str | None = None  # of WebSocket's handshake
-        self._early: list[bytes] | None = None  # of a tunnel that is not there yet
+        self._early = False  # it is a tunnel that is not there yet
+        self._held = bytearray()  # of the body, not handed on yet
         self._connection = connection
         self._out = Outbox()
         self._paused = False
@@ -131,12 +133,8 @@ class Stream(Downstream):
             return
         self._out.head(response_fields(answer))
         self._connection.wake(self)
-        early, self._early = self._early or [], None
-        for data in early:
-            exchange.request_body(data)
-        exchange.request_flush()
-        if not self._paused:
-            self._give_back()  # the whole window may have come early: no further byte would do it
+        self._early = False
+        self.bring()
 
     def arm(self, seconds: float) -> None:
         self._connection.dispatcher.wheel.arm(self, seconds)
@@ -152,7 +150,7 @@ class Stream(Downstream):
 
     def resume_body(self) -> None:
         self._paused = False
-        self._give_back()
+        self.bring()
 
     # --- wheel.Expiring ---
 
@@ -176,15 +174,29 @@ class Stream(Downstream):
         """A piece of the request's body."""
         self.missing = max(0, self.missing - len(data))
         self.window.came(size)
-        if self._early is not None:
-            self._early.append(data)  # as much as the window lets through
+        if self.exchange is None:
+            self._give_back()
             return
-        if self.exchange is not None and data:
+        # In one piece, whatever pieces it came in, and however long it waits; as much as the window lets through.
+        self._held += data
+        if not (self._early or self._paused):
+            self._connection.touch(self)
+
+    def bring(self) -> None:
+        """Hand on what has come of the body."""
+        if self._early or self._paused:
+            return
+        self.bring_all()
+        if not self._paused:
+            self._give_back()
+
+    def bring_all(self) -> None:
+        """The same, though nobody takes it yet: the end has come, too."""
+        if self.exchange is not None and self._held:
+            data, self._held = bytes(self._held), bytearray()
             self.exchange.request_body(data)
         if self.exchange is not None:
             self.exchange.request_flush()
-        if not self._paused or self.exchange is None:
-            self._give_back()
 
     def ended(self) -> None:
         """The client has ended a tunnel, or does not wait for it any more."""
@@ -192,6 +204,7 @@ class Stream(Downstream):
         if exchange is None:
             return
         if exchange.tunnel:
+            self.bring_all()
             exchange.request_end([])
         else:
             self.gone()
@@ -200,7 +213,7 @@ class Stream(Downstream):
     def tunnels(self, key: str | None) -> None:
         """It is a CONNECT: what comes is held until there is a tunnel."""
         self.key = key
-        self._early = []
+        self._early = True
 
     def send_some(self) -> bool:
         """One frame of what waits, if there is room. False: nothing can be sent now."""
@@ -218,6 +231,7 @@ class Stream(Downstream):
         """The client has given it up, or the connection is no more."""
         exchange, self.exchange = self.exchange, None
         self._out.clear()
+        self._held.clear()
         if exchange is not None:
             exchange.detail = detail or exchange.detail
             exchange.client_gone(reason)
@@ -281,12 +295,7 @@ class ServerConnection(Multiplexed):
             if self._thrown_away > LINGER_LIMIT:
                 self._transport.abort()
             return
-        for at in range(0, len(data), SLICE):
-            if not self._read(data[at : at + SLICE] if len(data) > SLICE else data):
-                return
-        self.pump()
-        if len(data) >= LARGE_READ:
-            self._gate.rest(self._loop)
+        self.take_in(data)
 
     def _read(self, data: bytes) -> bool:
         """Take some frames. False: the connection is over."""
@@ -478,7 +487,9 @@ class ServerConnection(Multiplexed):
         except RequestError as error:
             stream.exchange.fail(error.reason, str(error))
             return
-        stream.exchange.request_end(trailers)
+        stream.bring_all()
+        if stream.exchange is not None:
+            stream.exchange.request_end(trailers)
 
     def _count(self, kind: str) -> None:
         self.count(kind, self.dispatcher.loop.time())

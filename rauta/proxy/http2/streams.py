@@ -7,11 +7,12 @@ Streams that have something to send take turns, a frame each. Frames that cost t
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import abstractmethod
 from collections import deque
 from typing import Any, Final, Protocol
 
-from rauta.proxy.flow import HIGH_WATER, ReadGate
+from rauta.proxy.flow import HIGH_WATER, LARGE_READ, UNREAD, ReadGate
 from rauta.proxy.http2.frames import FRAME, WIDER, Frames
 from rauta.proxy.http2.heads import Raw
 from rauta.proxy.wheel import TICKS_PER_SECOND, Expiring
@@ -27,6 +28,14 @@ _MOST_UPDATES: Final = 64 * FREE_FRAMES
 # Bytes that the library is given at once: what comes of them is counted before the rest. 256 KiB of the shortest heads
 # took 54 s.
 SLICE: Final = 16 * 1024
+# Fewer, where they are many frames for their size: with h2, 16 KiB of the shortest ones take 100 ms. Seconds.
+_LEAST_SLICE: Final = 1024
+_SLOW: Final = 0.002
+_QUICK: Final = 0.0005
+_TURN: Final = 0.005  # for one connection; then others have theirs
+# Pieces of a body that wait are at least so large, if there are several: an object of its own for each byte is 50 times
+# what the window allows.
+_PIECE: Final = 1024
 # Answers to such frames that the peer does not read.
 UNREAD_LIMIT: Final = 1 << 20
 
@@ -54,8 +63,11 @@ class Outbox:
 
     def body(self, data: bytes) -> None:
         """More of it."""
-        self._body.append(data)
         self.size += len(data)
+        if self._body and len(self._body[-1]) + len(data) <= _PIECE:
+            self._body[-1] += data
+        else:
+            self._body.append(data)
 
     def end(self, trailers: list[Raw]) -> None:
         """It is complete."""
@@ -110,7 +122,10 @@ class Outbox:
 
 
 class Sending(Protocol):
-    """A stream that has something to send."""
+    """A stream that has something to send, or has brought something."""
+
+    def bring(self) -> None:
+        """Hand on what has come of it."""
 
     def send_some(self) -> bool:
         """One frame, if there is room. False: nothing can be sent now."""
@@ -167,7 +182,10 @@ class Multiplexed(Expiring):
         "_owed",
         "_pings",
         "_pumping",
+        "_slice",
+        "_touched",
         "_transport",
+        "_unread",
         "_updates",
         "_waiting",
         "_wider",
@@ -183,6 +201,9 @@ class Multiplexed(Expiring):
         self._loop = loop
         self._pumping = False  # `_turn` is called soon
         self._waiting: dict[Any, None] = {}  # the `Sending` that have something to send, in turn
+        self._touched: dict[Any, None] = {}  # the `Sending` that have brought something in this turn
+        self._slice = SLICE
+        self._unread = bytearray()
         self._blocked = False  # the transport takes no more
         self._closing = False
         self._owed = 0  # bytes of the connection's window that came and are not given back
@@ -211,6 +232,56 @@ class Multiplexed(Expiring):
         self._pumping = False
         if not self._closing:
             self.pump()
+
+    def touch(self, stream: Sending) -> None:
+        """It has brought something: `bring` is called once all is read."""
+        self._touched[stream] = None
+
+    def take_in(self, data: bytes) -> None:
+        """Bytes have come. What they bring is handed on by stream, and in turns: frames may cost their sender next to
+        nothing, and us a millisecond."""
+        if self._unread:
+            self._unread += data
+            return
+        self._digest(data)
+        if len(data) >= LARGE_READ and not self._closing:
+            self._gate.rest(self._loop)
+
+    def _digest(self, data: bytes) -> None:
+        began = last = time.monotonic()
+        at = 0
+        while at < len(data):
+            size = self._slice
+            if not self._read(data[at : at + size] if at or len(data) > size else data):
+                return
+            at += size
+            now = time.monotonic()
+            if now - last > _SLOW:
+                self._slice = max(_LEAST_SLICE, size // 4)
+            elif now - last < _QUICK:
+                self._slice = min(SLICE, size * 2)
+            last = now
+            if now - began > _TURN and at < len(data):
+                self._unread += data[at:]
+                self._gate.close(UNREAD)
+                self._loop.call_soon(self._go_on)
+                break
+        for stream in list(self._touched):
+            stream.bring()
+        self._touched.clear()
+        self.pump()
+
+    def _go_on(self) -> None:
+        data, self._unread = bytes(self._unread), bytearray()
+        if self._closing:
+            return
+        self._digest(data)
+        if not self._unread:
+            self._gate.open(UNREAD)
+
+    @abstractmethod
+    def _read(self, data: bytes) -> bool:
+        """Take some frames. False: the connection is over."""
 
     def write(self) -> None:
         """Send what the frames' library has made."""
