@@ -490,13 +490,14 @@ def test_the_admin_interface_shows_it_and_cannot_reload_it(tmp_path: Path) -> No
         admin = AdminSettings(socket=str(tmp_path / "admin"))
         configured = configuration(listener(free_port()), admin=admin, offload=OffloadSettings())
         async with Gateway(configured, workers=2) as gateway:
-            status = await asyncio.to_thread(adminsocket.ask, admin.socket, "GET", "/v1/status")
+            door = adminsocket.AdminSocket(admin.socket, "of this test")
+            status = await asyncio.to_thread(adminsocket.ask, door, "GET", "/v1/status")
             assert {worker["pid"] for worker in status["workers"]} == set(gateway.stats().workers)
             assert status["offload"]["reason"] == gateway.stats().offload
             with pytest.raises(ControlError, match="the program that it belongs to says what it serves"):
-                await asyncio.to_thread(adminsocket.ask, admin.socket, "POST", "/v1/reload")
+                await asyncio.to_thread(adminsocket.ask, door, "POST", "/v1/reload")
             assert os.listdir(tmp_path) == ["admin"]  # noqa: PTH208 - and no door for a successor
-            assert await asyncio.to_thread(adminsocket.ask, admin.socket, "GET", "/v1/config")
+            assert await asyncio.to_thread(adminsocket.ask, door, "GET", "/v1/config")
         assert not os.listdir(tmp_path)  # noqa: PTH208
 
     asyncio.run(main())
