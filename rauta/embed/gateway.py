@@ -12,13 +12,16 @@
 The first and the last are one worker's data plane, with what the agent does for workers (`inloop`); the second is what
 the program `rauta` is (`processes`).
 
-    NEW --open--> OPEN --apply--> OPEN --drain--> DRAINED --close--> CLOSED
+    NEW --open--> OPEN --drain, close--> DRAINING --close, once all has ended--> CLOSED
+     ^--fails--'  | ^--apply--'                                                    ^
+                  '-- its processes die by themselves: nothing but close is left --'
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from enum import Enum, auto
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -30,6 +33,7 @@ from rauta.embed.stats import GatewayStats
 from rauta.proxy.asgi.applications import ApplicationError
 from rauta.routing.model import Configuration
 from rauta.routing.table import Table
+from rauta.runtime.tasks import Tasks
 
 if TYPE_CHECKING:
     from rauta.embed.processes import Processes
@@ -38,7 +42,17 @@ if TYPE_CHECKING:
 
 _ONCE: Final = "a gateway is opened once: make another one"
 _CLOSED: Final = "the gateway is closed: make another one"
+_DRAINED: Final = "the gateway drains, or is drained: it serves no other configuration; make another one"
 _NOT_OPEN: Final = "the gateway is not open: use `async with`, or an ASGI host with lifespan"
+
+
+class _State(Enum):
+    """See above. Whether processes have died is what they say themselves."""
+
+    NEW = auto()
+    OPEN = auto()
+    DRAINING = auto()  # or drained, which its future says
+    CLOSED = auto()
 
 
 class Gateway:
@@ -79,9 +93,10 @@ class Gateway:
         self._listener = listener
         self._sockets = sockets
         self._running: InLoop | Processes | None = None
-        self._opened = False
-        self._draining = False
+        self._state = _State.NEW
         self._changing = asyncio.Lock()
+        self._applying: asyncio.Timeout | None = None  # what a drain ends it by
+        self._drained: asyncio.Task[bool] | None = None
         configuration = configuration_of(self._source)
         names = {known.name for known in configuration.listeners}
         for name in (*(() if listener is None else (listener,)), *(sockets or ())):
@@ -91,7 +106,7 @@ class Gateway:
     # --- the native data plane ---
 
     async def __aenter__(self) -> Self:
-        if self._opened:
+        if self._state is not _State.NEW:
             raise GatewayError(_ONCE)
         await self._open(self._sockets)
         return self
@@ -103,48 +118,67 @@ class Gateway:
 
     async def apply(self, config: Source) -> None:
         """Serve this from now on. Every request obeys the old or the new table, and none is lost; listeners that are
-        gone end their connections as when draining. Raises RautaError; then nothing has changed."""
+        gone end their connections as when draining. Raises RautaError; then nothing has changed. Should the gateway be
+        drained meanwhile, it is given up (GatewayError). One that is cancelled may still come to be served."""
         async with self._changing:
             running = self._open_one()
-            source = await asyncio.to_thread(read, config)
-            self._check_change(configuration_of(source))
-            if isinstance(running, InLoop):
-                try:
-                    await running.apply(source)
-                except ApplicationError as error:
-                    raise GatewayError(await asyncio.to_thread(located, error, config)) from error
-            else:
-                await self._apply(running, source)
+            if self._state is not _State.OPEN:
+                raise GatewayError(_DRAINED)
+            try:
+                async with asyncio.timeout(None) as self._applying:
+                    await self._apply(running, config)
+            except TimeoutError:
+                if self._state is _State.OPEN:
+                    raise
+                raise GatewayError(_DRAINED) from None
+            finally:
+                self._applying = None
 
     def stats(self) -> GatewayStats:
         """What there is now, and what was counted. Raises GatewayError if it is not open, or its processes have ended
         by themselves."""
-        return self._open_one().stats(draining=self._draining)
+        return self._open_one().stats(draining=self._state is _State.DRAINING)
 
     async def drain(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - what is left is cut, not cancelled
         """Take no more connections and requests; let what is in flight end for up to `timeout` seconds (None: the
         configuration's), then cut it. Whether all ended in time. The gateway serves nothing afterwards; processes have
-        ended. Raises GatewayError as `stats`."""
+        ended. A drain goes on though its caller is cancelled; another call waits for the same one, and with a
+        `timeout` no longer than that. Raises GatewayError as `stats`."""
         running = self._open_one()
-        self._draining = True
-        async with self._changing:
-            return await running.drain(running.configuration.shutdown.timeout if timeout is None else timeout)
+        if self._drained is None:
+            self._drained = self._start_to_drain(running, timeout)
+        elif timeout is not None:
+            await asyncio.wait({self._drained}, timeout=max(timeout, 0))
+            if not self._drained.done():
+                running.cut()
+        return await asyncio.shield(self._drained)
 
     async def close(self) -> None:
-        """Drain, unless that was done, and let go of everything. Twice is the same as once."""
+        """Drain, or wait for the end of that, and let go of everything. Twice is the same as once."""
         running = self._running
         if running is None:
             return
         try:
-            if not self._draining and running.alive:
+            if self._drained is not None or running.alive:
                 await self.drain()
         except asyncio.CancelledError:
+            running.cut()
             if self._workers:  # whoever is in such a hurry must not leave processes behind
                 await running.close()
             raise
-        self._running = None
+        if self._running is None:
+            return  # another one was first
+        self._state, self._running = _State.CLOSED, None
         await running.close()
         self._take(None)
+
+    def _start_to_drain(self, running: InLoop | Processes, seconds: float | None) -> asyncio.Task[bool]:
+        running.check()
+        self._state = _State.DRAINING
+        if self._applying is not None:
+            self._applying.reschedule(0)  # that is, now
+        drained = running.drain(running.configuration.shutdown.timeout if seconds is None else max(seconds, 0))
+        return Tasks(asyncio.get_running_loop()).start(drained, name="drain of an embedded gateway")
 
     # --- an ASGI application ---
 
@@ -165,7 +199,7 @@ class Gateway:
             call = _socket()
         else:
             raise GatewayError(f"ASGI scope {kind!r}: only http, websocket and lifespan are known")
-        await call(self._dispatcher(), scope, receive, send).run(draining=self._draining)
+        await call(self._dispatcher(), scope, receive, send).run(draining=self._state is not _State.OPEN)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         ours = self._running is None  # else it is open already, and somebody else closes it
@@ -209,7 +243,7 @@ class Gateway:
 
     def _open_one(self) -> InLoop | Processes:
         if self._running is None:
-            raise GatewayError(_CLOSED if self._opened else _NOT_OPEN)
+            raise GatewayError(_CLOSED if self._state is _State.CLOSED else _NOT_OPEN)
         return self._running
 
     async def _open_for_host(self) -> None:
@@ -224,7 +258,7 @@ class Gateway:
 
     async def _open(self, sockets: Sockets | None) -> None:
         """Raises RautaError; then it may be tried again."""
-        if self._opened:
+        if self._state is not _State.NEW:
             raise GatewayError(_CLOSED)
         if self._workers:
             from rauta.embed.processes import Processes  # and what reads their counters
@@ -237,9 +271,17 @@ class Gateway:
                 self._running = await InLoop.open(self._source, sockets)
             except ApplicationError as error:
                 raise GatewayError(await asyncio.to_thread(located, error, self._given)) from error
-        self._opened = True
+        self._state = _State.OPEN
 
-    async def _apply(self, running: Processes, source: Configuration | Table) -> None:
+    async def _apply(self, running: InLoop | Processes, config: Source) -> None:
+        source = await asyncio.to_thread(read, config)
+        self._check_change(configuration_of(source))
+        if isinstance(running, InLoop):
+            try:
+                await running.apply(source)
+            except ApplicationError as error:
+                raise GatewayError(await asyncio.to_thread(located, error, config)) from error
+            return
         table = source if isinstance(source, Table) else None
         try:
             await running.apply(configuration_of(source))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rauta.embed.errors import GatewayError
 from rauta.embed.events import LoggedEvents
@@ -48,6 +48,7 @@ class InLoop:
         self.names = Names(loop, self.plane.set_names, events)
         self._log = log
         self._sockets = sockets
+        self._cut = False  # whether something was
 
     @classmethod
     async def open(cls, source: Configuration | Table, sockets: Sockets | None) -> Self:
@@ -86,10 +87,12 @@ class InLoop:
         """Serve this from now on. Raises RautaError; then nothing has changed."""
         parts = await asyncio.to_thread(build, source, _served(source, self._sockets), self.tls_to_backends)
         try:
-            await self._change(parts)
+            old = await self._change(parts)
         except BaseException:
             parts.table.close()
             raise
+        if old is not None:
+            await asyncio.to_thread(old.release)
 
     def stats(self, *, draining: bool) -> GatewayStats:
         """What there is now, and what was counted."""
@@ -102,12 +105,19 @@ class InLoop:
             backends=backends_of(self.configuration, self.plane, self.health),
         )
 
-    async def drain(self, seconds: float) -> bool:
-        """Serve no more; whether all ended in that time."""
-        in_time = await self.plane.drain(seconds)
-        await self.health.close()
-        await self.names.close()
-        return in_time
+    def check(self) -> None:
+        """See Processes: this one ends with the program."""
+
+    def drain(self, seconds: float) -> Coroutine[Any, Any, bool]:
+        """Accept no more from now on. What is returned waits for the rest: whether all ended in that time."""
+        self.plane.stop()
+        return self._drain(seconds)
+
+    def cut(self) -> None:
+        """End at once what is in flight, while it drains."""
+        for connection in self.plane.connections:
+            self._cut = True
+            connection.kill()
 
     async def close(self) -> None:
         """Let go of everything, after it is drained."""
@@ -122,7 +132,14 @@ class InLoop:
         self.health.update(parts.configuration, {} if parts.tls_to_backends is None else parts.tls_to_backends.contexts)
         self.names.update(parts.configuration)
 
-    async def _change(self, parts: Parts) -> None:
+    async def _drain(self, seconds: float) -> bool:
+        in_time = await self.plane.drain(seconds)
+        await self.health.close()
+        await self.names.close()
+        return in_time and not self._cut
+
+    async def _change(self, parts: Parts) -> AccessLogWriter | None:
+        """The access log that is to be closed, if any."""
         before, after = self.configuration, parts.configuration
         known = {listener.address for listener in before.listeners}
         added = [listener for listener in after.listeners if listener.address not in known]
@@ -146,10 +163,10 @@ class InLoop:
             kept = {listener.address for listener in after.listeners}
             _remove_files([listener for listener in before.listeners if listener.address not in kept])
         old, self._log = self._log, new_log
-        if old is not new_log:
-            self.plane.set_access_log(new_log)
-            if old is not None:
-                await asyncio.to_thread(old.release)
+        if old is new_log:
+            return None
+        self.plane.set_access_log(new_log)
+        return old
 
 
 def _served(source: Configuration | Table, sockets: Sockets | None) -> list[str]:

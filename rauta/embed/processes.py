@@ -116,8 +116,6 @@ class Processes:
 
     async def apply(self, configuration: Configuration) -> None:
         """Serve this from now on. Raises GatewayError; then nothing has changed."""
-        if self._told:
-            raise GatewayError("the gateway is drained: make another one")
         self.check()
         for listener in configuration.listeners:
             self._check_socket(listener.name, listener.address)
@@ -159,15 +157,15 @@ class Processes:
             offload=str(offload.get("reason", "")),
         )
 
-    async def drain(self, seconds: float) -> bool:
-        """Have it end; whether all that was in flight ended in that time. Raises GatewayError: it had ended already."""
-        if not self._told:
-            self.check()
-            self._told = True
-            self._channel.send(Drain(float(seconds), 0.0))
-        if not await self._first(seconds=seconds + END_GRACE):
-            await self._stop_at_once()
-        return self._complete
+    def drain(self, seconds: float) -> Coroutine[Any, Any, bool]:
+        """Have it end. What is returned waits for that: whether all that was in flight ended in that time."""
+        self._told = True
+        self._channel.send(Drain(float(seconds), 0.0))
+        return self._drain(seconds)
+
+    def cut(self) -> None:
+        """End at once what is in flight, while it drains."""
+        self._channel.send(Drain(0.0, 0.0))
 
     async def close(self) -> None:
         """Let go of everything, after it is drained or dead; should it not be, it is ended at once."""
@@ -184,6 +182,11 @@ class Processes:
         """Raises GatewayError: it has ended."""
         if self._ended.is_set():
             raise self._ending()
+
+    async def _drain(self, seconds: float) -> bool:
+        if not await self._first(seconds=seconds + END_GRACE):
+            await self._stop_at_once()
+        return self._complete
 
     # --- the child ---
 

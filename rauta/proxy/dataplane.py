@@ -131,7 +131,7 @@ class DataPlane:
                     await self._open(endpoint, generation)
                 else:
                     await self._entrances[address].prepare(endpoint)
-        except OSError:
+        except BaseException:  # cancelled, too
             for entrance in self._entrances.values():
                 entrance.abandon()
             for address in opened:
@@ -168,6 +168,12 @@ class DataPlane:
 
     # --- the end ---
 
+    def stop(self) -> None:
+        """Accept no more; `drain` does the rest."""
+        self._draining = True
+        for entrance in self._entrances.values():
+            entrance.close()
+
     async def drain(self, timeout: float, *, idle: float = DRAIN_GRACE) -> bool:  # noqa: ASYNC109 - what is left at its
         # end is cut, not cancelled
         """Stop accepting; let exchanges end for up to `timeout` seconds, then cut them. Responses tell their clients
@@ -175,9 +181,7 @@ class DataPlane:
 
         True if all ended in time. The access log is flushed, not closed.
         """
-        self._draining = True
-        for entrance in self._entrances.values():
-            entrance.close()
+        self.stop()
         grace = min(idle, timeout) if timeout >= 2 * DRAIN_GRACE else 0.0
         for connection in self.connections:
             connection.drain(grace)
