@@ -37,6 +37,7 @@ from rauta.runtime.control import (
     Result,
     Status,
     Wanted,
+    Withdrawn,
     encode_wanted,
     pack,
 )
@@ -115,7 +116,8 @@ class Processes:
         return found
 
     async def apply(self, configuration: Configuration) -> None:
-        """Serve this from now on. Raises GatewayError; then nothing has changed."""
+        """Serve this from now on. Raises GatewayError; then nothing has changed, unless they have not answered in time.
+        Whatever ends the wait for their answer, what they have not begun is withdrawn."""
         self.check()
         for listener in configuration.listeners:
             self._check_socket(listener.name, listener.address)
@@ -123,12 +125,19 @@ class Processes:
             packed = pack(self._choices.applied_to(configuration))
         except StartError as error:
             raise GatewayError(str(error)) from error
-        self._numbers += 1
+        number = self._numbers = self._numbers + 1
         answer: asyncio.Future[Result] = self._loop.create_future()
-        self._applying[self._numbers] = configuration, answer
-        self._channel.send_frame(encode_wanted(Wanted(number=self._numbers, configuration=packed, name="")))
-        if not await self._first(_result(answer), seconds=APPLY_LIMIT):
-            raise GatewayError(f"the gateway's processes did not answer within {APPLY_LIMIT:g} s")
+        self._applying[number] = configuration, answer
+        self._channel.send_frame(encode_wanted(Wanted(number=number, configuration=packed, name="")))
+        try:
+            if not await self._first(_result(answer), seconds=APPLY_LIMIT):
+                raise GatewayError(
+                    f"the gateway's processes did not answer within {APPLY_LIMIT:g} s; what they have begun they may "
+                    "still serve"
+                )
+        finally:
+            if not answer.done():
+                self._channel.send(Withdrawn(number))
         if not answer.done():
             raise self._ending()
         if not answer.result().ok:
@@ -283,15 +292,21 @@ class Processes:
         elif isinstance(message, Health):
             self._down[message.service] = frozenset(message.down)
         elif isinstance(message, Result):
-            configuration, answer = self._applying.pop(message.number)
-            if message.ok:
-                self.configuration = configuration
-            if not answer.done():
-                answer.set_result(message)
+            self._on_result(message)
         elif isinstance(message, Failed):
             self._failure = message.message
         elif isinstance(message, Drained):
             self._complete = message.complete
+
+    def _on_result(self, result: Result) -> None:
+        known = self._applying.pop(result.number, None)
+        if known is None:
+            return  # to nothing that was asked
+        configuration, answer = known
+        if result.ok:
+            self.configuration = configuration
+        if not answer.done():
+            answer.set_result(result)
 
     def _on_gone(self, error: ControlError | None) -> None:
         if error is not None and self._child.returncode is None:

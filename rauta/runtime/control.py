@@ -96,6 +96,14 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Program that embeds a gateway: nobody waits for this Wanted any more. One that waits for its turn is not served;
+    one that has begun is. Its Result comes in any case."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Built:
     """Worker: the generation can be applied; or not, and why (the text is for the operator, or one for each of several
     `routes`)."""
@@ -256,7 +264,8 @@ class Drained:
 
 OfWorkers = Prepared | Commit | Ready | Failed | Drain | Draining | Drained | Built | Apply | Drop | Applied | Reopen
 OfTheAgent = Health | Names | Command | Look | Result | Status
-Message = OfWorkers | OfTheAgent | Counted
+OfPrograms = Counted | Withdrawn
+Message = OfWorkers | OfTheAgent | OfPrograms
 
 _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Prepared: {},
@@ -278,6 +287,7 @@ _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Result: {"number": int, "ok": bool, "text": str},
     Status: {"status": dict},
     Counted: {"requests": dict},
+    Withdrawn: {"number": int},
 }
 _BY_NAME: Final = {cls.__name__: cls for cls in _FIELDS}
 

@@ -4,6 +4,7 @@
     Wanted 1, before anything else      ->
                                         <-    a Status that says ready; or Failed, and the end
     Wanted n                            ->
+    Withdrawn n, if nobody waits        ->    (nothing, if it has begun)
                                         <-    Result n
                                         <-    Status, Health and, with a kernel offload, Counted each second
     Drain                               ->
@@ -19,7 +20,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rauta.offload import NullOffload
@@ -34,6 +35,7 @@ from rauta.runtime.control import (
     Result,
     Status,
     Wanted,
+    Withdrawn,
     unpack,
     wanted_of,
 )
@@ -58,7 +60,7 @@ _MOST_COUNTS: Final = 1000  # in a message, of which each has three names of 128
 class Gateway(Protocol):
     """The supervisor."""
 
-    async def reload(self, cause: str) -> Reloaded:
+    async def reload(self, cause: str, load: Callable[[], Configuration] | None = None) -> Reloaded:
         """See Supervisor."""
 
     def drain(self, cause: str, timeout: float | None = None) -> None:
@@ -76,7 +78,7 @@ class Program:
         self._control = control
         self._pid = pid
         self._sockets = wanted.sockets
-        self._next: Wanted | None = None
+        self._waited_for: set[int] = set()  # numbers of what it wants, and has not withdrawn
         self._channel = Channel(self._on_message, self._on_gone, self._on_pickle)
         self._offloads = False  # whether there are kernel tiers that count
         self._counts: dict[str, int] = {}  # that it knows
@@ -94,14 +96,8 @@ class Program:
             raise StartError(f"a socket of the program cannot be used: {error.strerror}") from error
 
     def load(self) -> Configuration:
-        """What it wants, once. Blocks. Raises StartError."""
-        wanted, self._next = self._next, None
-        if wanted is None:
-            raise StartError("this gateway is embedded: the program that it belongs to says what it serves (`apply`)")
-        try:
-            return unpack(wanted.configuration)
-        except ControlError as error:
-            raise StartError(str(error)) from None
+        """For reloads that somebody else wants. Raises StartError."""
+        raise StartError("this gateway is embedded: the program that it belongs to says what it serves (`apply`)")
 
     async def open(self, gateway: Gateway) -> None:
         """Listen to it. Raises OSError."""
@@ -161,16 +157,28 @@ class Program:
     # --- from the program ---
 
     def _on_pickle(self, payload: bytes) -> None:
-        self._tasks.start(self._serve(wanted_of(payload)), name="reload for the program")
+        wanted = wanted_of(payload)
+        self._waited_for.add(wanted.number)
+        self._tasks.start(self._serve(wanted), name="reload for the program")
 
     async def _serve(self, wanted: Wanted) -> None:
-        self._next = wanted
-        reloaded = await self._gateway.reload(PROGRAM)
+        def load() -> Configuration:  # in a thread, once it is its turn
+            if wanted.number not in self._waited_for:
+                raise StartError("the program has withdrawn it")
+            try:
+                return unpack(wanted.configuration)
+            except ControlError as error:
+                raise StartError(str(error)) from None
+
+        reloaded = await self._gateway.reload(PROGRAM, load)
+        self._waited_for.discard(wanted.number)
         self._channel.send(Result(wanted.number, reloaded.ok, reloaded.text))
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Drain):
             self._gateway.drain(PROGRAM, message.timeout)
+        elif isinstance(message, Withdrawn):
+            self._waited_for.discard(message.number)
 
     def _on_gone(self, error: ControlError | None) -> None:
         self._gateway.drain(PROGRAM)

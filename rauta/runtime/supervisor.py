@@ -335,14 +335,16 @@ class Supervisor:
             self._wanted.clear()
             await self.reload("SIGHUP")
 
-    async def reload(self, cause: str) -> Reloaded:
-        """Read the configuration anew and serve it everywhere, or change nothing. One at a time, in order."""
+    async def reload(self, cause: str, load: Callable[[], Configuration] | None = None) -> Reloaded:
+        """Read the configuration anew, by `load` or from where it came, and serve it everywhere, or change nothing.
+        One at a time, in order."""
+        load = load or self._origin.load
         async with self._gate.reload():
             self._host.notifier.reloading()
             try:
-                if self._origin.load is None:
+                if load is None:
                     raise StartError("there is no configuration file to read again")
-                configuration = await asyncio.to_thread(self._origin.load)
+                configuration = await asyncio.to_thread(load)
                 serving = [slot.worker for slot in self._slots if slot.worker and slot.worker.stage is Stage.READY]
                 revision = Revision(
                     self._generation + 1, self._configuration, configuration, slots=self._slots, log=self._log

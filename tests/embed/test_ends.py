@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rauta.api import AccessLog, Address, Asgi, Configuration, Gateway, GatewayError, Listener, Respond, Route
+from rauta.embed.processes import Processes
+from rauta.runtime.control import Result
 from support.http import Peer, backend, client, forward, ok, request, service
 from support.process import PATIENCE, free_port
 
@@ -179,5 +183,49 @@ def test_what_is_drained_serves_nothing_else(workers: int) -> None:
             assert gateway.stats().draining
         with pytest.raises(GatewayError, match="is closed"):
             await gateway.apply(static(port))
+
+    asyncio.run(main())
+
+
+def test_changes_that_nobody_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has begun comes to be served, one behind it does not, and who waits is told of his own."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    monkeypatch.setenv("RAUTA_TEST_FIFO", str(fifo))
+
+    async def main() -> None:
+        port = free_port()
+        wanted = [
+            configured(port, Route(name="held", action=Asgi(app="support.applications:held"))),
+            configured(port, Route(name="second", action=Respond(body="second"))),
+            configured(port, Route(name="wrong", action=Asgi(app="nowhere:app"))),
+        ]
+        async with Gateway(static(port), workers=1) as gateway:
+            for given_up in wanted[:2]:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(gateway.apply(given_up), 0.5)
+            told = start(gateway.apply(wanted[2]))
+            assert await ask(port) == b"first"
+            await asyncio.to_thread(fifo.write_bytes, b"go")
+            with pytest.raises(GatewayError, match="nowhere"):
+                await told
+            assert await ask(port) == b"held"
+            running = gateway._running
+            assert running is not None
+            assert running.configuration == wanted[0]
+            await gateway.apply(static(port, "last"))
+            assert await ask(port) == b"last"
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_nobody_has_asked_for() -> None:
+    async def main() -> None:
+        port = free_port()
+        async with Gateway(static(port), workers=1) as gateway:
+            running = gateway._running
+            assert isinstance(running, Processes)
+            running._on_message(Result(77, True, ""))
+            assert await ask(port) == b"first"
 
     asyncio.run(main())

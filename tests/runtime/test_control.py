@@ -46,6 +46,7 @@ from rauta.runtime.control import (
     Result,
     Setup,
     Status,
+    Withdrawn,
     encode,
     encode_reading,
     encode_setup,
@@ -75,6 +76,7 @@ MESSAGES = [
     Result(1, False, "rauta.yaml:3: no"),
     Status({"generation": 2, "ready": True, "workers": [{"slot": 0}], "reloads": {"last": None}}),
     Counted({"web route  200 1": 7}),
+    Withdrawn(7),
 ]
 
 

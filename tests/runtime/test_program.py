@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from rauta.runtime.control import (
     Result,
     Status,
     Wanted,
+    Withdrawn,
     encode_wanted,
     pack,
 )
@@ -46,12 +48,15 @@ class Supervisor:
         self.requests: dict[RequestKey, Traffic] = {}
         self.drains: list[tuple[str, float | None]] = []
         self.loaded: list[Any] = []
-        self.load: Callable[[], Configuration] | None = None
+        self.gate = asyncio.Semaphore(1)  # in order, as the real one
+        self.waiting = 0
 
-    async def reload(self, cause: str) -> Reloaded:
-        assert self.load is not None
+    async def reload(self, cause: str, load: Callable[[], Configuration] | None = None) -> Reloaded:
+        assert load is not None
         try:
-            self.loaded.append(self.load())
+            self.waiting += 1
+            async with self.gate:
+                self.loaded.append(load())
         except StartError as error:
             return Reloaded(ok=False, text=str(error))
         return Reloaded(ok=True, text=cause)
@@ -73,7 +78,6 @@ class Pair:
         self.ours, theirs = socket.socketpair()
         wanted = Wanted(number=1, configuration=b"", name="")
         self.program = Program(theirs, os.getppid(), wanted, [])
-        self.supervisor.load = self.program.load
         self.channel = Channel(self._on_message, lambda _: None)
 
     async def open(self) -> None:
@@ -124,6 +128,33 @@ def test_what_it_wants_is_loaded_once() -> None:
         assert "cannot be taken over" in second.text
         with pytest.raises(StartError, match="the program that it belongs to says what it serves"):
             pair.program.load()
+
+    run(test)
+
+
+def test_each_change_is_its_own_and_may_be_withdrawn() -> None:
+    """While they wait for their turn."""
+
+    async def test(pair: Pair) -> None:
+        wanted = {number: replace(CONFIGURATION, workers=number) for number in (2, 3, 4)}
+        async with pair.supervisor.gate:
+            for number, configuration in wanted.items():
+                pair.channel.send_frame(
+                    encode_wanted(Wanted(number=number, configuration=pack(configuration), name=""))
+                )
+            pair.channel.send(Withdrawn(3))
+            pair.channel.send(Drain(1.0, 0.0))  # comes behind it
+            async with asyncio.timeout(PATIENCE):
+                while not pair.supervisor.drains or pair.supervisor.waiting < 3:
+                    await asyncio.sleep(0.001)
+        await pair.until(lambda: len(pair.messages) == 3)
+        assert pair.messages == [
+            Result(2, True, PROGRAM),
+            Result(3, False, "the program has withdrawn it"),
+            Result(4, True, PROGRAM),
+        ]
+        assert pair.supervisor.loaded == [wanted[2], wanted[4]]
+        assert not pair.program._waited_for
 
     run(test)
 

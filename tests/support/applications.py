@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 events: list[str] = []  # of the lifespan
@@ -61,6 +62,15 @@ async def broken(scope: Any, receive: Any, send: Any) -> None:
     """Does not start."""
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+async def held(scope: Any, receive: Any, send: Any) -> None:
+    """Starts once somebody writes into the FIFO that the environment names."""
+    if scope["type"] == "lifespan":
+        await asyncio.to_thread(Path(os.environ["RAUTA_TEST_FIFO"]).read_bytes)
+        await _lifespan(receive, send, scope["state"], "held")
+    else:
+        await answer(send, b"held")
 
 
 both_begin = asyncio.Barrier(2)
