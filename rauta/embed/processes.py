@@ -203,8 +203,10 @@ class Processes:
         """In a session of its own: Ctrl-C is for the program, which then drains it. Raises OSError."""
         if not sys.executable:
             raise OSError("sys.executable does not say where Python is")
+        events = self._relay.ours
         arguments = [f"control={theirs.fileno()}", f"program={os.getpid()}", f"columns={','.join(map(str, memory))}"]
-        passed = [theirs.fileno(), *memory, *(sock.fileno() for socks in sockets.values() for sock in socks)]
+        arguments.append(f"events={events}")
+        passed = [theirs.fileno(), events, *memory, *(sock.fileno() for socks in sockets.values() for sock in socks)]
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHILDREN}
         # Applications and plugins are found where the program finds them.
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)  # noqa: PTH100

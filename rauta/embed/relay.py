@@ -25,10 +25,11 @@ _LEVELS: Final = {level.value: level for level in Level}
 
 
 class Relay:
-    """A pipe, and the thread that reads it until all who hold `theirs` are gone. `last` are the last lines."""
+    """A pipe, and the thread that reads it until all who hold `theirs` are gone. `last` are the last lines. `ours` is
+    the thread's; another process may hold it, too, so that writing does not fail when this one dies."""
 
     def __init__(self) -> None:
-        self._ours, self.theirs = os.pipe()
+        self.ours, self.theirs = os.pipe()
         os.set_blocking(self.theirs, False)
         self._events = LoggedEvents()
         self._last: deque[str] = deque(maxlen=LAST_LINES)
@@ -49,26 +50,35 @@ class Relay:
         self._thread.join(seconds)
 
     def _read(self) -> None:
-        with os.fdopen(self._ours, "rb") as stream:
+        with os.fdopen(self.ours, "rb") as stream:
             for line in stream:
-                self._take(line)
+                try:
+                    logged = self._log(line)
+                except Exception:  # noqa: BLE001 - whatever an application prints, and the program's logging does with it
+                    logged = False
+                if not logged:
+                    self._pass_on(line)
 
-    def _take(self, line: bytes) -> None:
+    def _log(self, line: bytes) -> bool:
+        """Whether it was an event. Raises whatever a filter or handler of the program does."""
         event = _event_of(line)
         if event is None:
-            self._last.append(line.decode(errors="replace").rstrip()[:_LONGEST])
-            if sys.__stderr__ is not None:  # else descriptor 2 is who knows what
-                with contextlib.suppress(OSError):
-                    os.write(2, line)
-            return
+            return False
         message = str(event["message"])
-        self._last.append(message[:_LONGEST])
         fields = {name: value for name, value in event.items() if name not in _ENVELOPE}
         self._events.write(_LEVELS[event["level"]], str(event["event"]), message, **fields)
+        self._last.append(message[:_LONGEST])
+        return True
+
+    def _pass_on(self, line: bytes) -> None:
+        self._last.append(line.decode(errors="replace").rstrip()[:_LONGEST])
+        if sys.__stderr__ is not None:  # else descriptor 2 is who knows what
+            with contextlib.suppress(OSError):
+                os.write(2, line)
 
 
 def _event_of(line: bytes) -> dict[str, Any] | None:
-    """None: it is none."""
+    """None: it is none. Raises what says the same of a line that only looks like one."""
     try:
         found = json.loads(line)
     except ValueError:

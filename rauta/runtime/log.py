@@ -6,13 +6,18 @@ write, so that the lines of several processes do not run into each other.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class Level(Enum):
@@ -88,3 +93,28 @@ class _Bridge(logging.Handler):
 def bridge(events: EventLog) -> None:
     """Send what libraries log (warnings and errors) to `events`."""
     logging.basicConfig(handlers=[_Bridge(events)], level=logging.WARNING, format="%(message)s", force=True)
+
+
+class _Lossy(io.RawIOBase):
+    """Descriptor 2 for writers that must not fail."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, data: Buffer) -> int:
+        view = memoryview(data)
+        with suppress(OSError):
+            os.write(2, view)
+        return view.nbytes
+
+
+def lose_what_has_no_room() -> None:
+    """Where descriptor 2 does not block, as in processes that a program embeds, `sys.stderr` would raise once the pipe
+    is full, or nobody reads it any more. No request is to fail because an application prints: lines are lost then."""
+    with suppress(OSError):
+        if not os.get_blocking(2):
+            stderr: Any = _Lossy()
+            sys.stderr = io.TextIOWrapper(stderr, "utf-8", "backslashreplace", write_through=True)

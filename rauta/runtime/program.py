@@ -11,7 +11,8 @@
                                         <-    Drained, and the end
 
 When the program is gone, the gateway drains. Its pidfd tells that, whichever of its threads has started this process;
-the end of the stream tells it, too, but not while a child that the program has forked holds a copy of its end.
+the end of the stream tells it, too, but not while a child that the program has forked holds a copy of its end. Nobody
+reads the events then: they are read here and lost, so that whoever prints while he drains is neither held up nor fails.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 PROGRAM: Final = "program"
 """The cause of its reloads and of its end."""
 COUNT_INTERVAL: Final = 1.0  # seconds; as the gauges of workers
+_LOST: Final = 64 * 1024  # bytes at a time
 _MOST_COUNTS: Final = 1000  # in a message, of which each has three names of 128 characters and some numbers
 
 
@@ -71,10 +73,14 @@ class Gateway(Protocol):
 
 
 class Program:
-    """The connection to it. `pid` is the program's, `memory` what it has made for workers to count in."""
+    """The connection to it. `pid` is the program's, `memory` what it has made for workers to count in, `events` its end
+    of the pipe that is descriptor 2 here."""
 
-    def __init__(self, control: socket.socket, pid: int, wanted: Wanted, memory: Sequence[int]) -> None:
+    def __init__(
+        self, control: socket.socket, pid: int, wanted: Wanted, memory: Sequence[int], events: int | None = None
+    ) -> None:
         self.memory = memory
+        self._events = events
         self._control = control
         self._pid = pid
         self._sockets = wanted.sockets
@@ -114,6 +120,8 @@ class Program:
 
     async def close(self) -> None:
         """At the very end."""
+        if self._events is not None:
+            self._loop.remove_reader(self._events)
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -186,4 +194,6 @@ class Program:
     def _on_end(self) -> None:
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
+        if self._events is not None:
+            self._loop.add_reader(self._events, os.read, self._events, _LOST)
         self._gateway.drain(PROGRAM)

@@ -71,13 +71,13 @@ class Supervisor:
 class Pair:
     """A program and its supervisor, joined."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: int | None = None) -> None:
         self.supervisor = Supervisor()
         self.messages: list[Message] = []
         self.came = asyncio.Event()
         self.ours, theirs = socket.socketpair()
         wanted = Wanted(number=1, configuration=b"", name="")
-        self.program = Program(theirs, os.getppid(), wanted, [])
+        self.program = Program(theirs, os.getppid(), wanted, [], events)
         self.channel = Channel(self._on_message, lambda _: None)
 
     async def open(self) -> None:
@@ -226,6 +226,25 @@ def test_a_program_that_is_gone_already() -> None:
         assert pair.supervisor.drains == [(PROGRAM, None)]
         await pair.program.close()
         pair.channel.close()
+
+    asyncio.run(main())
+
+
+def test_events_that_nobody_reads_are_lost() -> None:
+    """Once the program is gone, so that the pipe does not fill up."""
+
+    async def main() -> None:
+        ours, theirs = os.pipe()
+        pair = Pair(ours)
+        pair.program._pid = os.getpid()
+        await pair.open()
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(4):
+                await asyncio.to_thread(os.write, theirs, bytes(60_000))
+        await pair.program.close()
+        pair.channel.close()
+        os.close(ours)
+        os.close(theirs)
 
     asyncio.run(main())
 

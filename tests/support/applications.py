@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -71,6 +73,17 @@ async def held(scope: Any, receive: Any, send: Any) -> None:
         await _lifespan(receive, send, scope["state"], "held")
     else:
         await answer(send, b"held")
+
+
+async def prints(scope: Any, receive: Any, send: Any) -> None:
+    """More than a pipe holds, also by a process of its own; /held once somebody writes into the FIFO."""
+    assert scope["type"] == "http"
+    if scope["path"] == "/held":
+        await asyncio.to_thread(Path(os.environ["RAUTA_TEST_FIFO"]).read_bytes)
+        await asyncio.to_thread(subprocess.run, ["sh", "-c", "echo a child >&2"], check=True)
+    for _ in range(100):
+        print("x" * 1000, file=sys.stderr, flush=True)  # noqa: T201 - it is what it does
+    await answer(send, b"printed")
 
 
 both_begin = asyncio.Barrier(2)

@@ -39,7 +39,7 @@ from rauta.runtime.control import (
 )
 from rauta.runtime.control import Names as NamesMessage
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_OK
-from rauta.runtime.log import EventLog, bridge
+from rauta.runtime.log import EventLog, bridge, lose_what_has_no_room
 from rauta.runtime.privileges import no_new_privileges
 from rauta.runtime.terminal import ignore_terminal
 
@@ -253,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the module."""
     ignore_terminal()
     no_new_privileges()
+    lose_what_has_no_room()
     events = EventLog()
     bridge(events)
     arguments = dict(argument.partition("=")[::2] for argument in (sys.argv[1:] if argv is None else argv))
