@@ -29,7 +29,7 @@ class Choices:
     listeners: frozenset[str] | None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.workers <= MOST_WORKERS:
+        if type(self.workers) is not int or not 0 <= self.workers <= MOST_WORKERS:
             raise GatewayError(
                 f"workers={self.workers!r}: 0 (serve on this event loop) or a number of processes, 1 to {MOST_WORKERS}"
             )

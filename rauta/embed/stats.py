@@ -47,9 +47,10 @@ class GatewayStats:
     """A gateway now: connections of clients (of an ASGI host: its calls), requests in flight, by how many seconds the
     event loop was late when it was last looked at, and what was counted.
 
-    Of processes: the gauges are those of the last second, `in_flight` are the requests with backends, and `loop_lag` is
-    that of the worker that was latest; `workers` are the pids of the workers that serve, `offload` says which kernel
-    tiers there are, or why there are none.
+    `in_flight` are all requests that are not answered yet with `workers=0`, and of processes those alone that are with
+    backends, so without those of ASGI applications. Of processes, too: the gauges are those of the last second, and
+    `loop_lag` is that of the worker that was latest; `workers` are the pids of the workers that serve, `offload` says
+    which kernel tiers there are, or why there are none.
     """
 
     connections: int

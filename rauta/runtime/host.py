@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Provenance:
     """Where the configuration comes from: a name for people; the place of a setting of a listener, service or route in
     it (of the address, without keys); and what reads it anew, in a thread, raising StartError. None: there is no file.
     `watch` runs while the gateway serves. `credentials` are there where no file has them."""

@@ -59,8 +59,8 @@ _LOST: Final = 64 * 1024  # bytes at a time
 _MOST_COUNTS: Final = 1000  # in a message, of which each has three names of 128 characters and some numbers
 
 
-class Gateway(Protocol):
-    """The supervisor."""
+class Controlled(Protocol):
+    """The supervisor, as far as a program controls it."""
 
     async def reload(self, cause: str, load: Callable[[], Configuration] | None = None) -> Reloaded:
         """See Supervisor."""
@@ -105,7 +105,7 @@ class Program:
         """For reloads that somebody else wants. Raises StartError."""
         raise StartError("this gateway is embedded: the program that it belongs to says what it serves (`apply`)")
 
-    async def open(self, gateway: Gateway) -> None:
+    async def open(self, gateway: Controlled) -> None:
         """Listen to it. Raises OSError."""
         self._gateway = gateway
         self._loop = asyncio.get_running_loop()

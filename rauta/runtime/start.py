@@ -19,7 +19,7 @@ from rauta.runtime.activation import lent_sockets
 from rauta.runtime.banner import announce
 from rauta.runtime.credentials import Held
 from rauta.runtime.errors import StartError
-from rauta.runtime.host import Host, Origin
+from rauta.runtime.host import Host, Provenance
 from rauta.runtime.logfile import LogFile
 from rauta.runtime.notify import Notifier
 from rauta.runtime.offloading import Offloading
@@ -101,7 +101,7 @@ def run(
             configuration,
             events=events,
             host=Host(log=log, identity=identity, notifier=Notifier(), lent=lent, program=program),
-            origin=Origin(
+            provenance=Provenance(
                 name=source.name,
                 place=lambda item, *keys: source.at(_SECTIONS[type(item)], item.name, *(keys or ("address",))),
                 load=source.load,

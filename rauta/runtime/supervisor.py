@@ -4,7 +4,7 @@ A start has two phases, so that it happens as a whole or not at all: every worke
 so, and the offload prepares its generation meanwhile; then the sockets listen, all workers are told to serve, and
 the offload goes live. Before that, clients are refused.
 
-Standard library only, and no parsing of anything that came over the network: this process keeps the privileges.
+No parsing of anything that came over the network: this process keeps the privileges.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rauta.runtime.credentials import environment_without, facts_of_all, lists_o
 from rauta.runtime.errors import EXIT_CONFIGURATION, EXIT_FAILURE, EXIT_OK, StartError
 from rauta.runtime.gate import Gate
 from rauta.runtime.hearts import LOOK_INTERVAL, Hearts
-from rauta.runtime.host import Host, Origin
+from rauta.runtime.host import Host, Provenance
 from rauta.runtime.log import EventLog
 from rauta.runtime.process import Stage, WorkerError, WorkerProcess
 from rauta.runtime.program import PROGRAM
@@ -79,7 +79,7 @@ class Supervisor:
         *,
         events: EventLog,
         host: Host | None = None,
-        origin: Origin | None = None,
+        provenance: Provenance | None = None,
         offloading: Offloading | None = None,
         predecessor: Predecessor | None = None,
         on_ready: Callable[[Sequence[int]], None] | None = None,
@@ -90,11 +90,12 @@ class Supervisor:
         self._offloading = offloading
         self._events = events
         self._on_ready = on_ready
-        self._origin = Origin() if origin is None else origin
+        self._provenance = Provenance() if provenance is None else provenance
         self._predecessor = predecessor
         self._host = Host() if host is None else host
-        self._credentials = self._origin.credentials or read_credentials(configuration.listeners, self._origin.place)
-        self._backend_credentials = read_backend_credentials(configuration.services, self._origin.place)
+        known, place = self._provenance.credentials, self._provenance.place
+        self._credentials = known or read_credentials(configuration.listeners, place)
+        self._backend_credentials = read_backend_credentials(configuration.services, place)
         self._log = self._host.log
         passed = {address: [*socks] for address, socks in self._host.lent.items()}
         for address, socks in ({} if predecessor is None else predecessor.listeners).items():
@@ -102,7 +103,7 @@ class Supervisor:
         groups = sockets.bind(
             configuration.listeners,
             worker_count(configuration),
-            place=self._origin.place,
+            place=place,
             held=passed.keys(),
             passed=passed,
         )
@@ -161,8 +162,8 @@ class Supervisor:
                     self._keepers.start(self._keep(slot), name=f"keeper of slot {slot.index}")
                 self._helpers.start(self._agents.keep(), name="keeper of the agent")
                 self._helpers.start(self._watch_hearts(), name="heartbeats")
-                if self._origin.watch is not None:
-                    self._keepers.start(self._origin.watch(self.reload), name="watch")
+                if self._provenance.watch is not None:
+                    self._keepers.start(self._provenance.watch(self.reload), name="watch")
                 self._ready = True
                 self._tell_status()
                 await self._unless_stopped(self._reload_on_signal(), name="serve")
@@ -219,7 +220,7 @@ class Supervisor:
                 for worker in workers:
                     await worker.reach(Stage.READY)
         except WorkerError as error:
-            text = error.located(self._configuration.routes, self._origin.place)
+            text = error.located(self._configuration.routes, self._provenance.place)
             raise StartError(text, code=EXIT_CONFIGURATION if error.told else EXIT_FAILURE) from error
         except TimeoutError:
             raise StartError(f"the workers were not ready within {START_TIMEOUT:g} s", code=EXIT_FAILURE) from None
@@ -228,7 +229,7 @@ class Supervisor:
         if before is not None:
             await self._take_over(before)
         self._successors.open(self._helpers)
-        self._host.notifier.ready(f"{len(workers)} workers serve {self._origin.name or 'their configuration'}")
+        self._host.notifier.ready(f"{len(workers)} workers serve {self._provenance.name or 'their configuration'}")
         if self._on_ready is not None:
             self._on_ready([worker.pid for worker in workers])
 
@@ -338,7 +339,7 @@ class Supervisor:
     async def reload(self, cause: str, load: Callable[[], Configuration] | None = None) -> Reloaded:
         """Read the configuration anew, by `load` or from where it came, and serve it everywhere, or change nothing.
         One at a time, in order."""
-        load = load or self._origin.load
+        load = load or self._provenance.load
         async with self._gate.reload():
             self._host.notifier.reloading()
             try:
@@ -353,7 +354,7 @@ class Supervisor:
                 token = agents.token_of(configuration)
                 admin = self._agents.bind(configuration.admin)
                 try:
-                    await revision.prepare(serving, self._offloading, place=self._origin.place)
+                    await revision.prepare(serving, self._offloading, place=self._provenance.place)
                 except BaseException:
                     self._agents.unbind(admin)
                     raise
@@ -462,7 +463,7 @@ class Supervisor:
         status = {
             "version": rauta.__version__,
             "http2": library(),
-            "source": self._origin.name,
+            "source": self._provenance.name,
             "started": self._started,
             "generation": self._live,
             "ready": self._ready,

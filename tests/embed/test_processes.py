@@ -508,6 +508,9 @@ def test_the_admin_interface_shows_it_and_cannot_reload_it(tmp_path: Path) -> No
     [
         ({"workers": -1}, "workers=-1: 0 (serve on this event loop) or a number of processes, 1 to 256"),
         ({"workers": 257}, "workers=257: "),
+        ({"workers": "2"}, "workers='2': 0 (serve on this event loop) or a number of processes, 1 to 256"),
+        ({"workers": True}, "workers=True: "),
+        ({"workers": 1.5}, "workers=1.5: "),
         ({"workers": 1, "listener": "web"}, "listener='web' is for an ASGI host's requests, and workers=1 serve none"),
         ({"workers": 1, "sockets": {}}, "sockets={}: workers=1 would serve nothing"),
         ({"workers": 1, "sockets": {"wep": [object()]}}, "there is no listener 'wep'"),
