@@ -63,7 +63,7 @@ def test_the_gateway_in_a_program(tmp_path: Path, workers: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "usage: python examples/embedded_native.py FILE, such as examples/rauta.yaml"),
+        (None, "usage: python examples/embedded_native.py FILE [PROCESSES], such as examples/rauta.yaml"),
         ("version: 1\nlisteners: 7\n", "{file}:2: listeners: expected "),
         ('version: 1\nlisteners: {{web: {{address: "192.0.2.1:80"}}}}\nroutes: []\n', "192.0.2.1"),
     ],
