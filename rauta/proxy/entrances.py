@@ -137,7 +137,15 @@ class Entrance:
         timeout = None if context is None else seconds
         create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
         accept = self._accept_plain if context is None else self._accept_tls
-        return await create(accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG)
+        server = await create(
+            accept, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG, start_serving=False
+        )
+        try:
+            await server.start_serving()
+        except BaseException:  # cancelled, too: nobody else knows it
+            server.close()
+            raise
+        return server
 
     def _accept_plain(self) -> asyncio.Protocol:
         dispatcher = self.dispatcher

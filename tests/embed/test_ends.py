@@ -6,12 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rauta.api import AccessLog, Address, Asgi, Configuration, Gateway, GatewayError, Listener, Respond, Route
+from rauta.embed.inloop import InLoop
 from rauta.embed.processes import Processes
 from rauta.runtime.control import Result
 from support.http import Peer, backend, client, forward, ok, request, service
@@ -183,6 +185,32 @@ def test_what_is_drained_serves_nothing_else(workers: int) -> None:
             assert gateway.stats().draining
         with pytest.raises(GatewayError, match="is closed"):
             await gateway.apply(static(port))
+
+    asyncio.run(main())
+
+
+def test_a_change_that_is_cancelled_while_it_opens_a_listener_changes_nothing() -> None:
+    """Of asyncio's loop: uvloop opens one without a pause."""
+
+    async def main() -> None:
+        port, other = free_port(), free_port()
+        first = static(port)
+        added = Listener(name="other", address=Address("127.0.0.1", other))
+        second = replace(static(port, "second"), listeners=(*first.listeners, added))
+        async with Gateway(first) as gateway:
+            running = gateway._running
+            assert isinstance(running, InLoop)
+            changed = start(gateway.apply(second))
+            while len(running.plane._entrances) < 2:
+                await asyncio.sleep(0)
+            changed.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await changed
+            assert len(running.plane._entrances) == 1
+            assert await refused(other)
+            assert await ask(port) == b"first"
+            await gateway.apply(second)
+            assert await ask(other) == await ask(port) == b"second"
 
     asyncio.run(main())
 
