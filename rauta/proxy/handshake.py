@@ -41,6 +41,7 @@ class Observed(ssl.SSLObject):
     failed: Failed | None = None
     asked: str | None = None
     bios: tuple[ssl.MemoryBIO, ssl.MemoryBIO] | None = None  # in and out; until the client has said something
+    verifier: ssl.SSLContext | None = None  # the one to go back to when the certificate for a name is sent
     _refused: str | None = None  # why; no exception, whose traceback would keep this object
     _discard: int = DISCARD_LIMIT
 
@@ -52,7 +53,10 @@ class Observed(ssl.SSLObject):
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise  # not over yet
+            # Not over yet, but our certificate is sent and signed for: the next to come is the client's.
+            if self.verifier is not None:
+                self.context, self.verifier = self.verifier, None
+            raise
         except ssl.SSLError as error:
             reason = error.reason or ""
             if self.failed is not None:
@@ -89,12 +93,15 @@ class Observed(ssl.SSLObject):
 
 def choose(connection: ssl.SSLObject, name: str | None, initial: ssl.SSLContext) -> None:
     """The `sni_callback` of contexts that handshakes begin with: hand one over to the context for its name. Among those
-    that it began with: how it verifies was settled then, and does not change with the context (SSL_set_SSL_CTX)."""
+    that it began with: how it verifies was settled then, and does not change with the context (SSL_set_SSL_CTX); but
+    who is trusted would. Called again if the client has to say hello again (HelloRetryRequest, RFC 8446 4.1.4)."""
     if isinstance(connection, Observed) and connection.contexts is not None:
         connection.asked = name
         wanted = connection.contexts.of(name)
         if wanted is not initial:
             connection.context = wanted
+            if connection.contexts.rule is not None:
+                connection.verifier = initial
 
 
 class Entry(ssl.SSLContext):

@@ -13,7 +13,7 @@ class ServerContexts:
 
     An exact name wins over a wildcard (`*.example.com`: one label, RFC 6125 6.4.3), the first certificate that has it
     over others, and the first of all serves who asks for no name, or for an unknown one. `rule` says how clients'
-    certificates are verified, by all of them (None: nobody is asked): equal ones do it equally."""
+    certificates are verified, by the first for all (None: nobody is asked): equal ones do it equally."""
 
     __slots__ = ("_exact", "_wildcard", "default", "rule")
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from rauta.proxy.handshake import Entry
 from rauta.proxy.reasons import BODIES
+from rauta.proxy.tls import ServerContexts
 from rauta.routing.model import Respond, Route
 from rauta.routing.settings import Address, ClientLimits, Listener, LogFormat
 from support.http import client, gateway, impatient, request, run
-from support.tls import make_pair
+from support.tls import Authority, Pair, make_pair
 
 
 def test_plain_http_on_a_tls_port_is_answered_and_told_and_probes_are_not(tmp_path: Path) -> None:
@@ -95,3 +97,53 @@ def test_handshakes_count_as_connections(tmp_path: Path) -> None:
                 await until(0, 1)
 
     run(main())
+
+
+def shaken(entry: Entry, client_context: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Both sides of a handshake for second.test. Raises what the server does."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client_side = client_context.wrap_bio(to_client, to_server, server_hostname="second.test")
+    server_side = entry.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for side in (client_side, server_side):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return client_side, server_side
+
+
+@pytest.mark.parametrize(
+    ("version", "again"),
+    [(ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, False), (ssl.TLSVersion.TLSv1_3, True)],
+    ids=["1.2", "1.3", "1.3 with a second hello"],
+)
+def test_the_first_context_verifies_clients_and_the_one_for_the_name_has_the_certificate(
+    version: ssl.TLSVersion, again: bool, tmp_path: Path
+) -> None:
+    first, second = (make_pair(tmp_path, name, names=f"DNS:{name}.test") for name in ("first", "second"))
+    authority = Authority(tmp_path, "ca")
+    contexts = []
+    for pair in (first, second):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert, pair.key)
+        if again:  # nothing that a client begins with
+            context.set_ecdh_curve("secp384r1")
+        contexts.append(context)
+    contexts[0].load_verify_locations(authority.cert)
+    contexts[0].verify_mode = ssl.CERT_REQUIRED
+    failures: list[tuple[str, str]] = []
+    served = [(["first.test"], contexts[0]), (["second.test"], contexts[1])]
+    entry = Entry(ServerContexts(served, "asked"), lambda *why: failures.append(why))
+
+    def of_client(shown: Pair) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=second.cert)
+        context.minimum_version = context.maximum_version = version
+        context.load_cert_chain(shown.cert, shown.key)
+        return context
+
+    client_side, server_side = shaken(entry, of_client(authority.issue("client")))
+    assert client_side.getpeercert(True) == ssl.PEM_cert_to_DER_cert(second.cert.read_text())
+    assert dict(field for (field,) in (server_side.getpeercert() or {})["subject"]) == {"commonName": "client"}
+    assert failures == []
+    with suppress(ssl.SSLError):  # the alert
+        shaken(entry, of_client(Authority(tmp_path, "stranger").issue("unknown")))
+    assert failures == [("CERTIFICATE_VERIFY_FAILED", "unable to get local issuer certificate")]

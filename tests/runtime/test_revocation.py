@@ -34,12 +34,12 @@ class Site:
         self.ca = Authority(home, "clients")
         self.one, self.two = self.ca.issue("one"), self.ca.issue("two")
         self.crl = self.ca.revoke(self.one)
-        self._server = make_pair(home, "web", names="DNS:web.test")
+        self.servers = [make_pair(home, "web", names="DNS:web.test")]
         self.write()
 
     def write(self, mode: str = "require") -> None:
         tls = {
-            "certificates": [{"cert": str(self._server.cert), "key": {"file": str(self._server.key)}}],
+            "certificates": [{"cert": str(pair.cert), "key": {"file": str(pair.key)}} for pair in self.servers],
             "clients": {"ca": "clients.crt", "crl": "clients.crl", "mode": mode},
         }
         document = {
@@ -62,16 +62,20 @@ class Site:
         return context
 
     @contextlib.contextmanager
-    def connection(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Iterator[ssl.SSLSocket]:
+    def connection(
+        self, context: ssl.SSLContext, session: ssl.SSLSession | None = None, name: str = "web.test"
+    ) -> Iterator[ssl.SSLSocket]:
         raw = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        with raw, context.wrap_socket(raw, server_hostname="web.test", session=session) as sock:
+        with raw, context.wrap_socket(raw, server_hostname=name, session=session) as sock:
             yield sock
 
-    def status(self, pair: Pair | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> int | str:
+    def status(
+        self, pair: Pair | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, name: str = "web.test"
+    ) -> int | str:
         """Of a request on a connection of its own; why the handshake failed."""
         try:
-            with self.connection(self.context(pair, version)) as sock:
-                return ask(sock)
+            with self.connection(self.context(pair, version), name=name) as sock:
+                return ask(sock, name)
         except ssl.SSLError as error:
             return error.reason
 
@@ -89,8 +93,8 @@ class Site:
         return {issuer: float(end) for issuer, end in re.findall(name, text)}
 
 
-def ask(sock: ssl.SSLSocket) -> int:
-    sock.sendall(b"GET / HTTP/1.1\r\nHost: web.test\r\n\r\n")
+def ask(sock: ssl.SSLSocket, name: str = "web.test") -> int:
+    sock.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
     with contextlib.closing(http.client.HTTPResponse(sock)) as response:
         response.begin()
         response.read()
@@ -250,3 +254,25 @@ def test_a_new_list_is_noticed(site: Site) -> None:
         site.ca.revoke(site.two, file="next.crl").replace(site.crl)
         running.wait_for("reloaded")
         assert (site.status(site.one), site.status(site.two)) == (200, REVOKED)
+
+
+def test_a_long_list_is_in_memory_once_for_all_names_and_reloads_do_not_add_to_it(site: Site) -> None:
+    site.servers += [make_pair(site.home, f"web{number}", names=f"DNS:web{number}.test") for number in range(11)]
+    site.write()
+    site.ca.revoke(site.one)
+    with gateway("--config", str(site.path), stdout=site.log) as running:
+        (worker,) = running.wait_for("ready")["workers"]
+        before = memory(worker)
+        for count in range(1, 6):
+            site.ca.revoke(site.one, others=20_000)
+            reload(running, count)
+        assert memory(worker) - before < 32  # MiB; of each name on its own, and of two generations, they are 100
+        for name in ("web.test", "web7.test"):
+            assert (site.status(site.one, name=name), site.status(site.two, name=name)) == (REVOKED, 200)
+
+
+def memory(pid: int) -> int:
+    """What the process has for itself, in MiB."""
+    found = re.search(r"^Pss: +([0-9]+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) >> 10

@@ -116,14 +116,16 @@ class Authority:
         ends: float = 7,
         delta: bool = False,
         others_key: Authority | None = None,
+        others: int = 0,
     ) -> Path:
-        """A new list of these certificates, as a file; also such as must not be taken."""
+        """A new list of these certificates and of `others` that nobody has, as a file; also such as must not be
+        taken."""
         builder = x509.CertificateRevocationListBuilder(issuer_name=self._name)
         now = time.time()
         builder = builder.last_update(datetime.fromtimestamp(now + begins * DAY, UTC))
         builder = builder.next_update(datetime.fromtimestamp(now + ends * DAY, UTC))
-        for pair in pairs:
-            serial = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+        serials = [x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number for pair in pairs]
+        for serial in (*serials, *range(1 << 120, (1 << 120) + others)):
             revoked = x509.RevokedCertificateBuilder(serial, datetime.fromtimestamp(now, UTC))
             builder = builder.add_revoked_certificate(revoked.build())
         if delta:
