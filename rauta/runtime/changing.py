@@ -23,6 +23,7 @@ from rauta.routing.settings import Address, LogFormat
 from rauta.routing.table import Table
 from rauta.runtime.backend_credentials import tls_to_backends_of
 from rauta.runtime.control import Applied, Apply, Built, Channel, Drop, change_of, unpack
+from rauta.runtime.memory import give_back
 from rauta.runtime.passing import receive_descriptors
 from rauta.runtime.tasks import Tasks
 
@@ -208,6 +209,7 @@ class Changes:
             if old is not None:
                 await asyncio.to_thread(old.release)
         self._channel.send(Applied(ready.number))
+        await asyncio.to_thread(give_back)  # the generation before is gone, but for what open connections hold
 
 
 def _given(opened: dict[Address, socket.socket], address: Address) -> tuple[socket.socket, ...]:

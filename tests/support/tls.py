@@ -120,14 +120,18 @@ class Authority:
     ) -> Path:
         """A new list of these certificates and of `others` that nobody has, as a file; also such as must not be
         taken."""
-        builder = x509.CertificateRevocationListBuilder(issuer_name=self._name)
         now = time.time()
-        builder = builder.last_update(datetime.fromtimestamp(now + begins * DAY, UTC))
-        builder = builder.next_update(datetime.fromtimestamp(now + ends * DAY, UTC))
         serials = [x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number for pair in pairs]
-        for serial in (*serials, *range(1 << 120, (1 << 120) + others)):
-            revoked = x509.RevokedCertificateBuilder(serial, datetime.fromtimestamp(now, UTC))
-            builder = builder.add_revoked_certificate(revoked.build())
+        at = datetime.fromtimestamp(now, UTC)
+        builder = x509.CertificateRevocationListBuilder(
+            issuer_name=self._name,
+            last_update=datetime.fromtimestamp(now + begins * DAY, UTC),
+            next_update=datetime.fromtimestamp(now + ends * DAY, UTC),
+            revoked_certificates=[  # each by itself would copy all before it
+                x509.RevokedCertificateBuilder(serial, at).build()
+                for serial in (*serials, *range(1 << 120, (1 << 120) + others))
+            ],
+        )
         if delta:
             builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
         signed = builder.sign((others_key or self)._key, hashes.SHA256())
