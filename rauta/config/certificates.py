@@ -154,12 +154,13 @@ def _warnings_of_lists(crl: str, ca: str, now: float) -> Iterator[str]:
         return
     for one in found:
         warnings = warnings_of_list(one, now)
+        named, whom = f"the list of {one.issuer!r}", "everybody it signed"
+        if one.scope is not None:
+            named, whom = f"{named} for {one.scope}", "whatever that is about"
         if CertificateWarning.EXPIRED in warnings:
-            since = _day(one.next_update or 0.0)
-            yield f"the list of {one.issuer!r} has expired on {since}: everybody it signed is refused, revoked or not"
+            yield f"{named} has expired on {_day(one.next_update or 0.0)}: {whom} is refused, revoked or not"
         if CertificateWarning.NOT_YET_VALID in warnings:
-            since = _day(one.this_update)
-            yield f"the list of {one.issuer!r} does not count before {since}: everybody it signed is refused"
+            yield f"{named} does not count before {_day(one.this_update)}: {whom} is refused"
 
 
 def _warnings_of_authorities(name: str, now: float) -> Iterator[str]:

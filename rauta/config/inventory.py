@@ -53,9 +53,13 @@ def ends_of_certificates(document: Mapping[str, Any]) -> Ends:
 
 
 def ends_of_lists(document: Mapping[str, Any]) -> Ends:
-    """When they do, if ever; the third is the issuer."""
-    found = {key: one["next_update"] for key, one in _each(document, "revocation_lists", "issuer")}
-    return {key: end for key, end in found.items() if end is not None}
+    """When they do, if ever, of several of an issuer the first; the third is the issuer."""
+    found: dict[tuple[str, str, str], float] = {}
+    for key, one in _each(document, "revocation_lists", "issuer"):
+        end = one["next_update"]
+        if end is not None:
+            found[key] = min(end, found.get(key, end))
+    return found
 
 
 def _each(document: Mapping[str, Any], what: str, third: str) -> Iterator[tuple[tuple[str, str, str], Document]]:
@@ -116,6 +120,7 @@ def _list(file: str, one: RevocationList, now: float) -> Document:
     return {
         "file": file,
         "issuer": one.issuer,
+        "scope": one.scope,
         "revoked": one.revoked,
         "this_update": one.this_update,
         "next_update": one.next_update,

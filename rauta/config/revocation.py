@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate, CertificateRevocationList
+    from cryptography.x509 import Certificate, CertificateRevocationList, GeneralName, IssuingDistributionPoint
 
 MAX_SIZE: Final = 32 << 20  # 700,000 revoked certificates; public CAs split theirs long before
 _LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----[^-]*-----END X509 CRL-----")
@@ -18,10 +18,12 @@ _DER_SEQUENCE: Final = b"\x30"  # the first byte of a list that is not PEM
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """One list: its issuer (RFC 4514), from when to when it counts (seconds since 1970; `next_update` None: for ever),
-    and how many certificates it revokes."""
+    """One list: its issuer (RFC 4514), which of the issuer's certificates it is about (None: all; else distribution
+    points, CAs, or all but these; RFC 5280 5.2.5), from when to when it counts (seconds since 1970; `next_update` None:
+    for ever), and how many certificates it revokes."""
 
     issuer: str
+    scope: str | None
     this_update: float
     next_update: float | None
     revoked: int
@@ -29,8 +31,9 @@ class RevocationList:
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """The lists of a file: as PEM, and nothing else of it; what they say, of each issuer the newest; `revoked`, equal
-    for files that revoke the same; and whether whole chains are looked up, or the first certificate alone."""
+    """The lists of a file: as PEM, and nothing else of it; what they say, of each issuer and scope the newest;
+    `revoked`, equal for files that revoke the same; and whether whole chains are looked up, or the first certificate
+    alone."""
 
     pem: bytes = field(repr=False)
     lists: tuple[RevocationList, ...]
@@ -57,10 +60,12 @@ def read_revocations(name: str, ca: str, bundle: bytes) -> Revocations:
         lists = [x509.load_pem_x509_crl(block) for block in blocks]
         facts = _newest(lists)
         revoked = _digest(lists)
-    except ValueError:  # its text is cryptography's, about ASN.1
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):  # their text is about ASN.1
         raise SecretError(("crl",), f"a revocation list in {name!r} is broken") from None
     rootless = _rootless(authorities)
     problem = _of_kind(lists) or _of_authorities(authorities, lists, ca) or _of_roots(rootless, authorities, ca)
+    if not problem and not rootless:
+        problem = _of_scopes(authorities, lists)
     if problem:
         raise SecretError(("crl",), f"{name!r}: {problem}")
     return Revocations(b"\n".join(blocks) + b"\n", facts, revoked, whole_chain=not rootless)
@@ -78,16 +83,49 @@ def _other_than_lists(name: str, content: bytes) -> str:
 
 
 def _newest(lists: Sequence[CertificateRevocationList]) -> tuple[RevocationList, ...]:
-    found: dict[str, RevocationList] = {}
+    found: dict[tuple[str, str | None], RevocationList] = {}
     for one in lists:
         until = one.next_update_utc
-        issuer = one.issuer.rfc4514_string()
         facts = RevocationList(
-            issuer, one.last_update_utc.timestamp(), None if until is None else until.timestamp(), len(one)
+            issuer=one.issuer.rfc4514_string(),
+            scope=_scope(one),
+            this_update=one.last_update_utc.timestamp(),
+            next_update=None if until is None else until.timestamp(),
+            revoked=len(one),
         )
-        if issuer not in found or found[issuer].this_update < facts.this_update:
-            found[issuer] = facts
+        key = facts.issuer, facts.scope
+        if key not in found or found[key].this_update < facts.this_update:
+            found[key] = facts
     return tuple(found.values())
+
+
+def _point(one: CertificateRevocationList) -> IssuingDistributionPoint | None:
+    from cryptography import x509
+
+    try:
+        return one.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _scope(one: CertificateRevocationList) -> str | None:
+    point = _point(one)
+    if point is None:
+        return None
+    parts = [_told(name) for name in point.full_name or ()]
+    if point.relative_name is not None:
+        parts.append(point.relative_name.rfc4514_string())
+    if point.only_contains_ca_certs:
+        parts.append("CAs")
+    if point.only_contains_user_certs:
+        parts.append("all but CAs")
+    return ", ".join(parts) or None
+
+
+def _told(name: GeneralName) -> str:
+    from cryptography import x509
+
+    return name.value.rfc4514_string() if isinstance(name, x509.DirectoryName) else str(name.value)
 
 
 def _digest(lists: Sequence[CertificateRevocationList]) -> str:
@@ -102,15 +140,54 @@ def _digest(lists: Sequence[CertificateRevocationList]) -> str:
 
 
 def _of_kind(lists: Sequence[CertificateRevocationList]) -> str | None:
+    """OpenSSL passes these over, and what they revoke would go on."""
     from cryptography import x509
 
     for one in lists:
-        try:
-            one.extensions.get_extension_for_class(x509.DeltaCRLIndicator)
-        except x509.ExtensionNotFound:
-            continue
-        return f"the list of {one.issuer.rfc4514_string()!r} is a delta, which is not understood: give whole lists"
+        kind, point = None, _point(one)
+        if any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in one.extensions):
+            kind = "a delta"
+        elif point is not None and point.indirect_crl:
+            kind = "indirect (about what others have signed)"
+        elif point is not None and point.only_some_reasons:
+            kind = "for some reasons of revocation alone"
+        elif point is not None and point.only_contains_attribute_certs:
+            kind = "for attribute certificates"
+        if kind is not None:
+            return f"the list of {one.issuer.rfc4514_string()!r} is {kind}, which is not understood: give whole lists"
     return None
+
+
+def _of_scopes(authorities: Sequence[Certificate], lists: Sequence[CertificateRevocationList]) -> str | None:
+    """Where whole chains are looked up, those who are trusted are, too: each needs a list that is about it."""
+    for authority in authorities:
+        own = [one for one in lists if one.issuer == authority.issuer]
+        if any(_covers(one, authority) for one in own):
+            continue
+        issuer, subject = authority.issuer.rfc4514_string(), authority.subject.rfc4514_string()
+        scopes = "; ".join(_scope(one) or "all" for one in own)
+        return (
+            f"no list of {issuer!r} is about the certificate of {subject!r} itself, but about: {scopes}. OpenSSL looks "
+            "that up, too, and would refuse everybody: add the list for CAs"
+        )
+    return None
+
+
+def _covers(one: CertificateRevocationList, authority: Certificate) -> bool:
+    from cryptography import x509
+
+    point = _point(one)
+    if point is None or point.relative_name is not None:  # of the latter nothing is known here
+        return True
+    if point.only_contains_user_certs:
+        return False
+    if point.full_name is None:
+        return True
+    try:
+        own = authority.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except x509.ExtensionNotFound:
+        return False
+    return any(name in point.full_name for each in own for name in each.full_name or ())
 
 
 def _of_authorities(

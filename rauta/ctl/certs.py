@@ -31,7 +31,7 @@ _HEADER = (
     "issuer",
     "sha-256",
 )
-_LISTS = ("listener", "service", "revocation list", "state", "issuer", "revoked", "this update", "next update")
+_LISTS = ("listener", "service", "revocation list", "state", "issuer", "about", "revoked", "this update", "next update")
 
 
 def served(output: Output, *, socket: AdminSocket) -> int:
@@ -127,6 +127,7 @@ def _row_of_list(listener: str, service: str, one: dict[str, Any]) -> tuple[Cell
         one["file"],
         _state_of_list(one),
         one["issuer"],
+        one["scope"] or "",
         str(one["revoked"]),
         when(one["this_update"]),
         "never" if one["next_update"] is None else when(one["next_update"]),

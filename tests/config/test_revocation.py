@@ -15,7 +15,7 @@ from cryptography import x509
 from rauta.config import ConfigError, load
 from rauta.config.revocation import Revocations, read_revocations
 from rauta.config.secrets import SecretError
-from support.tls import DAY, Authority, make_pair
+from support.tls import DAY, Authority, make_pair, part
 
 LISTENER = """\
 version: 1
@@ -73,6 +73,13 @@ class Folder:
             one.revoke()
         self.root.revoke(file="foreign.crl", others_key=self.other)
         self.root.revoke(file="delta.crl", delta=True)
+        self.root.revoke(file="indirect.crl", about=part(indirect=True))
+        self.root.revoke(file="reasons.crl", about=part(reasons=True))
+        self.root.revoke(file="attributes.crl", about=part(attributes=True))
+        self.root.revoke(file="one.crl", about=part("http://c.test/1"), begins=-9, ends=-2)
+        self.root.revoke(self.root.issue("listed"), file="two.crl", about=part("http://c.test/2", "http://c.test/3"))
+        self.root.revoke(file="cas.crl", about=part(cas=True))
+        self.root.revoke(file="others.crl", about=part(others=True))
         self.root.revoke(file="old.crl", begins=-9, ends=-2)
         self.root.revoke(file="early.crl", begins=3, ends=9)
         form = ["-outform", "DER", "-out", "root.der"]
@@ -86,6 +93,9 @@ class Folder:
         self.join("other-between.crt", "other.crt", "between.crt")
         self.join("other-between.crl", "other.crl", "between.crl")
         self.join("renewed.crl", "old.crl", "root.crl")
+        self.join("parts.crl", "one.crl", "two.crl", "cas.crl")
+        self.join("halves.crl", "others.crl", "cas.crl")
+        self.join("less.crl", "others.crl", "two.crl")
 
     def join(self, name: str, *parts: str) -> None:
         (self.path / name).write_text("# für uns -----\n".join((self.path / part).read_text() for part in parts))
@@ -130,6 +140,7 @@ def check(request: pytest.FixtureRequest, folder: Folder) -> Check:
         ("root.crt", "root.crl"),
         ("root.crt", "root-between.crl"),
         ("root.crt", "renewed.crl"),
+        ("root.crt", "halves.crl"),
         ("between.crt", "between.crl"),
         ("root-other.crt", "root-other.crl"),
         ("root-between.crt", "root-between.crl"),
@@ -149,6 +160,10 @@ def test_a_list_of_each_authority_is_good(ca: str, crl: str, check: Check) -> No
         ("root.crt", "root.der", "'root.der' holds no PEM: write it as such (openssl crl -inform DER -in root.der -out NEW_FILE)"),
         ("root.crt", "broken.crl", "a revocation list in 'broken.crl' is broken"),
         ("root.crt", "delta.crl", "'delta.crl': the list of 'CN=root' is a delta, which is not understood: give whole lists"),
+        ("root.crt", "indirect.crl", "'indirect.crl': the list of 'CN=root' is indirect (about what others have signed), which is not understood: give whole lists"),
+        ("root.crt", "reasons.crl", "'reasons.crl': the list of 'CN=root' is for some reasons of revocation alone, which is not understood: give whole lists"),
+        ("root.crt", "attributes.crl", "'attributes.crl': the list of 'CN=root' is for attribute certificates, which is not understood: give whole lists"),
+        ("root.crt", "less.crl", "'less.crl': no list of 'CN=root' is about the certificate of 'CN=root' itself, but about: all but CAs; http://c.test/2, http://c.test/3. OpenSSL looks that up, too, and would refuse everybody: add the list for CAs"),
         ("root.crt", "other.crl", "'other.crl': there is no list of 'CN=root', which 'root.crt' trusts: everybody it signed would be refused"),
         ("root-other.crt", "root.crl", "'root.crl': there is no list of 'CN=other', which 'root-other.crt' trusts: everybody it signed would be refused"),
         ("root.crt", "foreign.crl", "'foreign.crl': the list of 'CN=root' is not signed with the key of its certificate in 'root.crt'"),
@@ -173,6 +188,9 @@ def test_lists_that_have_everybody_refused_are_warned_about(check: Check) -> Non
     assert check("root.crt", "old.crl") == [
         f"9: crl: 'old.crl': the list of 'CN=root' has expired on {date(-2)}: everybody it signed is refused, revoked or not"
     ]
+    assert check("root.crt", "parts.crl") == [
+        f"9: crl: 'parts.crl': the list of 'CN=root' for http://c.test/1 has expired on {date(-2)}: whatever that is about is refused, revoked or not"
+    ]
     assert check("root.crt", "early.crl") == [
         f"9: crl: 'early.crl': the list of 'CN=root' does not count before {date(3)}: everybody it signed is refused"
     ]
@@ -182,6 +200,18 @@ def test_whole_chains_are_looked_up_where_they_end_in_a_root(folder: Folder) -> 
     assert folder.lists("root.crt", "root.crl").whole_chain
     assert folder.lists("root-between.crt", "root-between.crl").whole_chain
     assert not folder.lists("between.crt", "between.crl").whole_chain
+
+
+def test_of_each_part_there_is_the_newest(folder: Folder) -> None:
+    found = folder.lists("root.crt", "parts.crl").lists
+    told = [(one.issuer, one.scope, one.revoked) for one in found]
+    assert told == [
+        ("CN=root", "http://c.test/1", 0),
+        ("CN=root", "http://c.test/2, http://c.test/3", 1),
+        ("CN=root", "CAs", 0),
+    ]
+    (whole,) = folder.lists("root.crt", "renewed.crl").lists
+    assert (whole.scope, whole.next_update) == (None, folder.lists("root.crt", "root.crl").lists[0].next_update)
 
 
 def test_files_that_revoke_the_same_are_equal_in_that(folder: Folder) -> None:

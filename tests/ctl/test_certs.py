@@ -14,7 +14,7 @@ import pytest
 
 from rauta.config.certificate_warnings import CertificateWarning
 from support.adminsocket import AdminSocket
-from support.tls import Authority, Pair, make_dated, make_pair
+from support.tls import Authority, Pair, make_dated, make_pair, part
 
 DAY = 86_400.0
 Control = Callable[..., Any]
@@ -110,6 +110,11 @@ def test_revocation_lists(rautactl: Control, tmp_path: Path) -> None:
         assert found["next_update"] == ssl.cert_time_to_seconds(said)
         assert (found["issuer"], found["revoked"], found["warnings"]) == ("CN=clients", 2, warnings)
         assert re.search(rf"clients\.crl +{state} +CN=clients +2 ", rautactl("certs", str(path)).out)
+    lists = [ca.revoke(file=f"{kind}", about=part(cas=kind == "cas", others=kind != "cas")) for kind in ("cas", "rest")]
+    (tmp_path / "clients.crl").write_bytes(b"".join(one.read_bytes() for one in lists))
+    (web,) = rautactl("certs", str(path), "--json").document["listeners"]
+    assert [one["scope"] for one in web["revocation_lists"]] == ["CAs", "all but CAs"]
+    assert re.search(r"clients\.crl +good +CN=clients +all but CAs +0 ", rautactl("certs", str(path)).out)
     (tmp_path / "clients.crl").write_text("nothing")
     ended = rautactl("certs", str(path))
     assert (ended.code, "tls.clients.crl: " in ended.err) == (2, True)
@@ -218,6 +223,7 @@ ANSWER = {
                 {
                     "file": "/etc/rauta/clients.crl",
                     "issuer": "CN=Example Clients",
+                    "scope": None,
                     "revoked": 2,
                     "this_update": 1_795_860_000.0,
                     "next_update": 1_796_464_800.0,

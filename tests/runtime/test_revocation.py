@@ -11,13 +11,14 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.process import PATIENCE, Gateway, free_port, gateway
-from support.tls import DAY, Authority, Pair, make_pair
+from support.tls import DAY, Authority, Pair, make_pair, part
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 REVOKED = "SSLV3_ALERT_CERTIFICATE_REVOKED"
@@ -185,6 +186,24 @@ def test_where_an_intermediate_alone_is_trusted_what_it_signed_is_looked_up(site
     with gateway("--config", str(site.path), stdout=site.log):
         assert (site.status(good), site.status(bad)) == (200, REVOKED)
         assert site.status(site.two) == "TLSV1_ALERT_UNKNOWN_CA"  # of the root
+
+
+def test_lists_in_parts_count_for_those_that_name_them(site: Site) -> None:
+    places = ["http://c.test/1", "http://c.test/2"]
+    good, bad = ([site.ca.issue(f"{kind}{place[-1]}", listed_at=place) for place in places] for kind in ("good", "bad"))
+    lists = [site.ca.revoke(file="cas", about=part(cas=True), ends=9)]
+    lists += [
+        site.ca.revoke(pair, file=f"part{place[-1]}", about=part(place), ends=days)
+        for pair, place, days in zip(bad, places, (3, 6), strict=True)
+    ]
+    site.crl.write_bytes(b"".join(path.read_bytes() for path in lists))
+    with gateway("--config", str(site.path), stdout=site.log) as running:
+        assert [site.status(pair) for pair in good] == [200, 200]
+        assert [site.status(pair) for pair in bad] == [REVOKED, REVOKED]
+        assert "ALERT" in str(site.status(site.two))  # names none
+        assert site.metric() == {"CN=clients": pytest.approx(time.time() + 3 * DAY, abs=600)}
+        assert running.stop() == 0
+    assert "different CRL scope" in site.log.read_text()
 
 
 def test_a_list_that_has_expired_refuses_all(site: Site) -> None:

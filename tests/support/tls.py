@@ -94,14 +94,19 @@ class Authority:
         self.cert = folder / f"{name}.crt"
         self.cert.write_bytes(_pem((parent or self)._sign(builder)))
 
-    def issue(self, name: str, *, begins: float = -1, ends: float = 30, server: bool = False) -> Pair:
-        """A pair for a client, or for a server of that name alone."""
+    def issue(
+        self, name: str, *, begins: float = -1, ends: float = 30, server: bool = False, listed_at: str | None = None
+    ) -> Pair:
+        """A pair for a client, or for a server of that name alone; `listed_at` is its distribution point."""
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = _builder(subject, key, begins, ends).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if server:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        if listed_at is not None:
+            place = x509.DistributionPoint([x509.UniformResourceIdentifier(listed_at)], None, None, None)
+            builder = builder.add_extension(x509.CRLDistributionPoints([place]), critical=False)
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
         pair.cert.write_bytes(_pem(self._sign(builder)))
         plain = serialization.NoEncryption()
@@ -117,6 +122,7 @@ class Authority:
         delta: bool = False,
         others_key: Authority | None = None,
         others: int = 0,
+        about: x509.IssuingDistributionPoint | None = None,
     ) -> Path:
         """A new list of these certificates and of `others` that nobody has, as a file; also such as must not be
         taken."""
@@ -132,6 +138,8 @@ class Authority:
                 for serial in (*serials, *range(1 << 120, (1 << 120) + others))
             ],
         )
+        if about is not None:
+            builder = builder.add_extension(about, critical=True)
         if delta:
             builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
         signed = builder.sign((others_key or self)._key, hashes.SHA256())
@@ -141,6 +149,26 @@ class Authority:
 
     def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         return builder.issuer_name(self._name).sign(self._key, hashes.SHA256())
+
+
+def part(
+    *urls: str,
+    cas: bool = False,
+    others: bool = False,
+    reasons: bool = False,
+    indirect: bool = False,
+    attributes: bool = False,
+) -> x509.IssuingDistributionPoint:
+    """What a list is about (RFC 5280 5.2.5): distribution points, CAs, or all but these; what OpenSSL passes over."""
+    return x509.IssuingDistributionPoint(
+        full_name=[x509.UniformResourceIdentifier(url) for url in urls] or None,
+        relative_name=None,
+        only_contains_user_certs=others,
+        only_contains_ca_certs=cas,
+        only_some_reasons=frozenset({x509.ReasonFlags.key_compromise}) if reasons else None,
+        indirect_crl=indirect,
+        only_contains_attribute_certs=attributes,
+    )
 
 
 def _builder(
