@@ -10,6 +10,7 @@ from rauta.ctl import codes
 from rauta.ctl.probe import Probe, choose_listener
 from rauta.ctl.tiers import Tier, Tiers, Why
 from rauta.offload import Capabilities, Reason
+from rauta.routing import grpc
 from rauta.routing.conditions import PluginFailedError
 from rauta.routing.errors import RequestError
 from rauta.routing.hosts import HostPattern, is_address
@@ -79,6 +80,18 @@ class Decision:
     def claimed(self) -> bool:
         """Whether a route claims the request."""
         return self.route is not None and self.match is not None
+
+    @property
+    def grpc_status(self) -> int | None:
+        """What a call of gRPC gets in the place of `answer`, with HTTP status 200. None: the answer as it is; who is
+        refused before there is a request gets that, too."""
+        if self.answer is None or self.request is None or self.answer.reason == "options":
+            return None
+        if not any(
+            name.lower() == "content-type" and grpc.is_content_type(value) for name, value in self.probe.headers
+        ):
+            return None
+        return grpc.status_of(self.answer.reason, self.answer.status)
 
 
 def decide(table: Table, probe: Probe, capabilities: Capabilities) -> Decision:

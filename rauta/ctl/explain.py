@@ -11,6 +11,7 @@ from rauta.ctl.errors import EXIT_OK, EXIT_UNCLAIMED
 from rauta.ctl.output import Output
 from rauta.ctl.probe import Probe
 from rauta.ctl.tables import Cell, Style
+from rauta.routing import grpc
 from rauta.routing.model import Configuration, Forward, Route
 from rauta.routing.services import BackendProtocol, BalancerKey, Service, ServiceLimits
 from rauta.routing.settings import Listener, Requirement
@@ -141,6 +142,7 @@ def _answer_facts(configuration: Configuration, decision: Decision, offload: Ava
     if answer is not None:
         style = Style.PLAIN if answer.status < 400 else Style.BAD
         found.append(("answer", Cell(f"{answer.status} {answer.reason}: {answer.message}", style)))
+        found.extend(_grpc_facts(decision))
     elif decision.route is not None and decision.service is None:
         found.append(("answer", describe.action(decision.route.action)))
     if decision.claimed or decision.passes:
@@ -153,6 +155,14 @@ def _answer_facts(configuration: Configuration, decision: Decision, offload: Ava
     elif decision.service is not None:
         found.extend(_passed_facts(decision.service))
     return found
+
+
+def _grpc_facts(decision: Decision) -> Facts:
+    status, answer = decision.grpc_status, decision.answer
+    if status is None or answer is None:
+        return []
+    text = f"{status} {grpc.NAMES[status]}, with HTTP status 200 in the place of {answer.status}, as this is a call"
+    return [("gRPC", Cell(text, Style.BAD))]
 
 
 def _passed_facts(service: Service) -> Facts:
@@ -270,7 +280,7 @@ def _document(
         "passthrough": {"name": probe.server_name, "service": service.name} if decision.passes and service else None,
         "answer": None
         if answer is None
-        else {"status": answer.status, "reason": answer.reason, "message": answer.message},
+        else {"status": answer.status, "reason": answer.reason, "message": answer.message, "grpc": _grpc(decision)},
         "route": None if route is None else {"name": route.name, **describe.action_document(route.action)},
         "service": None if service is None else _service(decision, service),
         "tier": decision.tier.number if decision.claimed or decision.passes else None,
@@ -281,6 +291,11 @@ def _document(
         else sorted(field.value for field in configuration.forwarded_of(decision.listener, route)),
         **_settings(decision),
     }
+
+
+def _grpc(decision: Decision) -> dict[str, Any] | None:
+    status = decision.grpc_status
+    return None if status is None else {"status": status, "name": grpc.NAMES[status]}
 
 
 def _sources(listener: Listener) -> dict[str, Any] | None:

@@ -8,29 +8,10 @@ from typing import Final
 
 from rauta.proxy.messages import Field, RequestHead
 from rauta.proxy.reasons import REASONS
+from rauta.routing import grpc
 
-DEADLINE_EXCEEDED: Final = 4
-RESOURCE_EXHAUSTED: Final = 8
-UNIMPLEMENTED: Final = 12
-INTERNAL: Final = 13
-UNAVAILABLE: Final = 14
-UNKNOWN: Final = 2
-STATUSES: Final = frozenset(str(number) for number in range(17))
+STATUSES: Final = frozenset(map(str, range(len(grpc.NAMES))))
 
-# "HTTP to gRPC Status Code Mapping" of the gRPC project; where a reason says more than its status, that.
-_OF_STATUS: Final = {400: INTERNAL, 401: 16, 403: 7, 404: UNIMPLEMENTED, 502: UNAVAILABLE, 503: UNAVAILABLE,
-                     504: UNAVAILABLE}  # fmt: skip
-_OF_REASON: Final = {
-    "request_timeout": DEADLINE_EXCEEDED,
-    "client_timeout": UNAVAILABLE,
-    "body_too_large": RESOURCE_EXHAUSTED,
-    "upstream_malformed": INTERNAL,
-    "internal_error": INTERNAL,
-    "plugin_error": INTERNAL,
-    "rewrite_failed": INTERNAL,
-}
-
-_CONTENT_TYPE: Final = re.compile(r"application/grpc(?:$|[+; \t])", re.IGNORECASE)
 # "Timeout → "grpc-timeout" TimeoutValue TimeoutUnit", at most 8 digits.
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -38,7 +19,7 @@ _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e
 
 def is_grpc(head: RequestHead) -> bool:
     """Whether a request is one of gRPC."""
-    return any(name.lower() == "content-type" and _CONTENT_TYPE.match(value) is not None for name, value in head.fields)
+    return any(name.lower() == "content-type" and grpc.is_content_type(value) for name, value in head.fields)
 
 
 def timeout_of(head: RequestHead) -> float | None:
@@ -52,8 +33,7 @@ def timeout_of(head: RequestHead) -> float | None:
 
 def status_of(reason: str) -> int:
     """The gRPC status of an error of our own."""
-    found = _OF_REASON.get(reason)
-    return _OF_STATUS.get(REASONS[reason].status, UNKNOWN) if found is None else found
+    return grpc.status_of(reason, REASONS[reason].status)
 
 
 def failure(reason: str) -> list[Field]:

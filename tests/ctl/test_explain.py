@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +73,7 @@ def test_every_rule_before_the_claim_says_why_not(rautactl: Callable[..., Any], 
         "status": 404,
         "reason": "no_route",
         "message": "no route of this host claims the request",
+        "grpc": None,
     }
     assert ended.document["rules_total"] == 7
 
@@ -420,3 +423,58 @@ def test_a_connection_that_no_backend_gets(rautactl: Callable[..., Any]) -> None
     told = facts(ended.out)
     assert told["answer"] == "503 no_backend: all backends of service 'gone' have weight 0"
     assert "backend" not in told
+
+
+CALL = ("-H", "Content-Type: application/grpc+proto")
+
+
+@pytest.mark.parametrize(
+    ("words", "answer", "status"),
+    [
+        (("POST", "/a.B/C", "-H", API, *CALL), "404 no_route", "12 UNIMPLEMENTED"),
+        (("POST", "/a.B/C", *CALL), "404 unknown_host", "12 UNIMPLEMENTED"),
+        (("POST", "/idle", "-H", API, *CALL), "503 no_backend", "14 UNAVAILABLE"),
+        (("POST", "/a.B/C", "-H", API), "404 no_route", None),
+        (("POST", "/a.B/C", "-H", API, "-H", "Content-Type: application/grpc-web"), "404 no_route", None),
+        (("POST", "/../C", "-H", API, *CALL), "400 bad_path", None),
+        (("TRACE", "/a.B/C", "-H", API, *CALL), "405 method_not_allowed", None),
+        (("OPTIONS", "*", "-H", API, *CALL), "200 options", None),
+        (("POST", "/users", "-H", API, *CALL), None, None),
+    ],
+)
+def test_what_a_call_of_grpc_gets(
+    words: tuple[str, ...], answer: str | None, status: str | None, rautactl: Callable[..., Any], example: Path
+) -> None:
+    text = example.read_text().replace(
+        "  turns:\n", '  idle: {backends: [{address: "10.0.9.2:80", weight: 0}]}\n  turns:\n'
+    )
+    route = "  - {name: idle, match: {hosts: [api.example.com], path: {exact: /idle}}, service: idle}\n"
+    example.write_text(text + route)
+    told = facts(rautactl("explain", *words).out)
+    assert (answer is None) is ("answer" not in told)
+    if answer is not None:
+        assert told["answer"].startswith(f"{answer}: ")
+        found = rautactl("explain", *words, "--json").document["answer"]["grpc"]
+        assert found == (None if status is None else {"status": int(status.split()[0]), "name": status.split()[1]})
+        said = (
+            None
+            if status is None
+            else f"{status}, with HTTP status 200 in the place of {answer[:3]}, as this is a call"
+        )
+        assert told.get("gRPC") == said
+
+
+@pytest.mark.usefixtures("passing")
+def test_a_call_that_is_misdirected(rautactl: Callable[..., Any]) -> None:
+    told = facts(rautactl("explain", "POST", "https://www.test/a.B/C", "-H", "Host: db.test", *CALL).out)
+    assert told["gRPC"].startswith("2 UNKNOWN, with HTTP status 200 in the place of 421")
+
+
+def test_the_page_of_grpc_shows_what_it_says(rautactl: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.chdir(root)
+    found = re.search(
+        r"```text\n\$ rautactl (.*?)\n\.\.\.\n(.*?)```", (root / "docs" / "grpc.md").read_text(), re.DOTALL
+    )
+    assert found is not None
+    assert rautactl(*shlex.split(found[1])).out.endswith(found[2])
