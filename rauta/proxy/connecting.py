@@ -6,10 +6,13 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Final
 
 from rauta.routing.settings import Address
 
 MakeProtocol = Callable[[], asyncio.Protocol]
+
+HANDSHAKE_CUT: Final = "the backend closed the connection in the TLS handshake"
 
 
 class ConnectError(Exception):
@@ -66,7 +69,7 @@ class Connector:
             raise ConnectError("upstream_tls", f"{self.name}: {tls_failure(error)}") from None
         except (ConnectionResetError, ConnectionAbortedError) as error:
             reason = "upstream_unreachable" if self.context is None else "upstream_tls"
-            text = error.strerror if self.context is None else "the backend closed the connection in the TLS handshake"
+            text = error.strerror if self.context is None else HANDSHAKE_CUT
             raise ConnectError(reason, f"{self.name}: {text or error}") from None
         except OSError as error:
             raise ConnectError("upstream_unreachable", f"{self.name}: {error.strerror or error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,8 +115,10 @@ class HealthChecks:
             failure = str(error)
         except ssl.SSLError as error:
             failure = tls_failure(error)
-        except OSError as error:
-            failure = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio has words of its own
+        except socket.gaierror as error:  # its numbers are no errno
+            failure = f"{address.host}: {error.strerror or error}"
+        except OSError as error:  # asyncio has words of its own, or none
+            failure = os.strerror(error.errno).lower() if error.errno else str(error) or type(error).__name__
         return failure, loop.time() - started
 
     def _note(self, key: _Key, failure: str | None, seconds: float) -> None:
@@ -132,10 +135,11 @@ class HealthChecks:
             return
         state.healthy, state.since, state.streak = good, time(), 0
         fields = {"service": name, "backend": str(address)}
+        in_a_row = "1 check in a row" if needed == 1 else f"{needed} checks in a row"
         if good:
-            self._events.info("backend_up", f"service {name!r}: {address} is up ({needed} checks in a row)", **fields)
+            self._events.info("backend_up", f"service {name!r}: {address} is up ({in_a_row})", **fields)
         else:
-            text = f"service {name!r}: {address} is down: {failure} ({needed} checks in a row)"
+            text = f"service {name!r}: {address} is down: {failure} ({in_a_row})"
             self._events.warning("backend_down", text, **fields)
         self._announce(name)
 

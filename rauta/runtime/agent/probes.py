@@ -8,6 +8,7 @@ from typing import Final
 
 import rauta
 from rauta.proxy import proxyprotocol
+from rauta.proxy.connecting import HANDSHAKE_CUT
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, parse_response
 from rauta.proxy.messages import ResponseHead
 from rauta.proxy.mismatch import HTTP2, TLS, spoken, wants
@@ -40,7 +41,10 @@ async def probe(
         if preamble:
             writer.write(preamble)
         if context is not None:
-            await writer.start_tls(context, server_hostname=name)
+            try:
+                await writer.start_tls(context, server_hostname=name)
+            except (ConnectionResetError, ConnectionAbortedError):  # asyncio's own, which says nothing
+                raise CheckFailedError(HANDSHAKE_CUT) from None
             agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
             if agreed != "h2" and protocol is BackendProtocol.HTTP2:
                 raise CheckFailedError("it does not speak HTTP/2 (ALPN)")

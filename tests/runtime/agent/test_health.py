@@ -18,14 +18,16 @@ Told = tuple[str, frozenset[str]]
 
 
 class Events(EventLog):
-    """Keeps the names of events."""
+    """Keeps the names of events and what they say."""
 
     def __init__(self) -> None:
         super().__init__(-1, terminal=False)
         self.names: list[str] = []
+        self.messages: list[str] = []
 
     def write(self, level: Level, event: str, message: str, **fields: object) -> None:
         self.names.append(event)
+        self.messages.append(message)
 
 
 class Server:
@@ -157,6 +159,30 @@ def test_a_backend_goes_down_and_comes_back_by_the_thresholds() -> None:
             assert await told.get() == ("s", frozenset())
             assert len(server.received) >= 2
             assert events.names == ["backend_down", "backend_up"]
+            down, up = events.messages
+            assert down.endswith("is down: status 500 (3 checks in a row)")
+            assert up.endswith("is up (2 checks in a row)")
+        await checks.close()
+
+    run(main)
+
+
+def test_one_check_in_a_row_and_a_name_that_nobody_knows() -> None:
+    async def main() -> None:
+        told: asyncio.Queue[Told] = asyncio.Queue()
+        events = Events()
+        loop = asyncio.get_running_loop()
+        checks = HealthChecks(loop, lambda service, down: told.put_nowait((service, down)), events)
+        check = HealthCheck(interval=0.1, timeout=10.0, unhealthy=1)
+        nobody = Backend(address=Address("nobody.invalid", 1))  # RFC 6761 6.4
+        whole = configuration(1)
+        service = Service(name="s", backends=(nobody,), health=check)
+        checks.update(Configuration(listeners=whole.listeners, services=(service,), routes=whole.routes))
+        await told.get()
+        (message,) = events.messages
+        assert message.startswith("service 's': nobody.invalid:1 is down: nobody.invalid: ")
+        assert "Unknown error" not in message
+        assert message.endswith(" (1 check in a row)")
         await checks.close()
 
     run(main)

@@ -353,6 +353,18 @@ def test_tcp_is_the_handshake_where_there_is_tls(pair: Pair) -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+@pytest.mark.parametrize("kind", list(HealthKind))
+@pytest.mark.parametrize("own", [False, True], ids=["service", "checks"])
+def test_a_handshake_that_is_cut_off(kind: HealthKind, *, own: bool) -> None:
+    async def main() -> None:
+        async with await asyncio.start_server(_close, "127.0.0.1", 0) as server:
+            port, tls = server.sockets[0].getsockname()[1], BackendTls()
+            service = h2(port, HealthCheck(kind=kind, tls=tls)) if own else h2(port, HealthCheck(kind=kind), tls=tls)
+            assert await checked(service) == "the backend closed the connection in the TLS handshake"
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
 @pytest.mark.parametrize("kind", [HealthKind.TCP, HealthKind.HTTP])
 def test_the_proxy_header_goes_before_tls(pair: Pair, kind: HealthKind) -> None:
     first = b""
