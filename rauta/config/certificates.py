@@ -21,6 +21,7 @@ from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origin, Origins
 from rauta.config.reader import Step
 from rauta.config.secrets import SecretError, is_exposed, read, read_file
+from rauta.routing.errors import words_of
 from rauta.routing.model import Configuration
 from rauta.routing.services import BackendTls
 from rauta.routing.settings import Certificate
@@ -275,4 +276,4 @@ def _write(fd: int, data: bytes) -> None:
 
 def _reason(error: Exception) -> str:
     reason = getattr(error, "reason", None)
-    return reason.lower().replace("_", " ") if isinstance(reason, str) else str(error)
+    return reason.lower().replace("_", " ") if isinstance(reason, str) else words_of(error)

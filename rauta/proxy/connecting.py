@@ -8,11 +8,20 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from rauta.routing.errors import words_of
 from rauta.routing.settings import Address
 
 MakeProtocol = Callable[[], asyncio.Protocol]
 
 HANDSHAKE_CUT: Final = "the backend closed the connection in the TLS handshake"
+
+# What OpenSSL says, and what that means.
+_KNOWN: Final = {
+    "wrong version number": "it does not speak TLS on this port",
+    "unexpected eof while reading": "it closed the connection in the TLS handshake",
+    "alert no application protocol": "it speaks none of the protocols that are offered (ALPN): does the service want "
+    "another `protocol`?",
+}
 
 
 class ConnectError(Exception):
@@ -142,10 +151,5 @@ def tls_failure(error: ssl.SSLError) -> str:
     """Why a handshake with a backend failed, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
-    known = {
-        "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
-        "UNEXPECTED_EOF_WHILE_READING": "it closed the connection in the TLS handshake",
-        "NO_APPLICATION_PROTOCOL": "it speaks none of the protocols that are offered (ALPN): does the service want "
-        "another `protocol`?",
-    }
-    return f"the TLS handshake failed: {known.get(error.reason or '', error.reason or error)}"
+    words = words_of(error)  # `reason` is None for an alert that Python has no name for
+    return f"the TLS handshake failed: {next((known for said, known in _KNOWN.items() if said in words), words)}"

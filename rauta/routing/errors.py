@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+# What Python puts around the words of OpenSSL: "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)".
+_AROUND: Final = re.compile(r"^\[[A-Z0-9]+(?:: \w+)?\] | \(_ssl\.c:\d+\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +65,8 @@ class RequestError(RautaError, ValueError):
 
     def __reduce__(self) -> tuple[type[RequestError], tuple[str, str]]:
         return (type(self), (self.reason, str(self)))
+
+
+def words_of(error: BaseException) -> str:
+    """What an exception says, for people: never nothing, and without what Python puts around the words of OpenSSL."""
+    return _AROUND.sub("", str(error)) or type(error).__name__

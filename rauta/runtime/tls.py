@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from rauta.proxy.tls import ServerContexts
+from rauta.routing.errors import words_of
 from rauta.routing.settings import Requirement
 from rauta.runtime.errors import StartError
 
@@ -70,7 +71,7 @@ def trust(context: ssl.SSLContext, ca: bytes, named: str, revocations: Revocatio
     try:
         context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
-        raise StartError(f"{named} holds no PEM certificates, or broken ones: {error}") from error
+        raise StartError(f"{named} holds no PEM certificates, or broken ones: {words_of(error)}") from error
     if revocations is None or not revocations.whole_chain:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     if revocations is None:
@@ -79,7 +80,7 @@ def trust(context: ssl.SSLContext, ca: bytes, named: str, revocations: Revocatio
         with _file(revocations.pem) as path:  # `cadata` takes no lists
             context.load_verify_locations(path)
     except (ssl.SSLError, OSError) as error:
-        raise StartError(f"the revocation lists for {named} cannot be used: {error}") from error
+        raise StartError(f"the revocation lists for {named} cannot be used: {words_of(error)}") from error
     # A whole chain in which a trusted certificate is no root would be refused: its own issuer's list is missing then.
     flags = ssl.VerifyFlags
     context.verify_flags |= flags.VERIFY_CRL_CHECK_CHAIN if revocations.whole_chain else flags.VERIFY_CRL_CHECK_LEAF
@@ -136,7 +137,7 @@ def _refuse() -> NoReturn:
 
 def _reason(error: ssl.SSLError) -> str:
     if not error.reason:  # the PEM reader's errors have none, only "[SSL] PEM lib (_ssl.c:3926)"
-        return "one of the two is not valid PEM" if "PEM lib" in str(error) else str(error)
+        return "one of the two is not valid PEM" if "PEM lib" in str(error) else words_of(error)
     known = {
         "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
         "KEY_TYPE_MISMATCH": "the key does not belong to the certificate",

@@ -243,7 +243,8 @@ def test_a_backend_asks_for_our_certificate(pair: Pair, other: Pair) -> None:
             async with before(to(port, BackendTls(ca=str(pair.cert)))) as rauta:
                 status, _ = await ask(rauta)
                 assert status == 502
-                assert "certificate required" in rauta.log_lines()[0].lower().replace("_", " ")
+                assert "alert certificate required" in rauta.log_lines()[0]
+                assert "_ssl.c" not in rauta.log_lines()[0]
 
     run(main())
 
@@ -429,7 +430,7 @@ def test_what_cannot_be_read_or_used_is_told(tmp_path: Path, pair: Pair, other: 
     mixed = Certificate(cert=str(pair.cert), key=Secret(file=str(other.key)))
     for tls, why in (
         (BackendTls(ca=str(tmp_path / "none")), "service 's': there is no file"),
-        (BackendTls(ca=str(broken)), "service 's': .* holds no PEM certificates, or broken ones"),
+        (BackendTls(ca=str(broken)), "service 's': .* holds no PEM certificates, or broken ones: [^[(]+$"),
         (BackendTls(certificate=mixed), "service 's': .*the key does not belong to the certificate"),
     ):
         with pytest.raises(StartError, match=why):

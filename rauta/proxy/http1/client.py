@@ -29,6 +29,7 @@ from rauta.proxy.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHe
 from rauta.proxy.mismatch import doubt
 from rauta.proxy.wheel import NEVER
 from rauta.routing.defaults import HEAD_LIMIT
+from rauta.routing.errors import words_of
 
 if TYPE_CHECKING:
     import ssl
@@ -164,7 +165,7 @@ class ClientConnection(Upstream):
             exchange.response_end([])
             return
         stale = phase == HEAD and self._used and not self._buffer and not self._interim
-        what = "closed" if exc is None else f"lost ({exc})"
+        what = "closed" if exc is None else f"lost ({words_of(exc)})"
         part = "before the response" if phase == HEAD else "within the response"
         if phase == HEAD and not (self._used or self._buffer or self._interim):
             part += doubt(self._pool.scheme, "http2")

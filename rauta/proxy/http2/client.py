@@ -40,6 +40,7 @@ from rauta.proxy.messages import NO_BODY, Field, RequestHead, ResponseHead
 from rauta.proxy.mismatch import HTTP1, TLS, doubt, spoken, wants
 from rauta.proxy.wheel import NEVER, TICKS_PER_SECOND
 from rauta.routing.defaults import HEAD_LIMIT
+from rauta.routing.errors import words_of
 
 if TYPE_CHECKING:
     import ssl
@@ -398,7 +399,7 @@ class ClientConnection(Multiplexed):
         self.pool.forget(self)
         self.pool.wheel.forget(self)
         self._give_up_place()
-        what = "closed" if exc is None else f"lost ({exc})"
+        what = "closed" if exc is None else f"lost ({words_of(exc)})"
         what += "" if self.settled else f" before its settings of HTTP/2{doubt(self.pool.scheme, 'http1')}"
         self._fail_all("upstream_reset", f"{self.pool.name}: connection {what}")
 

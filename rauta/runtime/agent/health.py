@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from rauta.proxy.connecting import tls_failure
 from rauta.proxy.tasks import Tasks
+from rauta.routing.errors import words_of
 from rauta.routing.model import Configuration
 from rauta.routing.services import HealthCheck, ProxyProtocol, Service, Way
 from rauta.routing.settings import Address
@@ -118,7 +119,7 @@ class HealthChecks:
         except socket.gaierror as error:  # its numbers are no errno
             failure = f"{address.host}: {error.strerror or error}"
         except OSError as error:  # asyncio has words of its own, or none
-            failure = os.strerror(error.errno).lower() if error.errno else str(error) or type(error).__name__
+            failure = os.strerror(error.errno).lower() if error.errno else words_of(error)
         return failure, loop.time() - started
 
     def _note(self, key: _Key, failure: str | None, seconds: float) -> None:

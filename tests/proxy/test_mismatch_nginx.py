@@ -1,0 +1,84 @@
+"""An nginx that wants to be spoken to otherwise: what the access log and a health check say of it, and ask."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from rauta.routing.services import Backend, BackendProtocol, BackendTls, HealthCheck, ProxyProtocol, Service
+from rauta.routing.settings import Address, LogFormat
+from rauta.runtime.agent.health import HealthChecks
+from rauta.runtime.backend_credentials import read_backend_credentials
+from rauta.runtime.backend_tls import TlsToBackends, tls_to_backends
+from rauta.runtime.log import EventLog
+from support.http import client, forward, free_port, gateway, request, run
+from support.nginx import nginx
+from support.tls import make_pair
+
+FAILED = "the TLS handshake failed: "
+UNVERIFIED = BackendTls(verify=False)
+NO_ALPN = "it speaks none of the protocols that are offered (ALPN): does the service want another `protocol`?"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """One nginx: without anything, with TLS for `named.test`, and with the PROXY protocol."""
+
+    plain: int
+    tls: int
+    proxied: int
+    ca: str
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
+    folder = tmp_path_factory.mktemp("nginx")
+    pair = make_pair(folder, names="DNS:named.test")
+    tls, proxied = free_port(), free_port()
+    server = (
+        f"listen 127.0.0.1:{tls} ssl; ssl_certificate {pair.cert}; ssl_certificate_key {pair.key};"
+        f"listen 127.0.0.1:{proxied} proxy_protocol;"
+    )
+    with nginx(folder / "home", server) as running:
+        (running.www / "index.html").write_text("here")
+        yield Ports(running.port, tls, proxied, str(pair.cert))
+
+
+async def told(port: int, **way: Any) -> tuple[int, str, str | None]:
+    """The status of a request and its detail, and what is wrong by a health check."""
+    address, check = Address("127.0.0.1", port), HealthCheck(timeout=10.0)
+    service = Service(name="s", backends=(Backend(address=address),), health=check, **way)
+    contexts = tls_to_backends([service], read_backend_credentials([service]), TlsToBackends()).contexts
+    async with (
+        gateway(services=[service], routes=[forward()], log=LogFormat.JSON, backend_contexts=contexts) as rauta,
+        client(rauta.port) as peer,
+    ):
+        peer.send(request())
+        await peer.response()
+        line = json.loads(rauta.log_lines()[-1])
+    checks = HealthChecks(asyncio.get_running_loop(), lambda name, down: None, EventLog(-1, terminal=False))
+    checks._contexts = contexts
+    failure, _ = await checks._check((service.name, address, check, service.proxy_protocol, service.way_of_checks))
+    return line["status"], line.get("detail", "").removeprefix(f"127.0.0.1:{port}: "), failure
+
+
+def test_what_fits(ports: Ports) -> None:
+    async def main() -> None:
+        assert await told(ports.plain) == (200, "", None)
+        assert await told(ports.tls, tls=BackendTls(ca=ports.ca, name="named.test")) == (200, "", None)
+        assert await told(ports.proxied, proxy_protocol=ProxyProtocol.V2) == (200, "", None)
+
+    run(main())
+
+
+def test_tls_without_the_protocol_that_is_offered(ports: Ports) -> None:
+    async def main() -> None:
+        found = await told(ports.tls, tls=UNVERIFIED, protocol=BackendProtocol.HTTP2)
+        assert found == (502, FAILED + NO_ALPN, FAILED + NO_ALPN)
+
+    run(main())
