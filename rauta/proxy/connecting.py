@@ -8,20 +8,18 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from rauta.proxy.mismatch import doubt_in_handshake
 from rauta.routing.errors import words_of
 from rauta.routing.settings import Address
 
 MakeProtocol = Callable[[], asyncio.Protocol]
 
-HANDSHAKE_CUT: Final = "the backend closed the connection in the TLS handshake"
-
 # What OpenSSL says, and what that means.
 _KNOWN: Final = {
     "wrong version number": "it does not speak TLS on this port",
     "unexpected eof while reading": "it closed the connection in the TLS handshake",
-    "alert no application protocol": "it speaks none of the protocols that are offered (ALPN): does the service want "
-    "another `protocol`?",
 }
+_NO_ALPN: Final = "it speaks none of the protocols that are offered (ALPN): does the service want another `protocol`?"
 
 
 class ConnectError(Exception):
@@ -75,10 +73,10 @@ class Connector:
             reason = "connection refused" if isinstance(error, ConnectionRefusedError) else "there is no such socket"
             raise ConnectError("upstream_refused", f"{self.name}: {reason}") from None
         except ssl.SSLError as error:
-            raise ConnectError("upstream_tls", f"{self.name}: {tls_failure(error)}") from None
+            raise ConnectError("upstream_tls", f"{self.name}: {tls_failure(error, proxied=bool(preamble))}") from None
         except (ConnectionResetError, ConnectionAbortedError) as error:
             reason = "upstream_unreachable" if self.context is None else "upstream_tls"
-            text = error.strerror if self.context is None else HANDSHAKE_CUT
+            text = error.strerror if self.context is None else handshake_cut(proxied=bool(preamble))
             raise ConnectError(reason, f"{self.name}: {text or error}") from None
         except OSError as error:
             raise ConnectError("upstream_unreachable", f"{self.name}: {error.strerror or error}") from None
@@ -147,9 +145,19 @@ class Connector:
         return sock
 
 
-def tls_failure(error: ssl.SSLError) -> str:
-    """Why a handshake with a backend failed, for people."""
+def handshake_cut(*, proxied: bool) -> str:
+    """Why, where the loop says nothing. `proxied`: the connection began with a header of the PROXY protocol."""
+    return f"the backend closed the connection in the TLS handshake{doubt_in_handshake(proxied=proxied)}"
+
+
+def tls_failure(error: ssl.SSLError, *, proxied: bool = False) -> str:
+    """Why a handshake with a backend failed, for people; `proxied` as above."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     words = words_of(error)  # `reason` is None for an alert that Python has no name for
-    return f"the TLS handshake failed: {next((known for said, known in _KNOWN.items() if said in words), words)}"
+    if "alert no application protocol" in words:
+        words = _NO_ALPN
+    for said, known in _KNOWN.items():
+        if said in words:
+            words = known + doubt_in_handshake(proxied=proxied)
+    return f"the TLS handshake failed: {words}"

@@ -18,6 +18,12 @@ _WANTS: Final = {
     HTTP2: "HTTP/2: does the service want `protocol: http2`?",
 }
 
+_SILENT: Final = {  # by what else might be spoken; the PROXY protocol goes with HTTP/1 alone
+    "http1": ": does the service want `tls`, or `protocol: http1`?",
+    "http2": ": does the service want `tls`, `protocol: http2` or `proxy_protocol`?",
+}
+_PROXIED: Final = ": does the backend want no `proxy_protocol`, or `tls` behind it?"
+
 
 def spoken(data: bytes | bytearray) -> str:
     """What the first bytes of an answer belong to; empty: nothing that is known."""
@@ -36,9 +42,15 @@ def wants(what: str) -> str:
     return _WANTS[what]
 
 
-def doubt(scheme: str, wanted: str) -> str:
-    """What to ask of a service whose new connection ends without a word, behind the words that say so. Over TLS
-    nothing: there ALPN has settled what is spoken, and a client certificate may be what is missing."""
+def doubt(scheme: str, wanted: str, *, proxied: bool = False) -> str:
+    """What to ask of a service whose new connection ends without a word, behind the words that say so. `proxied`: it
+    began with a header of the PROXY protocol. Over TLS nothing: there ALPN has settled what is spoken, and a client
+    certificate may be what is missing."""
     if scheme != "http":
         return ""
-    return f": does the service want `tls`, or `protocol: {wanted}`?"
+    return _PROXIED if proxied else _SILENT[wanted]
+
+
+def doubt_in_handshake(*, proxied: bool) -> str:
+    """The same, where it ends in TLS's handshake, or what comes is no TLS."""
+    return ": does the backend want no `proxy_protocol`?" if proxied else ""

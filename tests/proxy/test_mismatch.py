@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from rauta.proxy.mismatch import HTTP1, HTTP2, TLS, spoken
-from rauta.routing.services import Backend, BackendProtocol, HealthCheck, HealthKind, Service
+from rauta.routing.services import Backend, BackendProtocol, HealthCheck, HealthKind, ProxyProtocol, Service
 from rauta.routing.settings import Address, LogFormat
 from rauta.runtime.agent.probes import CheckFailedError, probe
 from support.http import client, forward, free_port, gateway, request, run
@@ -23,12 +23,14 @@ from support.tls import make_pair
 
 ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x46"
 SETTINGS: Final = b"\0\0\6\4\0\0\0\0\0\0\3\0\0\0\x64"
-EITHER: Final = ": does the service want `tls`, or `protocol: "
+EITHER: Final = ": does the service want `tls`, or `protocol: http1`?"
+ANY: Final = ": does the service want `tls`, `protocol: http2` or `proxy_protocol`?"
+NO_HEADER: Final = ": does the backend want no `proxy_protocol`, or `tls` behind it?"
 
 
-async def logged(port: int, protocol: BackendProtocol, *later: bytes) -> dict[str, Any]:
+async def logged(port: int, protocol: BackendProtocol, *later: bytes, **more: Any) -> dict[str, Any]:
     """What the last of some requests is in the access log."""
-    service = Service(name="s", backends=(Backend(address=Address("127.0.0.1", port)),), protocol=protocol)
+    service = Service(name="s", backends=(Backend(address=Address("127.0.0.1", port)),), protocol=protocol, **more)
     routes = (forward("s"),)
     async with gateway(services=(service,), routes=routes, log=LogFormat.JSON) as rauta, client(rauta.port) as peer:
         for message in (request("/"), *later):
@@ -59,8 +61,8 @@ class Raw:
 @pytest.mark.parametrize(
     ("raw", "protocol", "reason", "detail"),
     [
-        (Raw(b""), "http1", "upstream_reset", f"connection closed before the response{EITHER}http2`?"),
-        (Raw(b"", reset=True), "http1", "upstream_reset", f" before the response{EITHER}http2`?"),
+        (Raw(b""), "http1", "upstream_reset", f"connection closed before the response{ANY}"),
+        (Raw(b"", reset=True), "http1", "upstream_reset", f" before the response{ANY}"),
         (Raw(ALERT), "http1", "upstream_malformed", "no status line, but TLS: does the service want `tls`?"),
         (
             Raw(SETTINGS),
@@ -70,7 +72,7 @@ class Raw:
         ),
         (Raw(b"HTTP/1.1 200"), "http1", "upstream_reset", "connection closed before the response"),
         (Raw(b"hello\r\n\r\n"), "http1", "upstream_malformed", "no status line"),
-        (Raw(b"", reset=True), "http2", "upstream_reset", f" before its settings of HTTP/2{EITHER}http1`?"),
+        (Raw(b"", reset=True), "http2", "upstream_reset", f" before its settings of HTTP/2{EITHER}"),
         (Raw(ALERT), "http2", "upstream_malformed", "no HTTP/2, but TLS: does the service want `tls`?"),
         (
             Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
@@ -86,6 +88,20 @@ def test_what_the_log_asks(raw: Raw, protocol: str, reason: str, detail: str) ->
             line = await logged(server.sockets[0].getsockname()[1], BackendProtocol(protocol))
             assert (line["status"], line["reason"]) == (502, reason)
             assert line["detail"].endswith(detail)
+
+    run(main())
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_header_of_the_proxy_protocol_is_doubted(*, reset: bool) -> None:
+    async def main() -> None:
+        async with await asyncio.start_server(Raw(b"", reset=reset), "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            line = await logged(port, BackendProtocol.HTTP1, proxy_protocol=ProxyProtocol.V1)
+            assert line["detail"].endswith(f" before the response{NO_HEADER}")
+            with pytest.raises(CheckFailedError) as raised:
+                await probe(Address("127.0.0.1", port), HealthCheck(), ProxyProtocol.V1)
+            assert str(raised.value).endswith(NO_HEADER)
 
     run(main())
 
@@ -152,6 +168,7 @@ def test_what_the_first_bytes_belong_to(data: bytes, what: str) -> None:
         (ALERT, "http1", "http", "the answer is no HTTP/1.1, but TLS: does the service want `tls`?"),
         (SETTINGS, "http1", "http", "the answer is no HTTP/1.1, but HTTP/2: does the service want `protocol: http2`?"),
         (b"HTTP/1.1 2", "http1", "http", "the connection was closed before an answer"),
+        (b"", "http1", "http", f"the connection was closed before an answer{ANY}"),
         (ALERT, "http2", "http", "the answer is no HTTP/2, but TLS: does the service want `tls`?"),
         (b"HTTP/1.1 400 ", "http2", "grpc", "the answer is no HTTP/2, but HTTP/1"),  # which gRPC has not
     ],

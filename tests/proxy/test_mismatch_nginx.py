@@ -21,6 +21,7 @@ from support.nginx import nginx
 from support.tls import make_pair
 
 FAILED = "the TLS handshake failed: "
+CLOSED = "the connection was closed before an answer"
 UNVERIFIED = BackendTls(verify=False)
 NO_ALPN = "it speaks none of the protocols that are offered (ALPN): does the service want another `protocol`?"
 
@@ -80,5 +81,23 @@ def test_tls_without_the_protocol_that_is_offered(ports: Ports) -> None:
     async def main() -> None:
         found = await told(ports.tls, tls=UNVERIFIED, protocol=BackendProtocol.HTTP2)
         assert found == (502, FAILED + NO_ALPN, FAILED + NO_ALPN)
+
+    run(main())
+
+
+def test_the_proxy_protocol(ports: Ports) -> None:
+    """nginx closes, usually by a reset, where it misses the header, and answers one that it does not expect."""
+
+    async def main() -> None:
+        silent = ": does the service want `tls`, `protocol: http2` or `proxy_protocol`?"
+        status, detail, failure = await told(ports.proxied)
+        assert (status, detail.endswith(f" before the response{silent}")) == (502, True)
+        assert failure is not None
+        assert failure in {f"{how}{silent}" for how in ("connection reset by peer", CLOSED)}
+        for version in ProxyProtocol:
+            status, detail, failure = await told(ports.tls, tls=UNVERIFIED, proxy_protocol=version)
+            assert status == 502
+            assert detail == failure
+            assert (failure or "").endswith(": does the backend want no `proxy_protocol`?")
 
     run(main())

@@ -168,7 +168,7 @@ class ClientConnection(Upstream):
         what = "closed" if exc is None else f"lost ({words_of(exc)})"
         part = "before the response" if phase == HEAD else "within the response"
         if phase == HEAD and not (self._used or self._buffer or self._interim):
-            part += doubt(self._pool.scheme, "http2")
+            part += doubt(self._pool.scheme, "http2", proxied=self.single)
         exchange.upstream_failed("upstream_reset", f"{self._pool.name}: connection {what} {part}", stale=stale)
 
     def pause_writing(self) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+from errno import ECONNRESET
 from typing import Final
 
 import rauta
 from rauta.proxy import proxyprotocol
-from rauta.proxy.connecting import HANDSHAKE_CUT
+from rauta.proxy.connecting import handshake_cut, tls_failure
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, parse_response
 from rauta.proxy.messages import ResponseHead
-from rauta.proxy.mismatch import HTTP2, TLS, spoken, wants
+from rauta.proxy.mismatch import HTTP2, TLS, doubt, spoken, wants
 from rauta.routing.defaults import HEAD_LIMIT
 from rauta.routing.services import BackendProtocol, HealthCheck, HealthKind, ProxyProtocol, Way
 from rauta.routing.settings import Address
@@ -33,6 +35,7 @@ async def probe(
     """One check. Raises CheckFailedError or OSError."""
     tls, protocol = way
     # A connection alone needs no header; one of TLS gets none without.
+    proxied = proxy_protocol is not None
     silent = check.kind is HealthKind.TCP and context is None
     preamble = b"" if proxy_protocol is None or silent else proxyprotocol.encode_own(proxy_protocol)
     name = None if tls is None else (tls.name or address.host.rstrip(".")).strip("[]")
@@ -41,25 +44,22 @@ async def probe(
         if preamble:
             writer.write(preamble)
         if context is not None:
-            try:
-                await writer.start_tls(context, server_hostname=name)
-            except (ConnectionResetError, ConnectionAbortedError):  # asyncio's own, which says nothing
-                raise CheckFailedError(HANDSHAKE_CUT) from None
-            agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+            agreed = await _secure(writer, context, name, proxied=proxied)
             if agreed != "h2" and protocol is BackendProtocol.HTTP2:
                 raise CheckFailedError("it does not speak HTTP/2 (ALPN)")
             protocol = BackendProtocol.HTTP2 if agreed == "h2" else BackendProtocol.HTTP1
         if check.kind is HealthKind.TCP:
             return
+        scheme = "http" if tls is None else "https"
         host = check.host or (str(address) if address.path is None else "localhost")
         if protocol is BackendProtocol.HTTP2:
             from rauta.runtime.agent.probe_http2 import ask  # only where it is spoken
 
-            await ask(reader, writer, check, host, "http" if tls is None else "https", _USER_AGENT)
+            await ask(reader, writer, check, host, scheme, _USER_AGENT)
         elif check.kind is HealthKind.GRPC:
             raise CheckFailedError("it does not speak HTTP/2 (ALPN), which gRPC needs")
         else:
-            await _ask(reader, writer, check, host)
+            await _ask(reader, writer, check, host, doubt(scheme, "http2", proxied=proxied))
     finally:
         writer.transport.abort()  # nothing of the body is wanted, and nobody waits for an orderly end
 
@@ -70,7 +70,24 @@ async def _connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.Stre
     return await asyncio.open_connection(address.host, address.port, limit=HEAD_LIMIT)
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check: HealthCheck, host: str) -> None:
+async def _secure(
+    writer: asyncio.StreamWriter, context: ssl.SSLContext, name: str | None, *, proxied: bool
+) -> str | None:
+    """Make it a connection of TLS; what is agreed on by ALPN. Raises CheckFailedError or OSError."""
+    try:
+        await writer.start_tls(context, server_hostname=name)
+    except (ConnectionResetError, ConnectionAbortedError):  # asyncio's own, which says nothing
+        raise CheckFailedError(handshake_cut(proxied=proxied)) from None
+    except ssl.SSLError as error:
+        raise CheckFailedError(tls_failure(error, proxied=proxied)) from None
+    agreed: str | None = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+    return agreed
+
+
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check: HealthCheck, host: str, doubts: str
+) -> None:
+    """`doubts`: what to ask if it says nothing."""
     writer.write(
         f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {_USER_AGENT}\r\n"
         f"Accept: */*\r\nConnection: close\r\n\r\n".encode("latin-1")
@@ -82,7 +99,10 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check
         except asyncio.IncompleteReadError as error:
             if (what := spoken(error.partial)) in (TLS, HTTP2):
                 raise CheckFailedError(f"the answer is no HTTP/1.1, but {wants(what)}") from None
-            raise CheckFailedError("the connection was closed before an answer") from None
+            silent = "" if error.partial else doubts
+            raise CheckFailedError(f"the connection was closed before an answer{silent}") from None
+        except ConnectionResetError as error:
+            raise CheckFailedError(f"{os.strerror(error.errno or ECONNRESET).lower()}{doubts}") from None
         except (asyncio.LimitOverrunError, MalformedError) as error:
             raise CheckFailedError(f"the answer is no HTTP: {error}") from None
         if head.status >= 200:
