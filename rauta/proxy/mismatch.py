@@ -14,7 +14,7 @@ _FRAMES: Final = (b"\x04", b"\x07")  # RFC 9113 6.5, 6.8: SETTINGS, GOAWAY
 
 _WANTS: Final = {
     TLS: "TLS: does the service want `tls`?",
-    HTTP1: "HTTP/1: does the service want `protocol: http1`?",
+    HTTP1: "HTTP/1: does the service want `tls`, or `protocol: http1`?",
     HTTP2: "HTTP/2: does the service want `protocol: http2`?",
 }
 
@@ -49,6 +49,14 @@ def doubt(scheme: str, wanted: str, *, proxied: bool = False) -> str:
     if scheme != "http":
         return ""
     return _PROXIED if proxied else _SILENT[wanted]
+
+
+def doubt_of_refusal(scheme: str, *, proxied: bool = False) -> str:
+    """What to ask of one that answers HTTP/1 with 400, as nginx does on a port of TLS, or to a header of the PROXY
+    protocol that it does not expect."""
+    if scheme != "http":
+        return ""
+    return _PROXIED if proxied else ": does the service want `tls`?"
 
 
 def doubt_in_handshake(*, proxied: bool) -> str:

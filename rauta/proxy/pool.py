@@ -366,7 +366,9 @@ class BackendPool:
     def _why_lost(self, connection: Connection) -> str:
         closed = "connection closed as soon as it was made"
         if isinstance(connection, ClientConnection):
-            return connection.said or closed + doubt(self.scheme, "http2", proxied=connection.single)
+            if connection.said and (connection.said.endswith("?") or not connection.single):
+                return connection.said
+            return (connection.said or closed) + doubt(self.scheme, "http2", proxied=connection.single)
         return closed + doubt(self.scheme, "http1")
 
     def _share_out(self, connection: Connection, exchanges: list[Exchange]) -> None:

@@ -78,7 +78,7 @@ class Raw:
             Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
             "http2",
             "upstream_malformed",
-            "no HTTP/2, but HTTP/1: does the service want `protocol: http1`?",
+            "no HTTP/2, but HTTP/1: does the service want `tls`, or `protocol: http1`?",
         ),
     ],
 )

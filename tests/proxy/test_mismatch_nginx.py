@@ -85,6 +85,23 @@ def test_tls_without_the_protocol_that_is_offered(ports: Ports) -> None:
     run(main())
 
 
+def test_plain_http_to_a_port_of_tls(ports: Ports) -> None:
+    """Its 400 is what the client gets, so the log asks nothing."""
+
+    async def main() -> None:
+        assert await told(ports.tls) == (400, "", "status 400: does the service want `tls`?")
+        status, detail, failure = await told(ports.tls, protocol=BackendProtocol.HTTP2)
+        asked = ": does the service want `tls`, or `protocol: http1`?"
+        assert failure == f"the answer is no HTTP/2, but HTTP/1{asked}"
+        # It may have answered the preface, and closed, before the request went out.
+        assert (status, detail) in (
+            (502, f"no HTTP/2, but HTTP/1{asked}"),
+            (502, f"connection closed as soon as it was made{asked}"),
+        )
+
+    run(main())
+
+
 def test_the_proxy_protocol(ports: Ports) -> None:
     """nginx closes, usually by a reset, where it misses the header, and answers one that it does not expect."""
 
@@ -99,5 +116,10 @@ def test_the_proxy_protocol(ports: Ports) -> None:
             assert status == 502
             assert detail == failure
             assert (failure or "").endswith(": does the backend want no `proxy_protocol`?")
+            *answer, failure = await told(ports.plain, proxy_protocol=version)
+            unexpected = ": does the backend want no `proxy_protocol`, or `tls` behind it?"
+            assert failure == f"status 400{unexpected}"
+            # It may have answered the header before the request went out.
+            assert answer in ([400, ""], [502, f"it answered before it was asked{unexpected}"])
 
     run(main())

@@ -13,11 +13,12 @@ from rauta.proxy import proxyprotocol
 from rauta.proxy.connecting import handshake_cut, tls_failure
 from rauta.proxy.http1.grammar import HEAD_END, MalformedError, parse_response
 from rauta.proxy.messages import ResponseHead
-from rauta.proxy.mismatch import HTTP2, TLS, doubt, spoken, wants
+from rauta.proxy.mismatch import HTTP2, TLS, doubt, doubt_of_refusal, spoken, wants
 from rauta.routing.defaults import HEAD_LIMIT
 from rauta.routing.services import BackendProtocol, HealthCheck, HealthKind, ProxyProtocol, Way
 from rauta.routing.settings import Address
 
+_BAD_REQUEST: Final = 400
 _USER_AGENT: Final = f"rauta-health/{rauta.__version__}"
 
 
@@ -34,10 +35,10 @@ async def probe(
 ) -> None:
     """One check. Raises CheckFailedError or OSError."""
     tls, protocol = way
-    # A connection alone needs no header; one of TLS gets none without.
     proxied = proxy_protocol is not None
-    silent = check.kind is HealthKind.TCP and context is None
-    preamble = b"" if proxy_protocol is None or silent else proxyprotocol.encode_own(proxy_protocol)
+    # A connection alone needs no header; one of TLS gets none without.
+    bare = check.kind is HealthKind.TCP and context is None
+    preamble = b"" if proxy_protocol is None or bare else proxyprotocol.encode_own(proxy_protocol)
     name = None if tls is None else (tls.name or address.host.rstrip(".")).strip("[]")
     reader, writer = await _connect(address)
     try:
@@ -59,7 +60,8 @@ async def probe(
         elif check.kind is HealthKind.GRPC:
             raise CheckFailedError("it does not speak HTTP/2 (ALPN), which gRPC needs")
         else:
-            await _ask(reader, writer, check, host, doubt(scheme, "http2", proxied=proxied))
+            silent, refused = doubt(scheme, "http2", proxied=proxied), doubt_of_refusal(scheme, proxied=proxied)
+            judge(await _ask(reader, writer, check, host, silent), check, refused)
     finally:
         writer.transport.abort()  # nothing of the body is wanted, and nobody waits for an orderly end
 
@@ -86,8 +88,8 @@ async def _secure(
 
 async def _ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check: HealthCheck, host: str, doubts: str
-) -> None:
-    """`doubts`: what to ask if it says nothing."""
+) -> ResponseHead:
+    """The head of the answer. `doubts`: what to ask if there is none. Raises CheckFailedError or OSError."""
     writer.write(
         f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {_USER_AGENT}\r\n"
         f"Accept: */*\r\nConnection: close\r\n\r\n".encode("latin-1")
@@ -106,11 +108,10 @@ async def _ask(
         except (asyncio.LimitOverrunError, MalformedError) as error:
             raise CheckFailedError(f"the answer is no HTTP: {error}") from None
         if head.status >= 200:
-            break
-    judge(head, check)
+            return head
 
 
-def judge(head: ResponseHead, check: HealthCheck) -> None:
-    """Raises CheckFailedError for a status that is not good."""
+def judge(head: ResponseHead, check: HealthCheck, refused: str = "") -> None:
+    """Raises CheckFailedError for a status that is not good. `refused`: what to ask of a 400."""
     if not any(low <= head.status <= high for low, high in check.statuses):
-        raise CheckFailedError(f"status {head.status}")
+        raise CheckFailedError(f"status {head.status}{refused if head.status == _BAD_REQUEST else ''}")
