@@ -153,7 +153,10 @@ def handshake_cut(*, proxied: bool) -> str:
 def tls_failure(error: ssl.SSLError, *, proxied: bool = False) -> str:
     """Why a handshake with a backend failed, for people; `proxied` as above."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
+        why = error.verify_message
+        if why.startswith("IP address mismatch"):  # few certificates have addresses
+            why = f"{why.rstrip('.')}: does `tls` want `name`?"
+        return f"its certificate is not accepted: {why}"
     words = words_of(error)  # `reason` is None for an alert that Python has no name for
     if "alert no application protocol" in words:
         words = _NO_ALPN

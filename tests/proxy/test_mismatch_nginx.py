@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rauta.proxy.pool import BackendContexts
 from rauta.routing.services import Backend, BackendProtocol, BackendTls, HealthCheck, ProxyProtocol, Service
 from rauta.routing.settings import Address, LogFormat
 from rauta.runtime.agent.health import HealthChecks
@@ -50,22 +51,36 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
         yield Ports(running.port, tls, proxied, str(pair.cert))
 
 
+def service(port: int, **way: Any) -> Service:
+    backends = (Backend(address=Address("127.0.0.1", port)),)
+    return Service(name="s", backends=backends, **{"health": HealthCheck(timeout=10.0), **way})
+
+
+def contexts_of(one: Service) -> BackendContexts:
+    return tls_to_backends([one], read_backend_credentials([one]), TlsToBackends()).contexts
+
+
+async def checked(one: Service) -> str | None:
+    """What is wrong by a health check."""
+    checks = HealthChecks(asyncio.get_running_loop(), lambda name, down: None, EventLog(-1, terminal=False))
+    checks._contexts = contexts_of(one)
+    assert one.health is not None
+    key = (one.name, one.backends[0].address, one.health, one.proxy_protocol, one.way_of_checks)
+    failure, _ = await checks._check(key)
+    return failure
+
+
 async def told(port: int, **way: Any) -> tuple[int, str, str | None]:
     """The status of a request and its detail, and what is wrong by a health check."""
-    address, check = Address("127.0.0.1", port), HealthCheck(timeout=10.0)
-    service = Service(name="s", backends=(Backend(address=address),), health=check, **way)
-    contexts = tls_to_backends([service], read_backend_credentials([service]), TlsToBackends()).contexts
+    one = service(port, **way)
     async with (
-        gateway(services=[service], routes=[forward()], log=LogFormat.JSON, backend_contexts=contexts) as rauta,
+        gateway(services=[one], routes=[forward()], log=LogFormat.JSON, backend_contexts=contexts_of(one)) as rauta,
         client(rauta.port) as peer,
     ):
         peer.send(request())
         await peer.response()
         line = json.loads(rauta.log_lines()[-1])
-    checks = HealthChecks(asyncio.get_running_loop(), lambda name, down: None, EventLog(-1, terminal=False))
-    checks._contexts = contexts
-    failure, _ = await checks._check((service.name, address, check, service.proxy_protocol, service.way_of_checks))
-    return line["status"], line.get("detail", "").removeprefix(f"127.0.0.1:{port}: "), failure
+    return line["status"], line.get("detail", "").removeprefix(f"127.0.0.1:{port}: "), await checked(one)
 
 
 def test_what_fits(ports: Ports) -> None:
@@ -73,6 +88,19 @@ def test_what_fits(ports: Ports) -> None:
         assert await told(ports.plain) == (200, "", None)
         assert await told(ports.tls, tls=BackendTls(ca=ports.ca, name="named.test")) == (200, "", None)
         assert await told(ports.proxied, proxy_protocol=ProxyProtocol.V2) == (200, "", None)
+
+    run(main())
+
+
+def test_an_address_without_a_name(ports: Ports) -> None:
+    async def main() -> None:
+        why = (
+            "its certificate is not accepted: IP address mismatch, certificate is not valid for '127.0.0.1': "
+            "does `tls` want `name`?"
+        )
+        tls = BackendTls(ca=ports.ca)
+        assert await told(ports.tls, tls=tls) == (502, why, why)
+        assert await checked(service(ports.tls, health=HealthCheck(timeout=10.0, tls=tls))) == why
 
     run(main())
 
