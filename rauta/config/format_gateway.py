@@ -238,7 +238,7 @@ OFFLOAD: Final = Object(
         Field(
             key="interfaces",
             type=Either(Word("auto", None), ListOf(Text("an interface name"), empty="name an interface or write auto")),
-            doc="Network interfaces. `auto`: those that carry a listener's address.",
+            doc="Network interfaces. `auto`: all Ethernet interfaces that are up.",
             example="[eth0]",
             absent="auto",
         ),

@@ -92,7 +92,13 @@ _redirect = Object(
             key="scheme", type=Choice(("http", "https")), doc="The new scheme.", example="https", absent="as requested"
         ),
         Field(key="host", type=Text("a host"), doc="The new host.", example="www.example.com", absent="as requested"),
-        Field(key="port", type=_port, doc="The new port.", example="8443", absent="as requested"),
+        Field(
+            key="port",
+            type=_port,
+            doc="The new port.",
+            example="8443",
+            absent="as requested; with `scheme` or `host` the scheme's own",
+        ),
         Field(key="path", type=_redirect_path, doc="The new path.", example="{full: /moved}", absent="as requested"),
     ),
     model=model.Redirect,

@@ -273,8 +273,8 @@ SERVICE: Final = Object(
         Field(
             key="protocol",
             type=Choice(services.BackendProtocol, meant=_PROTOCOLS),
-            doc="What backends are spoken to in: `http1`; `http2`, which gRPC needs; `auto`, with TLS: HTTP/2 where "
-            "the backend offers it.",
+            doc="What backends are spoken to in: `http1`; `http2`; `auto`, with TLS: HTTP/2 where the backend offers "
+            "it. gRPC needs one of the last two.",
             example="http2",
         ),
     ),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,30 @@ def test_the_offload_says_of_an_old_kernel_what_the_page_shows(monkeypatch: pyte
 def test_the_page_shows_every_command_that_has_a_text_form() -> None:
     shown = {command.rpartition("rautactl ")[2].split()[0] for command, _ in sessions()}
     assert shown == {"check", "explain", "routes", "plugins"}
+
+
+# --- JSON -----------------------------------------------------------------------------------------------
+
+
+def test_explain_has_its_keys_in_the_table(
+    rautactl: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rauta.yaml").write_text(
+        "version: 1\nlisteners: {web: {address: ':8080'}}\n"
+        "services: {s: {backends: [{address: '127.0.0.1:1'}], health: http, tls: {}}}\n"
+        "routes: [{name: all, service: s}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    document = rautactl("explain", "GET", "/", "--json").document
+    table = PAGE.split("**explain**:\n")[1].split("\n**")[0]
+    told = dict(line[2:-2].split(" | ", 1) for line in table.splitlines() if line.startswith("| `"))
+    assert {key for row in told for key in re.findall(r"`(\w+)`", row)} == document.keys() - {"version"}
+    service = document["service"]
+    for row, keys in (
+        ("`listener`", document["listener"]),
+        ("`service`", {**service, **service["health"], **service["tls"], **service["backends"][0]}),
+    ):
+        assert not keys.keys() - {*re.findall(r"`(\w+)`", told[row])}
 
 
 # --- codes ----------------------------------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
+from rauta.api import Gateway
 from support.asgi import host
 from support.process import PATIENCE, ROOT, Backend, free_port, gateway, get
 
@@ -24,6 +28,27 @@ def test_the_gateway_behind_a_host(kind: str, tmp_path: Path) -> None:
         assert b"upstream_refused" in body
         running.stop()
         assert '"reason":"upstream_refused"' in running.log.read_text()  # the file logs to standard output
+
+
+def test_the_model_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    (text,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Configuration(" in block)
+    names: dict[str, Any] = {}
+    port, backend = free_port(), Backend()
+
+    async def serve() -> None:
+        async with Gateway(names["configuration"]):
+            assert await asyncio.to_thread(get, port, "/users/7") == (200, b"/users/7")
+            assert await asyncio.to_thread(get, port, "/other") == (404, b"nothing here")
+
+    try:
+        exec(text.replace("8080", str(port)).replace("9001", str(backend.port)), names)
+        assert capsys.readouterr().out.startswith("Hit(route=Route(name='users'")
+        asyncio.run(names["main"]())
+        assert capsys.readouterr().out.startswith("GatewayStats(")
+        asyncio.run(serve())
+    finally:
+        backend.close()
 
 
 @pytest.mark.parametrize("workers", [[], ["2"]])

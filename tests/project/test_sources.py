@@ -79,6 +79,14 @@ def test_decisions_are_numbered_once_and_short(checkout: Path) -> None:
     assert not {name: lines for name, lines in lengths.items() if lines > MAX_DECISION}
 
 
+def test_every_decision_is_in_the_list_of_numbers(checkout: Path) -> None:
+    page = (checkout / "docs" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}) to (\d{3}) \|", page, re.MULTILINE)
+    tens = {path.name[:2] for path in (checkout / "docs" / "decisions").glob("*.md")}
+    listed = {f"{ten:02}" for first, last in rows for ten in range(int(first) // 10, int(last) // 10 + 1)}
+    assert not tens - listed
+
+
 def _length(text: str) -> int:
     return sum(1 for line in text.splitlines() if line.strip() and not line.startswith("|"))
 
