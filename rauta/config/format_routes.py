@@ -97,7 +97,7 @@ _redirect = Object(
             type=_port,
             doc="The new port.",
             example="8443",
-            absent="as requested; with `scheme` or `host` the scheme's own",
+            absent="as requested; dropped with a new scheme or host",
         ),
         Field(key="path", type=_redirect_path, doc="The new path.", example="{full: /moved}", absent="as requested"),
     ),
