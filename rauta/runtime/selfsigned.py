@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 DAYS: Final = 30  # long enough to try something, too short to be forgotten in production
 EARLIER: Final = timedelta(hours=1)  # clocks of clients may be behind
 LOOK: Final = 3600.0  # seconds between looks at one that is kept; no time until the end, since machines sleep
+HELD: Final = 10.0  # seconds; making a pair takes milliseconds, and whoever may read the folder can lock it
+AGAIN: Final = 0.05  # seconds between two tries
+OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 ISSUER: Final = "rauta --self-signed"
 CERT: Final = "self-signed.crt"
 KEY: Final = "self-signed.key"
@@ -113,7 +117,7 @@ def made(names: Sequence[str]) -> SelfSigned:
 
 def kept(folder: Path, names: Sequence[str]) -> SelfSigned:
     """The one in a folder, as long as it is good for these names; else a new one, which is left there. Raises
-    StartError."""
+    StartError; also where somebody else could have put there what is in it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone_in(folder):
@@ -163,19 +167,55 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Another start at the same time must not leave the key of one and the certificate of the other."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _check_owner(folder, os.fstat(fd))
+        _lock(fd, folder)
         yield
     finally:
         os.close(fd)
 
 
+def _lock(fd: int, folder: Path) -> None:
+    end = time.monotonic() + HELD
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                what = f"{folder} is locked by another process, for {HELD:g} s now"
+                raise StartError(f"--self-signed: {what}: end that one (see lslocks), or name another folder") from None
+        time.sleep(AGAIN)
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    """Whoever can write there knows the key that is served, and what clients are told to trust."""
+    me = os.geteuid()
+    if status.st_uid not in (me, 0):
+        who = f"belongs to user {status.st_uid}, not to user {me}, who starts the gateway, or root"
+    elif status.st_mode & OTHERS:
+        who = f"can be written by others (mode {stat.S_IMODE(status.st_mode):04o})"
+    else:
+        return
+    raise StartError(f"--self-signed: {path} {who}: name a folder of your own, mode 0700")
+
+
+def _read(file: Path) -> bytes:
+    """All of a file that nobody else could have written; never waits for a writer. Raises OSError and StartError."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # noqa: PTH123 - an fd
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise StartError(f"--self-signed: {file} is no regular file: name another folder, or move it")
+        _check_owner(file, status)
+        return opened.read()
+
+
 def _found(folder: Path, names: Sequence[str]) -> Pair | None:
     """What is there and can be used on. Raises OSError, and StartError if what is there is not ours to replace."""
-    if not (folder / CERT).exists():
+    try:
+        chain = _read(folder / CERT)
+    except FileNotFoundError:
         if (folder / KEY).exists():
-            raise _not_ours(folder / KEY)
+            raise _not_ours(folder / KEY) from None
         return None
-    chain = (folder / CERT).read_bytes()
     try:
         facts = facts_of(chain)
     except ValueError:
@@ -183,7 +223,7 @@ def _found(folder: Path, names: Sequence[str]) -> Pair | None:
     if facts.issuer != f"CN={ISSUER}":
         raise _not_ours(folder / CERT)
     try:
-        key = (folder / KEY).read_bytes()
+        key = _read(folder / KEY)
     except FileNotFoundError:
         return None
     now = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -265,6 +267,63 @@ def test_what_is_not_of_its_making_stays(tmp_path: Path, which: str) -> None:
     with pytest.raises(StartError, match=r"self-signed\.\w+ is not of its making: name another folder"):
         selfsigned.kept(tmp_path, NAMES)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def given_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to neither root nor the user that starts the gateway."""
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 65534)
+
+
+@pytest.mark.parametrize("which", ["", "self-signed.crt", "self-signed.key"])
+def test_what_somebody_else_made_is_not_served(tmp_path: Path, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    selfsigned.kept(tmp_path, NAMES)
+    given_away(tmp_path / which, monkeypatch)
+    with pytest.raises(StartError, match=rf"{re.escape(str(tmp_path))}/?{which} belongs to user \d+, not to user \d+"):
+        selfsigned.kept(tmp_path, NAMES)
+
+
+@pytest.mark.parametrize("which", ["", "self-signed.crt", "self-signed.key"])
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_what_others_can_write_is_not_served(tmp_path: Path, which: str, mode: int) -> None:
+    selfsigned.kept(tmp_path, NAMES)
+    (tmp_path / which).chmod(mode)
+    with pytest.raises(StartError, match=rf"{which} can be written by others \(mode 0{mode:o}\)"):
+        selfsigned.kept(tmp_path, NAMES)
+
+
+def test_a_folder_of_others_gets_no_key(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(StartError, match="can be written by others"):
+        selfsigned.kept(tmp_path, NAMES)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("which", ["self-signed.crt", "self-signed.key"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, which: str) -> None:
+    selfsigned.kept(tmp_path, NAMES)
+    (tmp_path / which).unlink()
+    os.mkfifo(tmp_path / which)
+    with pytest.raises(StartError, match=rf"{which} is no regular file"):
+        selfsigned.kept(tmp_path, NAMES)
+
+
+def test_a_lock_that_is_held_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with monkeypatch.context() as patch:
+            patch.setattr(selfsigned, "HELD", 0.1)
+            with pytest.raises(StartError, match="is locked by another process"):
+                selfsigned.kept(tmp_path, NAMES)
+        release = threading.Timer(0.2, fcntl.flock, (fd, fcntl.LOCK_UN))
+        release.start()
+        assert selfsigned.kept(tmp_path, NAMES).pair.facts.names  # it is waited for while it is held
+        release.join()
+    finally:
+        os.close(fd)
 
 
 TO = ("--to", "http://127.0.0.1:9")
