@@ -21,7 +21,7 @@ from rauta.config.origins import Origin, Origins
 from rauta.config.reader import INVALID, Reader
 from rauta.config.schema import Object
 from rauta.config.source import MAX_FILES, Allowance, fail, read_text
-from rauta.routing.errors import ModelError
+from rauta.routing.errors import ModelError, Problem
 from rauta.routing.model import Configuration, Forward, Route
 
 _SECTIONS: Final = ("listeners", "services", "routes")
@@ -205,10 +205,24 @@ class _Load:
             configuration = Configuration(**whole)
         except ModelError as error:
             for problem in error.problems:
-                if problem.where != ("listeners",) or not (self._partial or self._declared["listeners"]):
+                if not self._follows(problem):
                     self._problems.add(origins.place(problem))
             return None
         return None if self._problems else configuration
+
+    def _follows(self, problem: Problem) -> bool:
+        """Whether it may be there only since something could not be read, which has been told."""
+        listeners = {listener.name: listener for listener in self._valid["listeners"]}
+        match problem.where:
+            case ("listeners",):
+                return self._partial or bool(self._declared["listeners"])
+            case ("listeners", str() as name, "passthrough", int() as position, "service"):
+                service = listeners[name].passthrough[position].service
+                missing = all(service != one.name for one in self._valid["services"])
+                return missing and (self._partial or service in self._declared["services"])
+            case ("services", _, "health", "tls"):  # no listener passes TLS through to it
+                return self._partial or len(listeners) < len(self._declared["listeners"])
+        return False
 
     def _check_references(self, route: Route, origin: Origin) -> None:
         """The model checks them as well, but it knows neither what was invalid nor when to stop guessing."""

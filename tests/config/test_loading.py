@@ -258,6 +258,50 @@ def test_references_are_not_reported_when_what_they_name_could_not_be_read(bad: 
     assert bad(text) == ["rauta.yaml:3: services: expected an object of names and service objects, not a list"]
 
 
+PASSES = """\
+version: 1
+listeners:
+  web:
+    address: ":8443"
+    passthrough: [{names: [a.example], service: users}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (
+            PASSES + "services:\n  users: {backends: [{address: 'a:1'}], x: 1}",
+            ["7: services.users.x: unknown key; known: "],
+        ),
+        (PASSES + "services: []", ["6: services: expected an object of names and service objects, not a list"]),
+        (
+            PASSES.replace("443", "443:") + "services:\n  users: {backends: [{address: 'a:1'}], health: {tls: {}}}",
+            ["4: listeners.web.address: "],
+        ),
+        (
+            PASSES + "services:\n  other: {backends: [{address: 'a:1'}], x: 1}",
+            [
+                "5: listeners.web.passthrough[0].service: there is no service 'users'",
+                "7: services.other.x: unknown key; known: ",
+            ],
+        ),
+        (
+            PASSES + "services:\n  users: {backends: [{address: 'a:1'}], tls: {}}\n  other: {x: 1, backends: []}",
+            [
+                "5: listeners.web.passthrough[0].service: service 'users' has tls: ",
+                "8: services.other.x: unknown key; ",
+                "8: services.other.backends: ",
+            ],
+        ),
+    ],
+)
+def test_what_passes_to_a_service_that_cannot_be_read_is_not_reported(text: str, problems: list[str], bad: Bad) -> None:
+    said = bad(text)
+    assert [*map(str.startswith, said, [f"rauta.yaml:{start}" for start in problems])] == [True] * len(problems), said
+    assert len(said) == len(problems), said
+
+
 def test_many_problems_are_counted_and_cost_little(bad: Bad) -> None:
     services = "".join(f"  service-{i}: {{backends: [{{address: 'a:1'}}]}}\n" for i in range(2000))
     routes = "".join(f"- {{name: r{i}, service: servise-{i}}}\n" for i in range(5000))
