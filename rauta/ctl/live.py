@@ -19,6 +19,8 @@ def command(output: Output, *, socket: AdminSocket, name: str) -> int:
     if output.json:
         output.document(answer)
     else:
+        for warning in answer.get("warnings", ()):
+            output.line(f"warning: {warning}", Style.WARN)
         output.line(str(answer["text"]))
     return EXIT_OK
 

@@ -152,15 +152,17 @@ def _from_file(path: str, workers: int | None, events: EventLog) -> Source:
     from rauta.runtime.watched import Watched
 
     watched = Watched(files=(Path(path),))
+    warnings: list[str] = []
 
     def read() -> Loaded:
-        nonlocal watched
+        nonlocal warnings, watched
         try:
             loaded = load(path)
         except ConfigError as error:
             watched = watched.and_files(problem.file for problem in error.problems)
             raise StartError(str(error)) from None
         watched = Watched.of(loaded)
+        warnings = [*map(str, loaded.warnings)]
         for warning in loaded.warnings:
             events.warning("config_warning", str(warning), file=str(warning.file), line=warning.line, key=warning.key)
         return loaded
@@ -171,6 +173,7 @@ def _from_file(path: str, workers: int | None, events: EventLog) -> Source:
         name=path,
         files=loaded.files,
         load=lambda: _with_workers(read().configuration, workers),
+        warnings=lambda: warnings,
         watched=lambda: watched,
     )
 

@@ -24,7 +24,7 @@ import json
 import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from rauta.routing.errors import RautaError
@@ -48,6 +48,8 @@ _PICKLE: Final = b"P"
 MESSAGE_LIMIT: Final = 1024 * 1024  # the longest message names all backends of a service
 MESSAGE_TEXT_LIMIT: Final = 8 * 1024  # characters of each text of a Failed; JSON escapes make at most 6 bytes of one
 MESSAGE_ROUTES_LIMIT: Final = 8  # texts of routes; the others are counted
+MESSAGE_WARNINGS_LIMIT: Final = 50  # texts of a Result, as many as errors of a file; the others are counted
+MESSAGE_WARNING_LIMIT: Final = 2 * 1024  # characters of each
 
 
 class ControlError(RautaError):
@@ -180,11 +182,12 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Supervisor: how a Command ended; the text is for the operator."""
+    """Supervisor: how a Command ended; the text is for the operator. `warnings` are those of the file, of a reload."""
 
     number: int
     ok: bool
     text: str
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +287,7 @@ _FIELDS: Final[dict[type[Message], dict[str, type]]] = {
     Names: {"host": str, "addresses": list},
     Command: {"number": int, "name": str},
     Look: {},
-    Result: {"number": int, "ok": bool, "text": str},
+    Result: {"number": int, "ok": bool, "text": str, "warnings": list},
     Status: {"status": dict},
     Counted: {"requests": dict},
     Withdrawn: {"number": int},
@@ -298,6 +301,8 @@ def encode(message: Message) -> bytes:
         message = Failed(*_cut(message.message, message.routes))
     elif isinstance(message, Built):
         message = Built(message.generation, *_cut(message.problem, message.routes))
+    elif isinstance(message, Result):
+        message = replace(message, warnings=_few(message.warnings))
     payload = json.dumps({"is": type(message).__name__, **asdict(message)}).encode()
     return _HEADER.pack(_JSON, len(payload)) + payload
 
@@ -308,6 +313,13 @@ def _cut(text: str, routes: dict[str, str]) -> tuple[str, dict[str, str]]:
     if len(first) < len(routes):
         text = f"and {len(routes) - len(first)} more"
     return text[:MESSAGE_TEXT_LIMIT], first
+
+
+def _few(warnings: list[str]) -> list[str]:
+    """The same, of a Result."""
+    first = [warning[:MESSAGE_WARNING_LIMIT] for warning in warnings[:MESSAGE_WARNINGS_LIMIT]]
+    more = len(warnings) - len(first)
+    return [*first, f"and {more} more"] if more else first
 
 
 def encode_setup(setup: Setup) -> bytes:

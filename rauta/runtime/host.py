@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 class Provenance:
     """Where the configuration comes from: a name for people; the place of a setting of a listener, service or route in
     it (of the address, without keys); and what reads it anew, in a thread, raising StartError. None: there is no file.
-    `watch` runs while the gateway serves. `credentials` are there where no file has them."""
+    `warnings` are those of what `load` has read last. `watch` runs while the gateway serves. `credentials` are there
+    where no file has them."""
 
     name: str = ""
     place: Place | None = None
     load: Callable[[], Configuration] | None = None
+    warnings: Callable[[], Sequence[str]] = tuple
     watch: Watch | None = None
     credentials: Credentials | None = None
 

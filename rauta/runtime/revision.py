@@ -44,10 +44,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded:
-    """How a reload ended, and what to tell the one who wanted it."""
+    """How a reload ended, and what to tell the one who wanted it. `warnings` are those of the configuration that is
+    served now."""
 
     ok: bool
     text: str
+    warnings: Sequence[str] = ()
 
 
 Watch = Callable[[Callable[[str], Awaitable[Reloaded]]], Coroutine[Any, Any, None]]

@@ -48,15 +48,16 @@ _SECTIONS: Final[dict[type[Any], str]] = {Listener: "listeners", Service: "servi
 class Source:
     """A configuration, where it comes from (for people), and the files that it was read from, if any.
 
-    `load` reads it anew, for a reload; it raises StartError. `watched` tells what the last `load` has looked at, and
-    `watch` runs where nobody watches that. `self_signed` is the certificate of the one listener, where it was made for
-    this start.
+    `load` reads it anew, for a reload; it raises StartError. `warnings` tells what is most likely a mistake in what
+    was read last, `watched` what the last `load` has looked at, and `watch` runs where nobody watches that.
+    `self_signed` is the certificate of the one listener, where it was made for this start.
     """
 
     configuration: Configuration
     name: str
     files: tuple[Path, ...] = ()
     load: Callable[[], Configuration] | None = None
+    warnings: Callable[[], Sequence[str]] = tuple
     watched: Callable[[], Watched] | None = None
     watch: Watch | None = None
     self_signed: SelfSigned | None = None
@@ -105,6 +106,7 @@ def run(
                 name=source.name,
                 place=lambda item, *keys: source.at(_SECTIONS[type(item)], item.name, *(keys or ("address",))),
                 load=source.load,
+                warnings=source.warnings,
                 watch=source.watch if watching is None else watching.run,
                 credentials=_made_credentials(source),
             ),

@@ -346,6 +346,7 @@ class Supervisor:
                 if load is None:
                     raise StartError("there is no configuration file to read again")
                 configuration = await asyncio.to_thread(load)
+                warnings = self._provenance.warnings()
                 serving = [slot.worker for slot in self._slots if slot.worker and slot.worker.stage is Stage.READY]
                 revision = Revision(
                     self._generation + 1, self._configuration, configuration, slots=self._slots, log=self._log
@@ -372,7 +373,7 @@ class Supervisor:
                 return self._reloaded(Reloaded(ok=False, text=text))
         text = f"{cause}: generation {self._generation} is live"
         self._events.info("reloaded", text, cause=cause, generation=self._generation, notes=revision.notes)
-        return self._reloaded(Reloaded(ok=True, text="; ".join([text, *revision.notes])))
+        return self._reloaded(Reloaded(ok=True, text="; ".join([text, *revision.notes]), warnings=warnings))
 
     def _reloaded(self, result: Reloaded) -> Reloaded:
         self._reloads["succeeded" if result.ok else "failed"] += 1
@@ -435,7 +436,7 @@ class Supervisor:
     async def _obey(self, command: Command) -> None:
         if command.name == "reload":
             reloaded = await self.reload("admin")
-            result = Result(command.number, reloaded.ok, reloaded.text)
+            result = Result(command.number, reloaded.ok, reloaded.text, [*reloaded.warnings])
         elif command.name == "reopen":
             result = Result(command.number, *await self._reopen_log())
         elif command.name == "detach":

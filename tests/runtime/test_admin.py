@@ -200,6 +200,21 @@ def test_reload_by_rautactl_tells_what_is_wrong(admin: Admin, running: Gateway) 
     assert status["reloads"]["last"]["ok"] is False
 
 
+def test_reload_tells_what_is_most_likely_a_mistake(admin: Admin, running: Gateway) -> None:
+    assert "warning" not in admin.ctl("reload")[1]
+    assert json.loads(admin.curl("/v1/reload", *POST, unix=True)[1])["warnings"] == []
+    admin.write(routes=[{"name": name, "service": "s"} for name in ("all", "other")])
+    code, shown, _ = admin.ctl("reload")
+    warning, done = shown.splitlines()
+    assert (code, warning) == (
+        0,
+        f"warning: {admin.path}:1: routes[1]: this route is never reached: 'all' has the same match and goes first",
+    )
+    assert done == "admin: generation 4 is live"
+    assert json.loads(admin.ctl("reload", "--json")[1])["warnings"] == [warning.removeprefix("warning: ")]
+    assert "warnings" not in json.loads(admin.curl("/v1/reopen", *POST, unix=True)[1])
+
+
 def test_a_dump_of_the_running_gateway_can_be_served(admin: Admin, running: Gateway, tmp_path: Path) -> None:
     code, shown, _ = admin.ctl("dump")
     assert code == 0

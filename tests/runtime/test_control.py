@@ -74,6 +74,7 @@ MESSAGES = [
     Command(1, "reload"),
     Look(),
     Result(1, False, "rauta.yaml:3: no"),
+    Result(1, True, "SIGHUP: generation 2 is live", ["rauta.yaml:3: yes, but"]),
     Status({"generation": 2, "ready": True, "workers": [{"slot": 0}], "reloads": {"last": None}}),
     Counted({"web route  200 1": 7}),
     Withdrawn(7),
@@ -134,6 +135,15 @@ def test_a_reading_of_many_rows_reaches_the_agent() -> None:
     assert for_the_agent(payload) == reading
     with pytest.raises(ControlError, match="holds a str"):
         for_the_agent(pickle.dumps("text"))
+
+
+def test_a_result_names_so_many_warnings_and_counts_the_rest() -> None:
+    frame = encode(Result(1, True, "", ["\u20ac" * 10_000] * 60))
+    assert len(frame) < MESSAGE_LIMIT
+    (message,) = Decoder().feed(frame)
+    assert isinstance(message, Result)
+    assert message.warnings[-1] == "and 10 more"
+    assert [*map(len, message.warnings[:-1])] == [2048] * 50
 
 
 def test_all_messages_have_a_shape() -> None:

@@ -12,9 +12,12 @@ import ipaddress
 import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
+
+if TYPE_CHECKING:
+    from rauta.runtime.control import Result
 
 # By the names that the supervisor knows.
 COMMANDS: Final[Mapping[str, str]] = {
@@ -58,8 +61,8 @@ class Views(Protocol):
     def metrics(self) -> bytes:
         """The text format of Prometheus."""
 
-    async def command(self, name: str) -> tuple[bool, str]:
-        """Do it; whether it worked, and a text for people."""
+    async def command(self, name: str) -> Result:
+        """Do it; how it ended."""
 
 
 class Admin:
@@ -128,8 +131,11 @@ class Admin:
             if request.content_type != "application/json":
                 return refusal(415, "content_type", "a command is sent as Content-Type: application/json")
             await request.read()  # nothing in it is used; one that is too long is refused
-            ok, text = await self._views.command(name)
-            return _json(200, {"ok": True, "text": text}) if ok else refusal(409, "failed", text)
+            result = await self._views.command(name)
+            if not result.ok:
+                return refusal(409, "failed", result.text)
+            warnings = {"warnings": result.warnings} if name == "reload" else {}
+            return _json(200, {"ok": True, "text": result.text, **warnings})
 
         return run
 

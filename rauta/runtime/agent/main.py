@@ -232,7 +232,7 @@ class Agent:
         """See Views."""
         return b"" if self._metrics is None else self._metrics.text()
 
-    async def command(self, name: str) -> tuple[bool, str]:
+    async def command(self, name: str) -> Result:
         """See Views."""
         self._numbers += 1
         number = self._numbers
@@ -241,12 +241,11 @@ class Agent:
         self._channel.send(Command(number, name))
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT):
-                result = await answer
+                return await answer
         except TimeoutError:
-            return False, f"no answer within {COMMAND_TIMEOUT:g} s; the log tells how it ended"
+            return Result(number, False, f"no answer within {COMMAND_TIMEOUT:g} s; the log tells how it ended")
         finally:
             self._answers.pop(number, None)
-        return result.ok, result.text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
