@@ -71,6 +71,8 @@ WHY: Final[dict[str, str]] = {
 
 ANSWERS: Final[dict[str, tuple[int, str]]] = {
     "options": (200, "`OPTIONS *` asks about the gateway, which answers by itself; the access log has no reason"),
+    "plain_on_tls": (400, "the URL is http, and its port is one for TLS"),
+    "tls_on_plain": (400, "the URL is https, and its port is one for plain HTTP"),
     "bad_target": (400, "the request target is malformed"),
     "bad_path": (400, "the path is malformed"),
     "bad_query": (400, "the query is malformed"),

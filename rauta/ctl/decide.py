@@ -102,7 +102,8 @@ def decide(table: Table, probe: Probe, capabilities: Capabilities) -> Decision:
     configuration = table.configuration
     listener, why = choose_listener(configuration, probe)
     decision = Decision(probe=probe, listener=listener, listener_why=why)
-    if listener.passthrough and _passes(decision, table):
+    decision.answer = _misspoken(listener, probe)
+    if decision.answer is not None or (listener.passthrough and _passes(decision, table)):
         return decision
     # RFC 9110 9.3.6, 9.3.8: a gateway may refuse both; the listener does so before it looks at anything else.
     if probe.method in ("CONNECT", "TRACE"):
@@ -125,6 +126,17 @@ def decide(table: Table, probe: Probe, capabilities: Capabilities) -> Decision:
     if decision.claimed:
         _note_tier(decision, Tiers(configuration, capabilities), request)
     return decision
+
+
+def _misspoken(listener: Listener, probe: Probe) -> Answer | None:
+    """The answer to a client that speaks plain HTTP where TLS is expected, or the other way."""
+    if probe.is_tls(listener) == (listener.scheme != "http"):
+        return None
+    if probe.is_tls(listener):
+        message = f"listener {listener.name!r} has no `tls`, and gets it: the client understands no answer; ask http://"
+        return Answer(400, "tls_on_plain", message)
+    message = f"listener {listener.name!r} expects TLS, and gets plain HTTP: ask https://"
+    return Answer(400, "plain_on_tls", message)
 
 
 def _passes(decision: Decision, table: Table) -> bool:

@@ -93,7 +93,7 @@ def _request_facts(decision: Decision) -> Facts:
         ("listener", f"{listener.name}, {scheme} on {listener.address} ({decision.listener_why})"),
         *_before_http(listener),
     ]
-    if listener.passthrough or asked is not None:
+    if probe.is_tls(listener) and (listener.passthrough or asked is not None):
         found.append(("SNI", _name_text(probe)))
     request = decision.request
     if request is None:

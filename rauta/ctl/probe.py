@@ -28,8 +28,8 @@ DEFAULT_HOST: Final = "localhost"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A request by its parts. `scheme`, `authority` and `port` are those of the URL, None where it was a path; a `host`
-    that nobody gave is DEFAULT_HOST."""
+    """A request by its parts. `scheme`, `authority` and `port` are those of the URL, None where it was a path (a
+    port that nobody gave is the scheme's); a `host` that nobody gave is DEFAULT_HOST."""
 
     method: str
     target: str
@@ -41,6 +41,7 @@ class Probe:
     scheme: str | None
     authority: str | None
     port: int | None
+    port_given: bool
     listener: str | None
 
     @classmethod
@@ -52,7 +53,7 @@ class Probe:
             raise ControlError(f"{method!r} is not a method: write GET, POST, ...")
         fields = tuple(_header(text) for text in headers)
         hosts = tuple(value for name, value in fields if name.lower() == "host")
-        scheme = authority = port = None
+        scheme = authority = port = explicit = None
         target = url
         found = _URL.fullmatch(url)
         if found is not None:
@@ -76,6 +77,7 @@ class Probe:
             scheme=scheme,
             authority=authority,
             port=port,
+            port_given=explicit is not None,
             listener=listener,
         )
 
@@ -88,6 +90,17 @@ class Probe:
         except RequestError:
             return ""
         return "" if is_address(host) else host
+
+    def is_tls(self, listener: Listener) -> bool:
+        """Whether the client speaks TLS to a listener. One that does as the listener wants is taken to, unless the URL
+        says by its port that it is this listener, and by its scheme that the client does not."""
+        if self.scheme is None or not self.names_port(listener):
+            return listener.scheme != "http"
+        return self.scheme == "https"
+
+    def names_port(self, listener: Listener) -> bool:
+        """Whether the URL has the listener's port, written out."""
+        return self.port_given and listener.address.port == self.port
 
     def request(self, listener: Listener) -> RequestView:
         """What routing sees of the request. Raises RequestError where a client is answered 400 instead."""
@@ -142,6 +155,9 @@ def choose_listener(configuration: Configuration, probe: Probe) -> tuple[Listene
         return listeners[0], "the only one"
     if probe.scheme is None:
         return _by_host_field(listeners, probe)
+    named = [listener for listener in listeners if probe.names_port(listener)]
+    if len(named) == 1:
+        return named[0], f"by port {probe.port}"
     fitting = [listener for listener in listeners if (listener.scheme != "http") == (probe.scheme == "https")]
     with_port = [listener for listener in fitting if listener.address.port == probe.port]
     if len(with_port) == 1:

@@ -406,6 +406,29 @@ def test_a_name_that_is_not_for_the_connection(
 
 
 @pytest.mark.usefixtures("passing")
+@pytest.mark.parametrize(
+    ("url", "listener", "answer"),
+    [
+        ("http://www.test:443/", "websecure", "400 plain_on_tls: listener 'websecure' expects TLS, and gets plain"),
+        ("http://db.test:443/", "websecure", "400 plain_on_tls: "),  # there is no name before TLS
+        ("http://a.test:8443/", "asking", "400 plain_on_tls: "),
+        ("http://db.test:9443/", "pure", "400 plain_on_tls: "),
+        ("https://www.test:80/", "web", "400 tls_on_plain: listener 'web' has no `tls`, and gets it"),
+    ],
+)
+def test_a_port_of_the_other_scheme(rautactl: Callable[..., Any], url: str, listener: str, answer: str) -> None:
+    ended = rautactl("explain", "GET", url)
+    assert (ended.code, ended.err) == (3, "")
+    told = facts(ended.out)
+    assert told["answer"].startswith(answer)
+    assert told["listener"].startswith(f"{listener}, ")
+    assert not {"SNI", "host", "verdict", "backend"} & told.keys()
+    found = rautactl("explain", "GET", url, "--json").document
+    assert (found["listener"]["name"], found["claimed"], found["request"]["host"]) == (listener, False, None)
+    assert f"{found['answer']['status']} {found['answer']['reason']}: " in told["answer"]
+
+
+@pytest.mark.usefixtures("passing")
 def test_where_names_do_not_matter_routes_do(rautactl: Callable[..., Any]) -> None:
     for words in (
         ("https://www.test/",),

@@ -12,6 +12,7 @@ TLS = TlsSettings(certificates=(Certificate(cert="c", key=Secret(file="k")),))
 WEB = Listener(name="web", address=Address("0.0.0.0", 8080))
 ADMIN = Listener(name="admin", address=Address("127.0.0.1", 9090))
 SECURE = Listener(name="secure", address=Address("0.0.0.0", 8443), tls=TLS)
+TWIN = Listener(name="twin", address=Address("127.0.0.1", 8443))
 STRICT = Listener(name="strict", address=Address("0.0.0.0", 81), encoded_slash=EncodedSlash.REJECT)
 
 
@@ -25,6 +26,10 @@ def chosen(url: str, *listeners: Listener, named: str | None = None, headers: tu
     [
         ("/x", (WEB,), "web"),
         ("https://a:1/x", (WEB,), "web"),  # the only one, whatever the URL
+        ("http://a:8443/", (WEB, ADMIN, SECURE), "secure"),  # a port that is given says more than the scheme
+        ("https://a:9090/", (WEB, ADMIN, SECURE), "admin"),
+        ("http://a:8443/", (SECURE, TWIN, WEB), "twin"),
+        ("https://a:8443/", (TWIN, SECURE, WEB), "secure"),
         ("http://a:8080/", (ADMIN, WEB, SECURE), "web"),
         ("http://a:9090/", (WEB, ADMIN, SECURE), "admin"),
         ("https://a:8443/", (WEB, ADMIN, SECURE), "secure"),
