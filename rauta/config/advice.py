@@ -27,6 +27,7 @@ def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigP
     """All warnings. Linear in the size of the configuration."""
     yield from _regexes(configuration, origins)
     yield from _unreachable(configuration, origins)
+    yield from _unread(configuration, origins)
     yield from _services(configuration, origins)
     yield from _loops(configuration, origins)
     yield from advice_backends.warnings(configuration, origins)
@@ -78,6 +79,18 @@ def _unreachable(configuration: Configuration, origins: Origins) -> Iterator[Con
         yield origins.routes[position].problem(
             f"this route is never reached: {first!r} has the same match and goes first", ("match",)
         )
+
+
+def _unread(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
+    """Routes of nothing but listeners on which no request is ever read."""
+    passing = {one.name for one in configuration.listeners if one.passthrough and one.tls is None}
+    everywhere = tuple(listener.name for listener in configuration.listeners)
+    for position, route in enumerate(configuration.routes):
+        listeners = route.listeners or everywhere
+        if passing.issuperset(listeners):
+            names = ", ".join(map(repr, listeners))
+            message = f"this route is never reached: no request is read on {names}, with passthrough and no tls"
+            yield origins.routes[position].problem(message, ("listeners",))
 
 
 def _claims(route: Route, listeners: Iterable[str]) -> Iterator[Any]:

@@ -7,8 +7,8 @@ from typing import Final
 
 from rauta.config.errors import ConfigProblem
 from rauta.config.origins import Origins
-from rauta.routing.model import Configuration
-from rauta.routing.services import HealthKind, Service
+from rauta.routing.model import Configuration, Forward
+from rauta.routing.services import BackendProtocol, HealthKind, Service
 
 _HTTP: Final = 80
 _HTTPS: Final = 443
@@ -16,6 +16,7 @@ _HTTPS: Final = 443
 
 def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
     """All of them. Linear in the size of the configuration."""
+    yield from _of_grpc(configuration, origins)
     passed = {item.service for listener in configuration.listeners for item in listener.passthrough}
     for service in configuration.services:
         if service.name in passed:
@@ -33,6 +34,21 @@ def warnings(configuration: Configuration, origins: Origins) -> Iterator[ConfigP
             elif tls is not None and port == _HTTP:
                 message = f"{backend.address} is most likely a port of plain HTTP, and the service has tls"
                 yield origin.problem(message, place)
+
+
+def _of_grpc(configuration: Configuration, origins: Origins) -> Iterator[ConfigProblem]:
+    """About matches of gRPC whose requests go to a service that is not spoken to in HTTP/2."""
+    http1 = {service.name for service in configuration.services if service.protocol is BackendProtocol.HTTP1}
+    for position, route in enumerate(configuration.routes):
+        if not isinstance(route.action, Forward):
+            continue
+        wrong = next((share.name for share in route.action.services if share.name in http1), None)
+        origin = origins.routes[position]
+        for index in range(0 if wrong is None else len(route.matches)):
+            if origin.has("match", index, "grpc"):
+                message = f"gRPC needs HTTP/2, and service {wrong!r} is spoken to in http1: write protocol: http2 there"
+                yield origin.problem(message, ("match", index, "grpc"))
+                break
 
 
 def _of_passthrough(service: Service, origins: Origins) -> Iterator[ConfigProblem]:

@@ -124,8 +124,12 @@ def _forward_to(name: str) -> model.Forward:
     return model.Forward(services=(model.WeightedService(name=name),))
 
 
-def _attribute_missing(text: str) -> str | None:
-    """What to write instead of `shop.web.app`."""
+def _application_meant(text: str) -> str | None:
+    """What to write instead of `shop.web.app` or `shop/web.py:app`."""
+    path, colon, attribute = text.partition(":")
+    if colon and "/" in path:
+        module = path.removeprefix("./").removesuffix(".py").replace("/", ".")
+        return f"{shorten(text)} names a file, not a module: write {shorten(f'{module}:{attribute}')}"
     module, dot, attribute = text.rpartition(".")
     if not dot or ":" in text:
         return None
@@ -209,7 +213,7 @@ ROUTE: Final = Object(
                 "an application such as shop.web:app",
                 _application,
                 pattern=f"^{model.APPLICATION}$",
-                hint=_attribute_missing,
+                hint=_application_meant,
             ),
             doc="Let an ASGI 3 application answer, in each worker's own event loop: `module:attribute`, which the "
             "Python that runs rauta can import.",

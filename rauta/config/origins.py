@@ -27,6 +27,11 @@ class Origin:
         node, steps = locate(self.root, (*self.path, *where), _RENAME)
         return ConfigProblem(self.file, node.line, node.column, key_text(steps), message)
 
+    def has(self, *where: Step) -> bool:
+        """Whether the file has that key there, which the model may not tell."""
+        _, steps = locate(self.root, (*self.path, *where), _RENAME)
+        return steps[-1:] == [*where[-1:]]
+
 
 @dataclass(slots=True)
 class Origins:

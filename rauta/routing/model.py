@@ -251,6 +251,10 @@ class Asgi:
     def __post_init__(self) -> None:
         if not _APPLICATION.fullmatch(self.app):
             raise ModelError.at("app", f"{self.app[:80]!r} is not module:attribute, such as shop.web:app")
+        module, _, attribute = self.app.partition(":")
+        if module.endswith(".py"):
+            instead = f"{module.removesuffix('.py')}:{attribute}"
+            raise ModelError.at("app", f"{self.app[:80]!r} names a file, not a module: write {instead[:80]!r}")
 
 
 Action = Forward | Redirect | Respond | Asgi

@@ -75,6 +75,49 @@ def test_plugins_are_never_taken_for_equal(warnings: Warnings, plugins: None) ->
     assert warnings(BASE + row.format("one") + row.format("two")) == []
 
 
+@pytest.mark.parametrize(
+    ("listeners", "on", "who"),
+    [
+        ("a: {address: ':1', %s}", "", "'a'"),
+        ("a: {address: ':1', %s}, b: {address: ':2', %s}", "", "'a', 'b'"),
+        ("a: {address: ':1', %s}, b: {address: ':2'}", "listeners: [a], ", "'a'"),
+        ("a: {address: ':1', %s}, b: {address: ':2'}", "", None),
+        ("a: {address: ':1', %s}, b: {address: ':2'}", "listeners: [b], ", None),
+        ("a: {address: ':1', %s, tls: {certificates: [{cert: c, key: {file: k}}]}}", "", None),
+    ],
+)
+def test_a_route_of_listeners_that_pass_everything_through(
+    listeners: str, on: str, who: str | None, write: Callable[[str], Any]
+) -> None:
+    passing = listeners.replace("%s", "passthrough: [{names: [x.test], service: s}]")
+    text = (
+        f"version: 1\nlisteners: {{{passing}}}\nservices: {{s: {{backends: [{{address: '10.0.0.1:80'}}]}}}}\n"
+        f"routes:\n- {{{on}name: r, service: s}}\n"
+    )
+    found = [str(one).rpartition("rauta.yaml:")[2] for one in load(write(text), check_files=False).warnings]
+    key = "routes[0].listeners" if on else "routes[0]"
+    told = f"5: {key}: this route is never reached: no request is read on {who}, with passthrough and no tls"
+    assert found == ([told] if who else [])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "match", "told"),
+    [
+        ("", "{grpc: {service: a.B}}", "match.grpc"),
+        ("protocol: http1, ", "[{path: {exact: /}}, {grpc: {method: C}}, {grpc: {method: D}}]", "match[1].grpc"),
+        ("protocol: http2, ", "{grpc: {service: a.B}}", None),
+        ("protocol: auto, tls: {}, ", "{grpc: {service: a.B}}", None),
+        ("", "{path: {prefix: /a.B}, methods: [POST]}", None),
+    ],
+)
+def test_grpc_to_a_service_of_http1(protocol: str, match: str, told: str | None, warnings: Warnings) -> None:
+    text = BASE.replace("s: {backends", f"s: {{{protocol}backends") + f"- {{name: r, service: s, match: {match}}}\n"
+    why = "gRPC needs HTTP/2, and service 's' is spoken to in http1: write protocol: http2 there"
+    assert [line for line in warnings(text) if "port of" not in line] == (
+        [f"6: routes[1].{told}: {why}"] if told else []
+    )
+
+
 @pytest.mark.parametrize(("pattern", "linear"), [("/a(b|c)+", True), ("/a(?=b).*", False), (r"/(.)\\1", False)])
 def test_patterns_without_a_linear_engine(pattern: str, linear: bool, warnings: Warnings) -> None:
     lines = warnings(BASE + f'- {{name: r, respond: {{}}, match: [{{}}, {{path: {{regex: "{pattern}"}}}}]}}')
