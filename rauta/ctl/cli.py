@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rauta.ctl import errors
@@ -66,17 +67,24 @@ def _plugins(arguments: argparse.Namespace, output: Output) -> int:
     return plugins.run(output)
 
 
-def _socket(arguments: argparse.Namespace) -> AdminSocket:
+@contextmanager
+def _gateway(arguments: argparse.Namespace) -> Iterator[AdminSocket]:
+    """The one that is asked. What is not understood of its answers is told in words: it may be anybody's socket."""
     from rauta.ctl.client import admin_socket
 
-    return admin_socket(arguments.socket, arguments.config, os.environ)
+    socket = admin_socket(arguments.socket, arguments.config, os.environ)
+    try:
+        yield socket
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise socket.not_understood(error) from error
 
 
 def _act(name: str) -> Command:
     def command(arguments: argparse.Namespace, output: Output) -> int:
         from rauta.ctl import live
 
-        return live.command(output, socket=_socket(arguments), name=name)
+        with _gateway(arguments) as socket:
+            return live.command(output, socket=socket, name=name)
 
     return command
 
@@ -86,7 +94,8 @@ def _show(name: str) -> Command:
         from rauta.ctl import live
 
         shows = {"status": live.status, "services": live.services, "stats": live.stats, "dump": live.dump}
-        return shows[name](output, socket=_socket(arguments))
+        with _gateway(arguments) as socket:
+            return shows[name](output, socket=socket)
 
     return command
 
@@ -96,16 +105,18 @@ def _offload(arguments: argparse.Namespace, output: Output) -> int:
 
     if arguments.action == "flows":
         return flows.run(output)
-    if arguments.action == "detach":
-        return live.command(output, socket=_socket(arguments), name="offload/detach")
-    return offload.run(output, socket=_socket(arguments))
+    with _gateway(arguments) as socket:
+        if arguments.action == "detach":
+            return live.command(output, socket=socket, name="offload/detach")
+        return offload.run(output, socket=socket)
 
 
 def _certs(arguments: argparse.Namespace, output: Output) -> int:
     from rauta.ctl import certs
 
     if arguments.file is None:
-        return certs.served(output, socket=_socket(arguments))
+        with _gateway(arguments) as socket:
+            return certs.served(output, socket=socket)
     if arguments.socket is not None or arguments.config is not None:
         raise ControlError("FILE asks no gateway, and --socket and --config are for asking one: give FILE, or these")
     return certs.held(output, file=arguments.file)
@@ -114,7 +125,8 @@ def _certs(arguments: argparse.Namespace, output: Output) -> int:
 def _top(arguments: argparse.Namespace, output: Output) -> int:
     from rauta.ctl import top
 
-    return top.run(output, socket=_socket(arguments), once=arguments.once)
+    with _gateway(arguments) as socket:
+        return top.run(output, socket=socket, once=arguments.once)
 
 
 def _version() -> str:

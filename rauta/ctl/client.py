@@ -31,10 +31,21 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True, slots=True)
 class AdminSocket:
-    """Where a gateway takes commands, and who says so (`the default`, `as --socket says`)."""
+    """Where a gateway takes commands, and who says so (`the default`, `as --socket says`); `guessed`: a file that
+    nobody named."""
 
     path: str
     why: str
+    guessed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.why})"
+
+    def not_understood(self, error: Exception) -> ControlError:
+        """For an answer in which something is not what rauta would say."""
+        what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) and error.args else str(error)
+        text = f"what answers at {self} is no rauta, or one of another version: {what}"
+        return ControlError(text, code=EXIT_FAILURE)
 
 
 def admin_socket(named: str | None, config: str | None, environ: Mapping[str, str]) -> AdminSocket:
@@ -65,7 +76,8 @@ def _usual() -> AdminSocket:
         raise ControlError(text, code=EXIT_FAILURE, problems=error.problems, more=error.more) from None
     if path == ADMIN_SOCKET:
         return AdminSocket(path, f"the default, and that of {file}")
-    return AdminSocket(path, f"as {file} says; there is no {ADMIN_SOCKET}")
+    shown = file if file.startswith("/") else f"./{file}"
+    return AdminSocket(path, f"as {shown} says; there is no {ADMIN_SOCKET}", guessed=True)
 
 
 def _socket_in(file: str) -> str:
@@ -89,15 +101,18 @@ def ask(socket: AdminSocket, method: str, target: str) -> dict[str, Any]:
         raise ControlError(_no_answer(socket, error), code=EXIT_FAILURE) from error
     finally:
         connection.close()
+    if not isinstance(answer, dict):
+        raise socket.not_understood(TypeError(f"{method} {target} has an answer that is no JSON object"))
     if response.status != 200:
         # A reload that was refused is a bad configuration, as `check` would say.
         code = EXIT_USAGE if response.status == 409 and target == "/v1/reload" else EXIT_FAILURE
-        raise ControlError(str(answer.get("error", {}).get("text", answer)), code=code)
-    return dict(answer)
+        told = answer.get("error")
+        raise ControlError(str(told.get("text", answer) if isinstance(told, dict) else answer), code=code)
+    return answer
 
 
 def _no_answer(socket: AdminSocket, error: Exception) -> str:
-    path = f"{socket.path} ({socket.why})"
+    path = str(socket)
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return (
             f"no gateway listens at {path}: is it running, and does its file have an `admin` section? If it listens "

@@ -14,7 +14,10 @@ from rauta.ctl.tables import Cell, Style
 
 
 def command(output: Output, *, socket: AdminSocket, name: str) -> int:
-    """Let the gateway do something."""
+    """Let the gateway do something. Which one it is does not go without saying where nobody has named it."""
+    if socket.guessed and not output.json:
+        output.line(f"the gateway at {socket}:")
+        output.flush()
     answer = ask(socket, "POST", f"/v1/{name}")
     if output.json:
         output.document(answer)

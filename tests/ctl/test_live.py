@@ -58,6 +58,29 @@ def test_a_service_says_how_many_of_its_backends_fail(
     assert (below.strip() or None) == told
 
 
+STRANGE: dict[str, list[Any]] = {
+    "status": [{}, [], 1, {"reloads": 1}, (500, {"error": "no"}), (500, [])],
+    "services": [{"services": {"a": 1}}, {"services": [{}]}, None],
+    "stats": [{"routes": [{"listener": []}]}, {"routes": None}],
+    "certificates": [{"listeners": [{"name": 1}]}, {"listeners": [], "services": 0}],
+    "offload": [{"live": True}],
+    "config": ["text"],
+    "reload": [{"ok": True}, "done"],
+}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(("name", "answer"), [(name, one) for name, answers in STRANGE.items() for one in answers])
+def test_what_answers_is_no_rauta(answering: Callable[..., Any], name: str, answer: Any, as_json: bool) -> None:
+    command = {"certificates": "certs", "config": "dump"}.get(name, name)
+    ended = answering(command, *(("--json",) if as_json else ()), **{name: answer})
+    if as_json:  # objects are passed on as they are
+        assert (ended.code, "error" in ended.document) in ((0, False), (1, True))
+    else:
+        assert (ended.code, ended.err.count("\n"), "Traceback" in ended.err) == (1, 1, False)
+        assert isinstance(answer, tuple) or "is no rauta, or one of another version: " in ended.err
+
+
 def test_it_says_why_each_of_them_fails(answering: Callable[..., Any]) -> None:
     found = [{"address": "10.0.0.1:80", "weight": 1, "health": "unhealthy", "failure": "connection refused"}]
     (_, row, *_) = answering("services", services={"services": [{"name": "s", "backends": found}]}).out.splitlines()
