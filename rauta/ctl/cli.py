@@ -31,10 +31,18 @@ exit codes:
 Command = Callable[[argparse.Namespace, Output], int]
 
 
+def _file(arguments: argparse.Namespace) -> str | None:
+    """Of a command that takes it both ways. Raises ControlError for two."""
+    if None not in (arguments.file, arguments.config):
+        raise ControlError(f"there are two files, {arguments.file} and --config {arguments.config}: name one")
+    named: str | None = arguments.file if arguments.config is None else arguments.config
+    return named
+
+
 def _check(arguments: argparse.Namespace, output: Output) -> int:
     from rauta.ctl import check
 
-    return check.run(output, file=arguments.file, strict=arguments.strict)
+    return check.run(output, file=_file(arguments), strict=arguments.strict)
 
 
 def _schema(arguments: argparse.Namespace, output: Output) -> int:
@@ -57,7 +65,7 @@ def _explain(arguments: argparse.Namespace, output: Output) -> int:
 def _routes(arguments: argparse.Namespace, output: Output) -> int:
     from rauta.ctl import routes
 
-    return routes.run(output, file=arguments.file)
+    return routes.run(output, file=_file(arguments))
 
 
 def _plugins(arguments: argparse.Namespace, output: Output) -> int:
@@ -163,8 +171,12 @@ def parser() -> Parser:
         sub.add_argument("--json", action="store_true", help="write one JSON document (docs/rautactl.md)")
         return sub
 
+    def add_file(sub: Parser) -> None:
+        sub.add_argument("file", metavar="FILE", nargs="?", help=f"default: {_FILES}")
+        sub.add_argument("--config", metavar="FILE", help="the same, as with other commands")
+
     check = add("check", _check, "say whether a configuration file is good, and if not, where and why")
-    check.add_argument("file", metavar="FILE", nargs="?", help=f"default: {_FILES}")
+    add_file(check)
     check.add_argument("--strict", action="store_true", help="a warning is an error (exit code 2)")
 
     add("schema", _schema, "print the JSON Schema of the configuration file, for editors")
@@ -181,8 +193,7 @@ def parser() -> Parser:
     explain.add_argument("--listener", metavar="NAME", help="default: by the URL's scheme and port")
     explain.add_argument("--all", action="store_true", help="list every rule of the host, also those of other paths")
 
-    routes = add("routes", _routes, "list the routes with their tiers, and why they are in no lower one")
-    routes.add_argument("file", metavar="FILE", nargs="?", help=f"default: {_FILES}")
+    add_file(add("routes", _routes, "list the routes with their tiers, and why they are in no lower one"))
 
     add("plugins", _plugins, "list the matchers, balancers and offloads that are installed")
 

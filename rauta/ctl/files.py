@@ -23,7 +23,7 @@ def configuration_file(named: str | None) -> Path:
         if is_there(path):
             return path
     here, system = DEFAULT_FILES
-    raise ControlError(f"there is neither {here} here nor {system}: name the file, as FILE or by --config FILE")
+    raise ControlError(f"there is neither {here} here nor {system}: name the file by --config FILE")
 
 
 def is_there(path: Path) -> bool:

@@ -19,6 +19,7 @@ from rauta.routing.request import FieldList, RequestView, host_of, parse_target
 from rauta.routing.settings import EncodedSlash, Listener
 
 _URL: Final = re.compile(r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<authority>[^/?#]*)(?P<target>.*)", re.DOTALL)
+_WEBSOCKET: Final = re.compile(r"[Ww][Ss]([Ss]?)://")  # RFC 6455 3
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 _PORT: Final = re.compile(r":([0-9]{1,5})\Z")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -64,6 +65,9 @@ class Probe:
             port = int(explicit[1]) if explicit else _DEFAULT_PORTS[scheme]
             hosts = hosts or (authority,)
             target = found["target"] if found["target"].startswith("/") else f"/{found['target']}"
+        elif websocket := _WEBSOCKET.match(url):
+            scheme = "https" if websocket[1] else "http"
+            raise ControlError(f"{url!r}: a WebSocket begins as a request: write {scheme}://{url[websocket.end() :]}")
         elif not url.startswith("/") and url != "*":
             raise ControlError(f"{url!r} is neither a path like /users nor a URL like http://127.0.0.1:8080/users")
         return cls(

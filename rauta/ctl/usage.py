@@ -12,6 +12,7 @@ MEANT: Final[Mapping[str, str]] = {
     **dict.fromkeys(("config", "effective", "show"), "dump"),
     **dict.fromkeys(("configtest", "lint", "test", "validate"), "check"),
     **dict.fromkeys(("backends", "health", "upstreams"), "services"),
+    **dict.fromkeys(("cert", "certificate", "certificates", "tls"), "certs"),
     **dict.fromkeys(("counters", "metrics"), "stats"),
     **dict.fromkeys(("quit", "shutdown", "stop"), "drain"),
     **dict.fromkeys(("match", "trace", "why"), "explain"),
@@ -20,6 +21,12 @@ MEANT: Final[Mapping[str, str]] = {
     "rotate": "reopen",
     "info": "status",
 }
+ELSEWHERE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("run", "serve", "start", "up"), "a gateway is started by `rauta --config FILE`"),
+    "help": "`rautactl --help` lists the commands",
+    "version": "`rautactl --version` prints it, `rautactl status` that of a gateway that runs",
+}
+"""What people try that no command does, and what does it."""
 _OPTION: Final = re.compile(r"--[a-z-]+")
 
 
@@ -58,7 +65,7 @@ class Parser(argparse.ArgumentParser):
             )
         guess = MEANT.get(first.lower()) or _nearest(first.lower(), self.commands)
         meant = f"did you mean {guess!r}?" if guess else f"known: {', '.join(self.commands)}"
-        self.refuse(f"there is no command {first!r}; {meant}")
+        self.refuse(f"there is no command {first!r}; {ELSEWHERE.get(first.lower(), meant)}")
 
 
 def _unknown(command: Parser, arguments: argparse.Namespace, left: Sequence[str]) -> str:
@@ -74,6 +81,8 @@ def _unknown(command: Parser, arguments: argparse.Namespace, left: Sequence[str]
 
 
 def _nearest(word: str, known: Sequence[str] | Mapping[str, object]) -> str | None:
+    """The known one that was most likely meant; first of all one with the same letters, some of which were swapped."""
     from rauta.routing.model import nearest
 
-    return nearest(word, known)
+    swapped = [one for one in known if sorted(one) == sorted(word)]
+    return swapped[0] if swapped else nearest(word, known)

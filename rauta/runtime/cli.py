@@ -41,7 +41,9 @@ class UsageError(StartError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the gateway; the exit code. Every expected failure is told on stderr, without a traceback."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, left = parser.parse_known_args(argv)
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}{_meant(left)}")
     events = EventLog()
     try:
         source = _source(arguments, events)
@@ -63,6 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.code
     except KeyboardInterrupt:
         return 130  # before there was a loop to take the signal: as shells report it
+
+
+def _meant(left: Sequence[str]) -> str:
+    """What somebody probably wants that wrote these words, which are no arguments."""
+    word = next((word for word in left if not word.startswith("-")), None)
+    if word is None or word != left[0]:
+        return ""
+    if "." in word or "/" in word:
+        return f"; a configuration file is named by --config {word}"
+    return f"; this starts a gateway, by --config FILE, and commands are those of rautactl: `rautactl {' '.join(left)}`"
 
 
 def _parser() -> argparse.ArgumentParser:

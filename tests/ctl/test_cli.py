@@ -49,6 +49,10 @@ def test_exit_codes(rautactl: Callable[..., Any], example: Path, arguments: tupl
     [
         ("chekc", "there is no command 'chekc'; did you mean 'check'?"),
         ("effective", "there is no command 'effective'; did you mean 'dump'?"),  # by its meaning
+        ("certificates", "there is no command 'certificates'; did you mean 'certs'?"),
+        ("stauts", "there is no command 'stauts'; did you mean 'status'?"),  # its letters, and not those of stats
+        ("start", "there is no command 'start'; a gateway is started by `rauta --config FILE`"),
+        ("Version", "there is no command 'Version'; `rautactl --version` prints it, `rautactl status` that of a"),
         ("zzz", "there is no command 'zzz'; known: check, schema, explain, routes, "),
         (
             "--config x dump",
@@ -76,6 +80,19 @@ def test_what_people_may_have_meant_is_a_command() -> None:
     commands = cli.parser().commands
     assert set(usage.MEANT.values()) <= commands.keys()
     assert not usage.MEANT.keys() & commands.keys()
+    assert not usage.ELSEWHERE.keys() & (commands.keys() | usage.MEANT.keys())
+
+
+@pytest.mark.parametrize("command", ["check", "routes"])
+def test_a_file_is_named_either_way(rautactl: Callable[..., Any], example: Path, command: str) -> None:
+    other = example.with_name("other.yaml")
+    example.rename(other)
+    by_place = rautactl(command, "other.yaml", "--json")
+    assert by_place.code == 0
+    assert rautactl(command, "--config", "other.yaml", "--json").document == by_place.document
+    ended = rautactl(command, "other.yaml", "--config", "rauta.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert "there are two files, other.yaml and --config rauta.yaml: name one" in ended.err
 
 
 def test_the_help_states_every_exit_code(rautactl: Callable[..., Any]) -> None:

@@ -107,6 +107,8 @@ def test_defaults_are_known_as_such() -> None:
         ("", "/", [], None, "is not a method"),
         ("GET", "users", [], None, "'users' is neither a path"),
         ("GET", "ftp://a/", [], None, "is neither a path"),
+        ("GET", "wss://a.test/x", [], None, "a WebSocket begins as a request: write https://a.test/x"),
+        ("GET", "WS://a:1/", [], None, "a WebSocket begins as a request: write http://a:1/"),
         ("GET", "http:///x", [], None, "write a URL with a host"),
         ("GET", "http://me:secret@a/", [], None, "without a user"),
         ("GET", "/", ["no colon"], None, "write 'Name: value'"),
