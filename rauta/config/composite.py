@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rauta.config.nodes import Mapping, Node, Scalar, Sequence
 from rauta.config.reader import INVALID, Reader
-from rauta.config.schema import Json, Object, Type
+from rauta.config.schema import Json, Object, Type, hint_for
 
 
 class ListOf(Type):
@@ -15,6 +15,8 @@ class ListOf(Type):
 
     With `unique`, equal items are a problem. With `keep`, invalid items stay in their places as INVALID. With `share`,
     lists of the same texts are one value, which is decoded once: the items must depend on nothing but their text.
+    `instead` is what to write where a person wrote plain text, or a table of that: for words in lower case, for an
+    object (`{}`) and for other text (`%s`).
     """
 
     def __init__(
@@ -26,7 +28,7 @@ class ListOf(Type):
         unique: bool = False,
         keep: bool = False,
         share: bool = False,
-        instead: str | None = "[%s]",
+        instead: str | dict[str, str] | None = "[%s]",
     ) -> None:
         self.item = item
         self.label = f"a list of {item.plural}" if item.plural else _list_label(item.label)
@@ -35,16 +37,15 @@ class ListOf(Type):
         self._unique = unique
         self._keep = keep
         self._share = share
-        self._instead = instead
+        self._meant = dict(instead) if isinstance(instead, dict) else {}
+        self._instead = self._meant.pop("%s", None) if isinstance(instead, dict) else instead
 
     def accepts(self, node: Node) -> bool:
         return isinstance(node, Sequence)
 
     def decode(self, node: Node, reader: Reader) -> Any:
         if not isinstance(node, Sequence):
-            scalar = isinstance(node, Scalar) and node.value is not None and not isinstance(node.value, bool)
-            hint = f"write {self._instead % node.text}" if scalar and self._instead else None  # type: ignore[union-attr]
-            reader.wrong_kind(node, self.label, hint)
+            reader.wrong_kind(node, self.label, self._instead_of(node, reader))
             return INVALID
         if self._empty is not None and not node.items:
             reader.problem(node, f"the list is empty: {self._empty}")
@@ -59,6 +60,13 @@ class ListOf(Type):
         if found is not INVALID:
             reader.memo[same] = found
         return found
+
+    def _instead_of(self, node: Node, reader: Reader) -> str | None:
+        if (hint := hint_for(node, self._meant, reader)) is not None:
+            return hint
+        if self._instead is None or not isinstance(node, Scalar) or node.value is None or isinstance(node.value, bool):
+            return None
+        return f"write {self._instead % node.text}"
 
     def _decode_items(self, node: Sequence, reader: Reader) -> Any:
         values = []

@@ -40,7 +40,7 @@ _clients = Object(
         ),
         Field(
             key="crl",
-            type=FilePath(),
+            type=FilePath(meant=switched("FILE")),
             doc="PEM file with the lists of what these have revoked (CRL), one of each CA; relative to this file.",
             example="clients.crl",
             absent="whatever was revoked counts",
@@ -52,13 +52,19 @@ _clients = Object(
     meant=switched("{ca: FILE}"),
 )
 
+_CERTIFICATES: Final = "[{cert: FILE, key: {file: FILE}}]"
+
 _tls = Object(
     name="tls",
     doc="TLS termination.",
     fields=(
         Field(
             key="certificates",
-            type=ListOf(CERTIFICATE, empty="TLS needs a certificate", instead="[{cert: %s, key: {file: FILE}}]"),
+            type=ListOf(
+                CERTIFICATE,
+                empty="TLS needs a certificate",
+                instead={"{}": _CERTIFICATES, "%s": "[{cert: %s, key: {file: FILE}}]"},
+            ),
             doc="The certificates. A client gets the first that covers the name it asks for (SNI), else the first.",
             example="[{cert: tls.crt, key: {file: tls.key}}]",
         ),
@@ -72,7 +78,10 @@ _tls = Object(
     ),
     model=settings.TlsSettings,
     instead="{certificates: [{cert: %s, key: {file: FILE}}]}",
-    meant=switched("{certificates: [{cert: FILE, key: {file: FILE}}]}"),
+    meant=switched(f"{{certificates: {_CERTIFICATES}}}", **{"[]": f"{{certificates: {_CERTIFICATES}}}"}),
+    hints=dict.fromkeys(
+        ("cert", "key", "certificate", "cert_file", "key_file", "private_key"), f"write certificates: {_CERTIFICATES}"
+    ),
 )
 
 _client_timeouts = Object(
@@ -127,7 +136,7 @@ _sources = Object(
     ),
     model=settings.ProxySources,
     instead="{from: [%s]}",
-    meant=switched(_BALANCERS, v1=_BALANCERS, v2=_BALANCERS),
+    meant=switched(_BALANCERS, v1=_BALANCERS, v2=_BALANCERS, **{"[]": "{from: [...]}"}),
 )
 
 _passthrough = Object(
@@ -145,6 +154,8 @@ _passthrough = Object(
     ),
     model=settings.Passthrough,
 )
+
+_PASSED: Final = "[{names: [db.example.com], service: db}]"
 
 LISTENER: Final = Object(
     name="listener",
@@ -189,9 +200,11 @@ LISTENER: Final = Object(
         ),
         Field(
             key="passthrough",
-            type=ListOf(_passthrough),
+            type=ListOf(
+                _passthrough, instead=switched(_PASSED, **{"{}": _PASSED, "%s": "[{names: [HOST], service: %s}]"})
+            ),
             doc="Connections of TLS that go to a service as they are. Without `tls` the others are refused.",
-            example="[{names: [db.example.com], service: db}]",
+            example=_PASSED,
             absent="none",
         ),
         Field(
@@ -216,8 +229,10 @@ LISTENER: Final = Object(
         **dict.fromkeys(
             ("http2", "h2", "alpn"), "HTTP/2 needs no key: with tls it is offered, without it is understood"
         ),
+        **dict.fromkeys(("certificates", "certificate", "ssl"), f"write tls: {{certificates: {_CERTIFICATES}}}"),
         **dict.fromkeys(
-            ("certificates", "certificate", "ssl"), "write tls: {certificates: [{cert: FILE, key: {file: FILE}}]}"
+            ("protocol", "protocols"),
+            f"every listener speaks HTTP/1.1 and HTTP/2; for HTTPS write tls: {{certificates: {_CERTIFICATES}}}",
         ),
         "rewrite": "write filters: [{rewrite: ...}] on the route",
         "request_id": "write filters: [{request_id: {}}]",

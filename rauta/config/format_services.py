@@ -20,6 +20,10 @@ _PROTOCOLS: Final = {
     **dict.fromkeys(("h2", "h2c", "grpc", "http/2", "http/2.0", "2"), "http2"),
     **dict.fromkeys(("h1", "http", "http/1", "http/1.1", "http1.1", "1.1"), "http1"),
 }
+_WITH_TLS: Final = {
+    **dict.fromkeys(("https", "tls", "ssl"), "write tls: {}, which also goes with a protocol"),
+    **dict.fromkeys(("grpcs", "h2s"), "write tls: {} and protocol: http2"),
+}
 _ADDRESS: Final = r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
 
 
@@ -272,7 +276,7 @@ SERVICE: Final = Object(
         ),
         Field(
             key="protocol",
-            type=Choice(services.BackendProtocol, meant=_PROTOCOLS),
+            type=Choice(services.BackendProtocol, meant=_PROTOCOLS, hints=_WITH_TLS),
             doc="What backends are spoken to in: `http1`; `http2`; `auto`, with TLS: HTTP/2 where the backend offers "
             "it. gRPC needs one of the last two.",
             example="http2",

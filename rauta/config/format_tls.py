@@ -55,7 +55,7 @@ BACKEND_TLS: Final = Object(
         ),
         Field(
             key="crl",
-            type=FilePath(),
+            type=FilePath(meant=switched("FILE")),
             doc="PEM file with the lists of what they have revoked (CRL), one of each CA; relative to this file.",
             example="backends.crl",
             absent="whatever was revoked counts",
@@ -83,7 +83,7 @@ BACKEND_TLS: Final = Object(
     ),
     model=services.BackendTls,
     instead="{ca: %s}",
-    meant=switched("{}"),
+    meant=switched("{}", **{"[]": "{ca: FILE}"}),
     hints={
         "cert": "write certificate: {cert: FILE, key: {file: FILE}}",
         "key": "write certificate: {cert: FILE, key: {file: FILE}}",

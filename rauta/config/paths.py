@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from rauta.config.nodes import Node
+from rauta.config.nodes import Node, Scalar
 from rauta.config.reader import INVALID, Reader
 from rauta.config.scalars import Text
+from rauta.config.schema import hint_for
 
 
 class FilePath(Text):
-    """The name of a file."""
+    """The name of a file. `meant`: what is likely written instead, in lower case, and what it means."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, meant: dict[str, str] | None = None) -> None:
         super().__init__("the path of a file", pattern=".")
+        self._meant = meant or {}
 
     def decode(self, node: Node, reader: Reader) -> Any:
+        hint = hint_for(node, self._meant, reader)
+        if hint is not None and isinstance(node, Scalar) and isinstance(node.value, bool):  # a file may be called so
+            reader.wrong_kind(node, self.label, hint)
+            return INVALID
         text = super().decode(node, reader)
         return INVALID if text is INVALID else absolute(text, node, reader)
 

@@ -200,15 +200,23 @@ class Boolean(_ScalarType):
 
 class Choice(_ScalarType):
     """One of a few words, each with its value: the members of an Enum, or names. `meant`: what is likely written
-    instead, in lower case, and what it means; empty: nothing, without the key."""
+    instead, in lower case, and what it means; empty: nothing, without the key. `hints`: what to do instead of words
+    that mean no other choice."""
 
-    def __init__(self, choices: type[Enum] | Iterable[str], *, meant: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        choices: type[Enum] | Iterable[str],
+        *,
+        meant: Mapping[str, str] | None = None,
+        hints: Mapping[str, str] | None = None,
+    ) -> None:
         if isinstance(choices, type):
             self.values: dict[str, Any] = {_word_of(member): member for member in choices}
         else:
             self.values = {word: word for word in choices}
         self.label = f"one of {', '.join(self.values)}"
         self._meant = dict(meant or {})
+        self._hints = dict(hints or {})
 
     def accepts(self, node: Node) -> bool:
         return isinstance(node, Scalar) and isinstance(node.value, str)
@@ -227,6 +235,7 @@ class Choice(_ScalarType):
                 else self._meant.get(word) or reader.problems.nearest(node.value, self.values)
             )
             hint = f"; did you mean {guess!r}?" if guess else ""
+            hint = f"; {self._hints[word]}" if word in self._hints else hint
             reader.problem(node, f"{shorten(node.value)} is not {self.label}{hint}")
             return INVALID
         return self.values[node.value]

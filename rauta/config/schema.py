@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rauta.config.nodes import Mapping, Node, Scalar, shorten
+from rauta.config.nodes import Mapping, Node, Scalar, Sequence, shorten
 from rauta.config.reader import INVALID, Reader
 from rauta.routing.errors import ModelError
 
@@ -84,7 +84,7 @@ class Object(Type):
     instead: str | None = None
     """What to write where a person wrote plain text: `{prefix: %s}`."""
     meant: dict[str, str] = dataclasses.field(default_factory=dict)
-    """What to write instead of these words, in lower case; empty: nothing, without the key."""
+    """What to write instead of these words, in lower case, or of a list (`[]`); empty: nothing, without the key."""
     hints: dict[str, str] = dataclasses.field(default_factory=dict)
     """What to do instead of likely unknown keys."""
     share: bool = False
@@ -162,10 +162,10 @@ class Object(Type):
         return values, self._complete(node, reader) and valid
 
     def _instead_of(self, node: Node, reader: Reader) -> str | None:
-        if not isinstance(node, Scalar) or node.value is None:
-            return None
         if (hint := hint_for(node, self.meant, reader)) is not None:
             return hint
+        if not isinstance(node, Scalar) or node.value is None:
+            return None
         return None if self.instead is None or isinstance(node.value, bool) else f"write {self.instead % node.text}"
 
     def _unknown(self, node: Mapping, key: str, reader: Reader) -> None:
@@ -219,9 +219,9 @@ def switched(on: str, **more: str) -> dict[str, str]:
     return {**dict.fromkeys(("true", "yes", "on"), on), **dict.fromkeys(("false", "no", "off"), ""), **more}
 
 
-def hint_for(node: Scalar, words: dict[str, str], reader: Reader) -> str | None:
-    """What to write instead of a word, as a hint; None: it is none of these."""
-    found = words.get(node.text.lower())
+def hint_for(node: Node, words: dict[str, str], reader: Reader) -> str | None:
+    """What to write instead of a word, a list (`[]`) or an object (`{}`), as a hint; None: it is none of these."""
+    found = words.get(node.text.lower() if isinstance(node, Scalar) else "[]" if isinstance(node, Sequence) else "{}")
     if found is None:
         return None
     return f"write {reader.path[-1]}: {found}" if found else "remove the key"

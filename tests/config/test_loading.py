@@ -139,6 +139,15 @@ def test_wrong_listeners(listener: str, problem: str, bad: Bad) -> None:
     assert problems == [f"rauta.yaml:3: listeners.web{problem}"]
 
 
+def test_a_certificate_that_is_not_in_a_list(bad: Bad) -> None:
+    write = "write certificates: [{cert: FILE, key: {file: FILE}}]"
+    assert bad("version: 1\nlisteners:\n  web: {address: ':80', tls: {cert: a.crt, key: {file: a.key}}}\n") == [
+        f"rauta.yaml:3: listeners.web.tls.cert: unknown key; {write}",
+        f"rauta.yaml:3: listeners.web.tls.key: unknown key; {write}",
+        "rauta.yaml:3: listeners.web.tls: the key 'certificates' is missing in a tls object",
+    ]
+
+
 @pytest.mark.parametrize(("service", "problem"), table("wrong_services.txt"))
 def test_wrong_services(service: str, problem: str, bad: Bad) -> None:
     problems = bad(f"version: 1\nlisteners: {{web: {{address: ':80'}}}}\nservices:\n  s: {service}\n")
