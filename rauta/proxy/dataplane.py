@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from rauta.proxy.accesslog import AccessLogWriter
 from rauta.proxy.dispatch import Dispatcher
-from rauta.proxy.entrances import DRAIN_GRACE, Endpoint, Entrance
+from rauta.proxy.entrances import Endpoint, Entrance
 from rauta.proxy.generation import Generation
+from rauta.proxy.limits import DRAIN_GRACE
 from rauta.proxy.pool import BackendContexts, Pools
 from rauta.proxy.shared import Shared
 from rauta.proxy.tls import ServerContexts

@@ -14,6 +14,7 @@ from rauta.proxy.arrivals import Door, Stage
 from rauta.proxy.dispatch import Dispatcher
 from rauta.proxy.handshake import BAD_CERTIFICATE, NO_CERTIFICATE, PLAIN_HTTP, Entry, Handshake
 from rauta.proxy.http1.server import ServerConnection
+from rauta.proxy.limits import DRAIN_GRACE
 from rauta.proxy.reasons import BODIES
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 # Connections that wait to be accepted. The kernel bounds it by net.core.somaxconn (4096 by default).
 BACKLOG: Final = 4096
-# While draining, idle connections are kept for that long: a request that its client has sent already arrives within
-# a round trip and is answered. Costs this much of a restart, if there are idle connections at all.
-DRAIN_GRACE: Final = 0.5
 
 PLAIN, TLS, LOOKED_AT = range(3)
 

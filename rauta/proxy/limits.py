@@ -14,6 +14,10 @@ DISCARD_LIMIT: Final = 64 * 1024
 LINGER_TIME: Final = 2.0
 LINGER_LIMIT: Final = 4 * 1024 * 1024
 
+# While draining, idle connections are kept for that long: a request that its client has sent already arrives within
+# a round trip and is answered. Costs this much of a restart, if there are idle connections at all.
+DRAIN_GRACE: Final = 0.5
+
 # Requests that are answered at once (some 0.2 ms each) which one connection may have done in a turn of the loop, before
 # the others have theirs. Reads bring up to 256 KiB, which would be thousands.
 HEADS_PER_TURN: Final = 16

@@ -103,6 +103,7 @@ class Seen:
 
     goaways: list[tuple[int, int]] = field(default_factory=list)  # the last stream, the code
     acknowledged: int = 0  # of our SETTINGS
+    pings: list[bytes] = field(default_factory=list)
     pongs: list[bytes] = field(default_factory=list)
     credit: Counter[int] = field(default_factory=Counter)  # by stream; 0: the connection
     closed: bool = False
@@ -198,6 +199,8 @@ class Wire:
                 self.send(frame(SETTINGS, ACK, 0))
             case 0x6 if flags & ACK:
                 self.seen.pongs.append(payload)
+            case 0x6:
+                self.seen.pings.append(payload)  # answered by tests that want to
             case 0x7:
                 last, code = struct.unpack(">LL", payload[:8])
                 self.seen.goaways.append((last, code))

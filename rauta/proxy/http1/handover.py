@@ -35,9 +35,15 @@ def _end(found: Any) -> Peer:
 
 
 def hand_over(
-    transport: asyncio.Transport, dispatcher: Dispatcher, scheme: str, data: bytes, origin: Origin | None
+    transport: asyncio.Transport,
+    dispatcher: Dispatcher,
+    scheme: str,
+    data: bytes,
+    origin: Origin | None,
+    grace: float | None,
 ) -> None:
-    """From now on the connection is one of HTTP/2; `data` has come already, `origin` is what a load balancer told."""
+    """From now on the connection is one of HTTP/2; `data` has come already, `origin` is what a load balancer told, and
+    `grace` is there if it is draining."""
     from rauta.proxy.http2.server import ServerConnection  # only where it is spoken
 
     successor = ServerConnection(dispatcher, scheme, origin)
@@ -45,6 +51,8 @@ def hand_over(
     successor.connection_made(transport)
     if data:
         successor.data_received(data)
+    if grace is not None:
+        successor.drain(grace)
 
 
 def reset_on_close(transport: asyncio.Transport) -> None:

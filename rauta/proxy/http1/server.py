@@ -436,7 +436,7 @@ class ServerConnection(Downstream):
         self._phase = CLOSED
         self._dispatcher.wheel.forget(self)
         self._connections.discard(self)
-        hand_over(self._transport, self._dispatcher, self.scheme, data, self._origin)
+        hand_over(self._transport, self._dispatcher, self.scheme, data, self._origin, self._grace)
 
     def _check_unfinished(self, known: int) -> None:
         if self._fresh and PREFACE.startswith(self._buffer):

@@ -99,7 +99,11 @@ class Goodbye(NamedTuple):
     last: int
 
 
-Event = Head | Interim | Data | End | Reset | Fault | Room | Control | Goodbye
+class Noticed(NamedTuple):
+    """The round trip of `Frames.notice` is over."""
+
+
+Event = Head | Interim | Data | End | Reset | Fault | Room | Control | Goodbye | Noticed
 
 
 def code_name(code: int) -> str:
@@ -166,8 +170,23 @@ class Frames(ABC):
         """Give a stream up."""
 
     @abstractmethod
+    def notice(self) -> None:
+        """Ask the peer for no more streams. Those that it begins before it reads this are taken like any other;
+        `Noticed` comes behind them, if the peer answers."""
+
+    @abstractmethod
     def goaway(self, code: int) -> None:
-        """No more streams than those that are known; these go on (RFC 9113 6.8)."""
+        """No more streams than those that are known; these go on (RFC 9113 6.8). Said once, but for an error."""
+
+
+NOTICE_PING: Final = b"goingoff"  # opaque, 8 bytes (RFC 9113 6.7)
+
+
+def notice_frames() -> bytes:
+    """RFC 9113 6.8: "A server that is attempting to gracefully shut down a connection SHOULD send an initial GOAWAY
+    frame with the last stream identifier set to 2^31-1 and a NO_ERROR code", and the next one after "at least one
+    round-trip time": that of the PING, which comes first, as to some clients (h2) GOAWAY is the last frame of all."""
+    return b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + NOTICE_PING + goaway_frame((1 << 31) - 1, NO_ERROR)
 
 
 def goaway_frame(last: int, code: int) -> bytes:

@@ -12,6 +12,7 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     InformationalResponseReceived,
+    PingAckReceived,
     PingReceived,
     RemoteSettingsChanged,
     RequestReceived,
@@ -38,6 +39,8 @@ from rauta.proxy.http2.frames import (
     COMPRESSION_ERROR,
     CONNECTION_WINDOW,
     INTERNAL_ERROR,
+    NO_ERROR,
+    NOTICE_PING,
     PROTOCOL_ERROR,
     STREAMS,
     WIDER,
@@ -51,10 +54,12 @@ from rauta.proxy.http2.frames import (
     Goodbye,
     Head,
     Interim,
+    Noticed,
     Reset,
     Room,
     code_name,
     goaway_frame,
+    notice_frames,
 )
 from rauta.proxy.http2.h2_compression import FieldEncoder
 from rauta.proxy.http2.h2_inspection import FRAME, Frame, InspectionError, Inspector
@@ -69,6 +74,7 @@ _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     WindowUpdated: lambda event: (Room(event.stream_id or 0),),
     RemoteSettingsChanged: lambda _: (Control("SETTINGS"), Room(0)),  # perhaps another initial window
     PingReceived: lambda _: (Control("PING"),),
+    PingAckReceived: lambda event: (Noticed(),) if event.ping_data == NOTICE_PING else (),
     ConnectionTerminated: lambda event: (Goodbye(int(event.error_code or 0), event.last_stream_id or 0),),
 }
 
@@ -314,7 +320,12 @@ class Connection(Frames):
             return
         self._give_up(stream)
 
+    def notice(self) -> None:
+        self._goaway += notice_frames()
+
     def goaway(self, code: int) -> None:
+        if self._left and code == NO_ERROR:
+            return
         # Not by h2, which takes the connection for closed then.
         self._left = True
         self._goaway += goaway_frame(self._last, code)

@@ -18,6 +18,8 @@ from rauta.proxy.http2.frames import (
     CONNECTION_WINDOW,
     ENHANCE_YOUR_CALM,
     FRAME,
+    NO_ERROR,
+    NOTICE_PING,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAMS,
@@ -32,10 +34,12 @@ from rauta.proxy.http2.frames import (
     Goodbye,
     Head,
     Interim,
+    Noticed,
     Reset,
     Room,
     code_name,
     goaway_frame,
+    notice_frames,
 )
 from rauta.proxy.http2.heads import Raw
 
@@ -193,13 +197,22 @@ class Connection(Frames):
             return
         self._reset_here.add(stream)
 
+    def notice(self) -> None:
+        self._behind(notice_frames())
+
     def goaway(self, code: int) -> None:
+        if self._leaving and code == NO_ERROR:
+            return
         self._leaving = True
         # Not by the library, which ends the connection by itself once the last stream is closed.
+        self._behind(goaway_frame(self._last, code))
+
+    def _behind(self, frames: bytes) -> None:
+        """Send these behind what the library has made."""
         if not self._broken:
             with suppress(ngh2.NGH2Error):
                 self._out.append(self._library.data_to_send())
-        self._out.append(goaway_frame(self._last, code))
+        self._out.append(frames)
 
     # --- events ---
 
@@ -258,6 +271,10 @@ class Connection(Frames):
     def _ping(self, _: Any, found: list[Event]) -> None:
         found.append(Control("PING"))
 
+    def _pong(self, event: Any, found: list[Event]) -> None:
+        if event.opaque_data == NOTICE_PING:
+            found.append(Noticed())
+
     def _goodbye(self, event: Any, found: list[Event]) -> None:
         self._left = True
         found.append(Goodbye(event.error_code, event.last_stream_id))
@@ -279,6 +296,7 @@ _TRANSLATIONS: Final[dict[type, Callable[[Connection, Any, list[Event]], None]]]
     events.StreamClosed: Connection._stream_closed,  # noqa: SLF001
     events.SettingsReceived: Connection._settings,  # noqa: SLF001
     events.PingReceived: Connection._ping,  # noqa: SLF001
+    events.PingAcknowledged: Connection._pong,  # noqa: SLF001
     events.GoAwayReceived: Connection._goodbye,  # noqa: SLF001
     events.ConnectionClosed: Connection._closed,  # noqa: SLF001
 }

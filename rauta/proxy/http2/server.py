@@ -30,13 +30,14 @@ from rauta.proxy.http2.frames import (
     Fault,
     Goodbye,
     Head,
+    Noticed,
     Reset,
     Room,
 )
 from rauta.proxy.http2.heads import glimpsed, raw_trailers, request_head, response_fields, trailer_fields
 from rauta.proxy.http2.streams import DONE, GONE, MORE, Multiplexed, Outbox, Window
 from rauta.proxy.http2.upgrades import as_success, as_upgrade
-from rauta.proxy.limits import LINGER_LIMIT, LINGER_TIME
+from rauta.proxy.limits import DRAIN_GRACE, LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.messages import Field, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS
 from rauta.proxy.wheel import NEVER
@@ -256,6 +257,7 @@ class ServerConnection(Multiplexed):
 
     __slots__ = (
         "_draining",
+        "_notified",
         "_origin",
         "_streams",
         "_thrown_away",
@@ -273,7 +275,8 @@ class ServerConnection(Multiplexed):
         self._origin = origin
         self.shown: Shown | None = None
         self._streams: dict[int, Stream] = {}
-        self._draining = False
+        self._notified = False  # the client knows, or will, that it ends; new streams are still taken
+        self._draining = False  # none are
         self._thrown_away = 0  # bytes that came after the end
 
     # --- asyncio.Protocol ---
@@ -327,21 +330,34 @@ class ServerConnection(Multiplexed):
     def expired(self) -> None:
         if self._closing:
             self._transport.abort()
+        elif self._notified:
+            self._close_for_new()
         elif not self._streams:
-            self._end(wire.NO_ERROR)
+            self.drain(DRAIN_GRACE)  # a request may be on its way to this one, too
 
     # --- draining ---
 
     def drain(self, grace: float) -> None:
-        """No new streams; those that are open go on. Told at once: unlike HTTP/1.1 the client knows which requests were
-        not taken, and sends them elsewhere (RFC 9113 6.8)."""
+        """Tell the client that it ends. What it asks for before it knows is answered; then, after `grace` seconds at
+        most, new streams are refused (RFC 9113 6.8), and the last of those that are open ends the connection."""
         if self._closing or self._draining:
             return
-        self._draining = True
-        self.frames.goaway(wire.NO_ERROR)
-        self.write()
-        if not self._streams:
+        if not grace:
+            self._close_for_new()
+        elif not self._notified:
+            self._notified = True
+            self.frames.notice()
+            self.write()
             self.dispatcher.wheel.arm(self, grace)
+
+    def _close_for_new(self) -> None:
+        self._draining = True
+        self.deadline = NEVER
+        if self._streams:
+            self.frames.goaway(wire.NO_ERROR)
+            self.write()
+        else:
+            self._end(wire.NO_ERROR)
 
     def kill(self) -> None:
         """The time to drain is over."""
@@ -370,7 +386,7 @@ class ServerConnection(Multiplexed):
         if not self._streams and not self._closing:
             if self._draining:
                 self._end(wire.NO_ERROR)
-            else:
+            elif not self._notified:
                 self.dispatcher.wheel.arm(self, self.dispatcher.listener.timeouts.idle)
 
     # --- events ---
@@ -421,6 +437,11 @@ class ServerConnection(Multiplexed):
         if not self._streams:
             self._end(wire.NO_ERROR)
 
+    def _noticed(self, _: Noticed) -> None:
+        """The client knows. What it was about to send may be a moment behind."""
+        if self.deadline > self.dispatcher.wheel.now + 2 and self._notified:  # once, and never later than it would be
+            self.dispatcher.wheel.arm(self, 0)
+
     def _begin(self, event: Head) -> None:
         dispatcher = self.dispatcher
         if self._draining or len(self._streams) >= STREAMS:
@@ -433,7 +454,8 @@ class ServerConnection(Multiplexed):
             return
         stream = self._streams[event.stream] = Stream(self, event.stream)
         stream.asked = event.ended
-        self.deadline = NEVER
+        if not self._notified:
+            self.deadline = NEVER
         try:
             head = request_head(
                 event.fields,
@@ -535,4 +557,5 @@ _TAKE: Final[dict[type, Callable[[ServerConnection, Any], None]]] = {
     Room: ServerConnection._room,  # noqa: SLF001
     Control: ServerConnection._control,  # noqa: SLF001
     Goodbye: ServerConnection._goodbye,  # noqa: SLF001
+    Noticed: ServerConnection._noticed,  # noqa: SLF001
 }
