@@ -55,6 +55,7 @@ class Connection:
         self.requests: dict[int, Request] = {}
         self.most = 0  # streams that were open at a time
         self.goaway: int | None = None
+        self.pongs = 0
         self.closed = False
         self.greedy = True  # take all that comes: credit it at once
         self.flush()
@@ -113,6 +114,8 @@ class Connection:
             self.most = max(self.most, self.h2.open_inbound_streams)
         elif isinstance(event, events.ConnectionTerminated):
             self.goaway = int(event.error_code)
+        elif isinstance(event, events.PingAckReceived):
+            self.pongs += 1
         elif isinstance(event, events.DataReceived):
             self.requests[event.stream_id].body += event.data
             if self.greedy:

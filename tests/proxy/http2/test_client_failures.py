@@ -44,6 +44,49 @@ async def test_goaway_lets_go_on_what_was_taken_and_repeats_what_was_not() -> No
         assert first.goaway == 0
 
 
+async def test_a_backend_that_leaves_in_two_steps() -> None:
+    """RFC 9113 6.8: the first GOAWAY concerns no stream, but new ones go elsewhere; the second one says what was taken."""
+    left, second = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Connection) -> None:
+        if peer.number:
+            await mirror(peer)
+            return
+        await peer.until(lambda: len(peer.requests) == 2 and peer.requests[3].ended)
+        peer.leave(2**31 - 1)
+        peer.h2.ping(bytes(8))
+        peer.flush()
+        await peer.until(lambda: peer.pongs)
+        left.set()
+        await second.wait()
+        peer.leave(1)
+        peer.answer(1, b"taken")
+        await peer.until(lambda: False)
+
+    async with (
+        between(script) as (behind, rauta),
+        client(rauta.port) as one,
+        client(rauta.port) as two,
+        client(rauta.port) as three,
+    ):
+        one.send(request("/one"))
+        while not behind.connections or 1 not in behind.connections[0].requests:
+            await asyncio.sleep(0.005)
+        two.send(request("/two", method="POST", body=b"twice"))
+        await asyncio.wait_for(left.wait(), 5)
+        three.send(request("/three", method="POST", body=b"elsewhere"))
+        assert (await three.response())[1] == b"elsewhere"
+        first = behind.connections[0]
+        assert (len(first.requests), first.closed) == (2, False)
+        second.set()
+        assert (await two.response())[1] == b"twice"
+        assert (await one.response())[1] == b"taken"
+        while not first.closed:
+            await asyncio.sleep(0.005)
+        told = {line.split('"')[1].split()[1]: line.split(" attempts=")[1][0] for line in rauta.log_lines()}
+        assert told == {"/one": "1", "/two": "2", "/three": "1"}
+
+
 async def test_settings_and_goaway_together_with_the_last_answer() -> None:
     """Frames that come together: there is no room any more that could be asked for."""
 
