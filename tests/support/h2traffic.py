@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from rauta.proxy.http2.frames import NOTICE_PING
 from support.h2client import PING, frame
@@ -16,7 +16,7 @@ PACE = 0.005  # from one request to the next
 
 class Traffic:
     """What was answered, and what was not, though it was asked for before the client could know that the connection
-    ends. `told` are the connections that ended so; `lasting` clients then make another one."""
+    ends. `told` are the connections that ended so; `lasting` clients then make another one, others are done."""
 
     def __init__(self, port: int, *, clients: int = 6, lasting: bool = True) -> None:
         self.answers: list[bytes] = []
@@ -25,26 +25,22 @@ class Traffic:
         self._port = port
         self._clients = clients
         self._lasting = lasting
-        self._paths = 0
         self._stop = asyncio.Event()
 
-    def run_while(self, work: Callable[[], None]) -> None:
+    def run_while(self, work: Callable[[], object]) -> None:
         """Ask for /word all the while, and until it is answered."""
         asyncio.run(self._run(work))
 
-    async def _run(self, work: Callable[[], None]) -> None:
-        async with await asyncio.start_server(self._relay, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            async with asyncio.TaskGroup() as clients:
-                for _ in range(self._clients):
-                    clients.create_task(self._client(port))
-                try:
-                    await asyncio.sleep(20 * DELAY)
-                    await asyncio.to_thread(work)
-                finally:
+    async def _run(self, work: Callable[[], object]) -> None:
+        async with far(self._port) as port, asyncio.TaskGroup() as clients:
+            for _ in range(self._clients):
+                clients.create_task(self._client(port))
+            try:
+                await asyncio.sleep(20 * DELAY)
+                await asyncio.to_thread(work)
+            finally:
+                if self._lasting:
                     self._stop.set()
-            while self._paths:
-                await asyncio.sleep(PACE)
 
     async def _client(self, port: int) -> None:
         while not self._stop.is_set():
@@ -81,23 +77,36 @@ class Traffic:
             peer.send(get(sent[-1], "/word"))
             await asyncio.sleep(PACE)
 
-    # --- the path ---
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:
-            writer.close()
-            return
-        self._paths += 1
-        async with asyncio.TaskGroup() as both:
-            both.create_task(_pump(reader, back))
-            both.create_task(_pump(there, writer))
-        self._paths -= 1
-
 
 def _left(peer: Wire, sent: list[int]) -> int:
     return sum(not (peer.streams[stream].ended or peer.streams[stream].reset is not None) for stream in sent)
+
+
+# --- the path ---------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def far(port: int) -> AsyncIterator[int]:
+    """A port whose connections go to that one, and take their time."""
+    paths = 0
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal paths
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
+        paths += 1
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_pump(reader, back))
+            both.create_task(_pump(there, writer))
+        paths -= 1
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        while paths:
+            await asyncio.sleep(PACE)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,7 +119,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while data:
             due, data = await pieces.get()
             await asyncio.sleep(due - loop.time())
-            writer.write(data)
+            if not writer.is_closing():
+                writer.write(data)
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()

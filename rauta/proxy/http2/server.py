@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 # Ticks of the wheel (0.2 to 0.3 s). A stream that is reset before, and has got nothing, has cost more than its request;
 # of older ones no client can have more than an honest one. Calls of gRPC are reset when their deadlines are over.
 _YOUNG: Final = 3
+_LINGER: Final = LINGER_TIME * TICKS_PER_SECOND
 
 
 class Stream(Downstream):
@@ -259,6 +260,7 @@ class ServerConnection(Multiplexed):
         "_draining",
         "_notified",
         "_origin",
+        "_over_since",
         "_streams",
         "_thrown_away",
         "client",
@@ -277,6 +279,7 @@ class ServerConnection(Multiplexed):
         self._streams: dict[int, Stream] = {}
         self._notified = False  # the client knows, or will, that it ends; new streams are still taken
         self._draining = False  # none are
+        self._over_since = -_LINGER  # when a stream ended last, in ticks
         self._thrown_away = 0  # bytes that came after the end
 
     # --- asyncio.Protocol ---
@@ -383,6 +386,7 @@ class ServerConnection(Multiplexed):
             self.returned(stream.window)
         self.dispatcher.wheel.forget(stream)
         self._waiting.pop(stream, None)
+        self._over_since = self.dispatcher.wheel.now
         if not self._streams and not self._closing:
             if self._draining:
                 self._end(wire.NO_ERROR)
@@ -529,7 +533,8 @@ class ServerConnection(Multiplexed):
     def _end(self, code: int) -> None:
         if not self._closing:
             self.frames.goaway(code)
-            self._leave(gently=code != wire.NO_ERROR)
+            # A client sends WINDOW_UPDATE as long as it reads the last response.
+            self._leave(gently=bool(code) or self.dispatcher.wheel.now - self._over_since < _LINGER)
 
     def _leave(self, *, gently: bool) -> None:
         """Nothing more is taken; what was made is still sent. `gently` to a client that may be sending: what is unread

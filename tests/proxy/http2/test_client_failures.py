@@ -45,7 +45,7 @@ async def test_goaway_lets_go_on_what_was_taken_and_repeats_what_was_not() -> No
 
 
 async def test_a_backend_that_leaves_in_two_steps() -> None:
-    """RFC 9113 6.8: the first GOAWAY concerns no stream, but new ones go elsewhere; the second one says what was taken."""
+    """RFC 9113 6.8: the first GOAWAY sends new streams elsewhere; the second one says which were taken."""
     left, second = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from rauta.proxy.http2.frames import NOTICE_PING
-from support.h2client import ERRORS, PING, frame
-from support.h2wire import ACK, BEGIN, GREATEST, Wire, get, wire
+from rauta.routing.settings import LogFormat
+from support.h2client import ERRORS, PING, WINDOW_UPDATE, frame
+from support.h2wire import ACK, BEGIN, GREATEST, WINDOW, Wire, get, settings, wire, word
 from support.http import Gateway, Peer, backend, gateway, impatient, ok
 
 NOTICE = (GREATEST, ERRORS["NO_ERROR"])
@@ -25,12 +27,13 @@ class Slow:
 
     asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    body: bytes = b"hi"
 
     async def __call__(self, peer: Peer) -> None:
         while await peer.head():
             self.asked.release()
             await self.go_on.wait()
-            peer.send(ok(b"hi"))
+            peer.send(ok(self.body))
 
 
 @asynccontextmanager
@@ -129,6 +132,31 @@ async def test_nothing_is_waited_for_where_there_is_no_time() -> None:
             await peer.ended()
             peer.close()
         assert peer.seen.goaways == [(1, ERRORS["NO_ERROR"])]
+
+
+async def test_the_last_response_arrives_whole() -> None:
+    """Its client says meanwhile that it takes more: to a socket that is closed, that is a reason for a reset."""
+    slow = Slow(body=bytes(1_000_000))
+    slow.go_on.set()
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    async with backend(slow) as server, gateway(server.port, log=LogFormat.COMMON) as rauta:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", rauta.port))
+        peer = Wire(*await asyncio.open_connection(sock=sock, limit=1024))
+        more = frame(WINDOW_UPDATE, 0, 0, word(1 << 20))
+        peer.send(BEGIN + settings((WINDOW, 1 << 20)) + more + get(1))
+        await slow.asked.acquire()
+        async with draining(rauta, idle=0.1):
+            while not rauta.log_lines():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)  # all of it is the kernel's now
+            for _ in range(10):
+                peer.send(more)
+                await asyncio.sleep(0.01)
+            await peer.answered(1)
+            peer.close()
+        assert peer.streams[1].body == slow.body
 
 
 async def test_what_crosses_with_the_end_of_an_idle_connection_is_served() -> None:
