@@ -14,7 +14,7 @@ import pytest
 
 from rauta.proxy.http2.library import LIBRARIES
 from support import grpcpeers
-from support.h2traffic import Traffic
+from support.h2traffic import CLIENTS, Traffic
 from support.process import Gateway, free_port
 
 
@@ -75,7 +75,7 @@ def test_stopped(home: Home) -> None:
 
     traffic.run_while(stop)
     assert traffic.failures == []
-    assert traffic.told == 6
+    assert traffic.told == CLIENTS
     assert running.wait_for("stopped")["complete"] is True
 
 
@@ -98,7 +98,7 @@ def test_a_listener_that_is_dropped(home: Home) -> None:
             ended.set()
         others.result()
     assert (dropped.failures, kept.failures) == ([], [])
-    assert (dropped.told, kept.told) == (6, 0)
+    assert (dropped.told, kept.told) == (CLIENTS, 0)
     assert {*dropped.answers} <= {b"old", b"new"}
     assert {*kept.answers} == {b"old", b"new"}
 
@@ -115,7 +115,7 @@ def test_taken_over(home: Home) -> None:
 
     traffic.run_while(take_over)
     assert traffic.failures == []
-    assert traffic.told == 6
+    assert traffic.told == CLIENTS
     assert {*traffic.answers} == {b"old", b"new"}
     assert old.wait_for("stopped")["complete"] is True
 

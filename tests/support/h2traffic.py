@@ -10,20 +10,20 @@ from rauta.proxy.http2.frames import NOTICE_PING
 from support.h2client import PING, frame
 from support.h2wire import ACK, ConnectionEndedError, Wire, get, wire
 
+CLIENTS = 4
 DELAY = 0.03  # seconds, each way
-PACE = 0.005  # from one request to the next
+PACE = 0.01  # from one request to the next
 
 
 class Traffic:
     """What was answered, and what was not, though it was asked for before the client could know that the connection
     ends. `told` are the connections that ended so; `lasting` clients then make another one, others are done."""
 
-    def __init__(self, port: int, *, clients: int = 6, lasting: bool = True) -> None:
+    def __init__(self, port: int, *, lasting: bool = True) -> None:
         self.answers: list[bytes] = []
         self.failures: list[str] = []
         self.told = 0
         self._port = port
-        self._clients = clients
         self._lasting = lasting
         self._stop = asyncio.Event()
 
@@ -33,7 +33,7 @@ class Traffic:
 
     async def _run(self, work: Callable[[], object]) -> None:
         async with far(self._port) as port, asyncio.TaskGroup() as clients:
-            for _ in range(self._clients):
+            for _ in range(CLIENTS):
                 clients.create_task(self._client(port))
             try:
                 await asyncio.sleep(20 * DELAY)

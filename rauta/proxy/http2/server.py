@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # Ticks of the wheel (0.2 to 0.3 s). A stream that is reset before, and has got nothing, has cost more than its request;
 # of older ones no client can have more than an honest one. Calls of gRPC are reset when their deadlines are over.
 _YOUNG: Final = 3
-_LINGER: Final = LINGER_TIME * TICKS_PER_SECOND
+_LINGER: Final = int(LINGER_TIME * TICKS_PER_SECOND)  # in ticks
 
 
 class Stream(Downstream):
@@ -444,7 +444,7 @@ class ServerConnection(Multiplexed):
     def _noticed(self, _: Noticed) -> None:
         """The client knows. What it was about to send may be a moment behind."""
         if self.deadline > self.dispatcher.wheel.now + 2 and self._notified:  # once, and never later than it would be
-            self.dispatcher.wheel.arm(self, 0)
+            self.dispatcher.wheel.arm(self, 0.0)
 
     def _begin(self, event: Head) -> None:
         dispatcher = self.dispatcher
