@@ -40,7 +40,7 @@ from rauta.proxy.http2.upgrades import as_success, as_upgrade
 from rauta.proxy.limits import DRAIN_GRACE, LINGER_LIMIT, LINGER_TIME
 from rauta.proxy.messages import Field, ResponseHead
 from rauta.proxy.reasons import BODIES, REASONS
-from rauta.proxy.wheel import NEVER
+from rauta.proxy.wheel import NEVER, TICKS_PER_SECOND
 from rauta.routing.errors import RequestError
 
 if TYPE_CHECKING:
