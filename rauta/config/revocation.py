@@ -31,9 +31,8 @@ class RevocationList:
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """The lists of a file: as PEM, and nothing else of it; what they say, of each issuer and scope the newest;
-    `revoked`, equal for files that revoke the same; and whether whole chains are looked up, or the first certificate
-    alone."""
+    """The lists of a file: as PEM, and nothing else of it; what each says; `revoked`, equal for files that revoke the
+    same; and whether whole chains are looked up, or the first certificate alone."""
 
     pem: bytes = field(repr=False)
     lists: tuple[RevocationList, ...]
@@ -58,12 +57,17 @@ def read_revocations(name: str, ca: str, bundle: bytes) -> Revocations:
         raise SecretError(("ca",), f"{ca!r} holds no PEM certificates, or broken ones") from None
     try:
         lists = [x509.load_pem_x509_crl(block) for block in blocks]
-        facts = _newest(lists)
+        facts = tuple(map(_facts, lists))
         revoked = _digest(lists)
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):  # their text is about ASN.1
         raise SecretError(("crl",), f"a revocation list in {name!r} is broken") from None
     rootless = _rootless(authorities)
-    problem = _of_kind(lists) or _of_authorities(authorities, lists, ca) or _of_roots(rootless, authorities, ca)
+    problem = (
+        _of_kind(lists)
+        or _of_authorities(authorities, lists, ca)
+        or _of_signers(authorities, lists, ca)
+        or _of_roots(rootless, authorities, ca)
+    )
     if not problem and not rootless:
         problem = _of_scopes(authorities, lists)
     if problem:
@@ -82,21 +86,15 @@ def _other_than_lists(name: str, content: bytes) -> str:
     return f"{found}: it needs '-----BEGIN X509 CRL-----'"
 
 
-def _newest(lists: Sequence[CertificateRevocationList]) -> tuple[RevocationList, ...]:
-    found: dict[tuple[str, str | None], RevocationList] = {}
-    for one in lists:
-        until = one.next_update_utc
-        facts = RevocationList(
-            issuer=one.issuer.rfc4514_string(),
-            scope=_scope(one),
-            this_update=one.last_update_utc.timestamp(),
-            next_update=None if until is None else until.timestamp(),
-            revoked=len(one),
-        )
-        key = facts.issuer, facts.scope
-        if key not in found or found[key].this_update < facts.this_update:
-            found[key] = facts
-    return tuple(found.values())
+def _facts(one: CertificateRevocationList) -> RevocationList:
+    until = one.next_update_utc
+    return RevocationList(
+        issuer=one.issuer.rfc4514_string(),
+        scope=_scope(one),
+        this_update=one.last_update_utc.timestamp(),
+        next_update=None if until is None else until.timestamp(),
+        revoked=len(one),
+    )
 
 
 def _point(one: CertificateRevocationList) -> IssuingDistributionPoint | None:
@@ -203,6 +201,25 @@ def _of_authorities(
             return f"the list of {subject!r} is not signed with the key of its certificate in {ca!r}"
         if not _may_sign(authority):
             return f"{subject!r} may not sign lists, says {ca!r} (key usage without cRLSign): OpenSSL refuses them"
+    return None
+
+
+def _of_signers(authorities: Sequence[Certificate], lists: Sequence[CertificateRevocationList], ca: str) -> str | None:
+    """OpenSSL takes the newest list with the name of an issuer, whoever has signed it, and refuses everybody if that was
+    another. What an older one revokes goes on."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    seen: set[tuple[bytes, str | None, bytes]] = set()
+    for one in lists:
+        issuer = one.issuer.rfc4514_string()
+        named = [authority for authority in authorities if authority.subject == one.issuer]
+        signers = [authority for authority in named if _signed(one, authority)]
+        if named and not signers:
+            return f"a list of {issuer!r} is not signed with the key of its certificate in {ca!r}: everybody is refused"
+        key = one.issuer.public_bytes(), _scope(one), signers[0].fingerprint(SHA256()) if signers else b""
+        if key in seen:
+            return f"there are two lists of {issuer!r} about the same certificates: leave the newest alone"
+        seen.add(key)
     return None
 
 

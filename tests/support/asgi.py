@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,7 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
+                start_new_session=True,  # hypercorn serves in a child of its own
             )
 
     def wait_until_it_listens(self) -> None:
@@ -179,6 +180,6 @@ def host(kind: str, app: str, folder: Path) -> Iterator[Host]:
         running.wait_until_it_listens()
         yield running
     finally:
-        if running.process.poll() is None:
-            running.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGKILL)
         running.process.wait()
