@@ -205,8 +205,8 @@ def _of_authorities(
 
 
 def _of_signers(authorities: Sequence[Certificate], lists: Sequence[CertificateRevocationList], ca: str) -> str | None:
-    """OpenSSL takes the newest list with the name of an issuer, whoever has signed it, and refuses everybody if that was
-    another. What an older one revokes goes on."""
+    """OpenSSL takes the newest list with the name of an issuer, whoever has signed it, refusing all if that is
+    of another. What an older one revokes goes on."""
     from cryptography.hazmat.primitives.hashes import SHA256
 
     seen: set[tuple[bytes, str | None, bytes]] = set()
