@@ -509,10 +509,8 @@ class ClientConnection(Multiplexed):
             stream.fail("upstream_malformed", f"{self.pool.name}: {event.why}")
 
     def _room(self, event: Room) -> None:
-        for stream in list(self._streams.values()) if not event.stream else [self._streams.get(event.stream)]:
-            if stream is not None:
-                self._waiting[stream] = None
-        if not event.stream and self.usable:
+        self.has_room(self._streams, event.stream)
+        if event.stream == wire.EVERY and self.usable:
             self.pool.put(self)  # perhaps it may have more streams now
 
     def _control(self, event: Control) -> None:

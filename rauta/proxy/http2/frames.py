@@ -80,8 +80,11 @@ class Fault(NamedTuple):
     why: str
 
 
+EVERY: Final = -1  # of Room: the windows of all streams have been changed
+
+
 class Room(NamedTuple):
-    """The peer takes more of a stream; 0: of all."""
+    """The peer takes more of a stream; 0: of the connection."""
 
     stream: int
 
@@ -151,6 +154,11 @@ class Frames(ABC):
     @abstractmethod
     def room(self, stream: int) -> int:
         """How many bytes of a body may be sent in one frame now."""
+
+    @property
+    @abstractmethod
+    def shared_room(self) -> int:
+        """How many bytes of bodies the connection's window has room for, whatever the streams' have."""
 
     @abstractmethod
     def send_data(self, stream: int, data: bytes, *, end: bool) -> bool:

@@ -38,6 +38,7 @@ from rauta.proxy.http2 import h2_inspection
 from rauta.proxy.http2.frames import (
     COMPRESSION_ERROR,
     CONNECTION_WINDOW,
+    EVERY,
     INTERNAL_ERROR,
     NO_ERROR,
     NOTICE_PING,
@@ -72,7 +73,7 @@ _TRANSLATIONS: Final[dict[type, Callable[[Any], tuple[Event, ...]]]] = {
     DataReceived: lambda event: (Data(event.stream_id, event.data, event.flow_controlled_length),),
     StreamReset: lambda event: (Reset(event.stream_id, int(event.error_code)),),
     WindowUpdated: lambda event: (Room(event.stream_id or 0),),
-    RemoteSettingsChanged: lambda _: (Control("SETTINGS"), Room(0)),  # perhaps another initial window
+    RemoteSettingsChanged: lambda _: (Control("SETTINGS"), Room(EVERY)),  # perhaps another initial window
     PingReceived: lambda _: (Control("PING"),),
     PingAckReceived: lambda event: (Noticed(),) if event.ping_data == NOTICE_PING else (),
     ConnectionTerminated: lambda event: (Goodbye(int(event.error_code or 0), event.last_stream_id or 0),),
@@ -296,6 +297,10 @@ class Connection(Frames):
             return max(0, min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size))
         except (StreamClosedError, ProtocolError):
             return 0
+
+    @property
+    def shared_room(self) -> int:
+        return self._h2.outbound_flow_control_window
 
     def send_data(self, stream: int, data: bytes, *, end: bool) -> bool:
         try:

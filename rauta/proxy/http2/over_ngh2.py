@@ -17,6 +17,7 @@ from ngh2 import events
 from rauta.proxy.http2.frames import (
     CONNECTION_WINDOW,
     ENHANCE_YOUR_CALM,
+    EVERY,
     FRAME,
     NO_ERROR,
     NOTICE_PING,
@@ -167,6 +168,13 @@ class Connection(Frames):
         except ngh2.NGH2Error:
             return 0
 
+    @property
+    def shared_room(self) -> int:
+        try:
+            return self._library.remote_window_size - self._library.queued_body_size()
+        except ngh2.NGH2Error:
+            return 0
+
     def send_data(self, stream: int, data: bytes, *, end: bool) -> bool:
         try:
             if data:
@@ -266,7 +274,7 @@ class Connection(Frames):
             found.append(Fault(stream, code_name(event.error_code)))
 
     def _settings(self, _: Any, found: list[Event]) -> None:
-        found += (Control("SETTINGS"), Room(0))  # perhaps another initial window
+        found += (Control("SETTINGS"), Room(EVERY))  # perhaps another initial window
 
     def _ping(self, _: Any, found: list[Event]) -> None:
         found.append(Control("PING"))

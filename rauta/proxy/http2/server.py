@@ -429,9 +429,7 @@ class ServerConnection(Multiplexed):
 
     def _room(self, event: Room) -> None:
         self._count("WINDOW_UPDATE")
-        for stream in list(self._streams.values()) if not event.stream else [self._streams.get(event.stream)]:
-            if stream is not None:
-                self._waiting[stream] = None
+        self.has_room(self._streams, event.stream)
 
     def _control(self, event: Control) -> None:
         self._count(event.kind)

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 from rauta.proxy.flow import HIGH_WATER, LARGE_READ, UNREAD, ReadGate
-from rauta.proxy.http2.frames import FRAME, WIDER, Frames
+from rauta.proxy.http2.frames import EVERY, FRAME, WIDER, Frames
 from rauta.proxy.http2.heads import Raw
 from rauta.proxy.wheel import TICKS_PER_SECOND, Expiring
 
@@ -183,6 +183,7 @@ class Multiplexed(Expiring):
         "_pings",
         "_pumping",
         "_slice",
+        "_starved",
         "_touched",
         "_transport",
         "_unread",
@@ -203,6 +204,7 @@ class Multiplexed(Expiring):
         self._waiting: dict[Any, None] = {}  # the `Sending` that have something to send, in turn
         self._touched: dict[Any, None] = {}  # the `Sending` that have brought something in this turn
         self._slice = SLICE
+        self._starved = False  # the connection's window has no room, whatever its streams' have
         self._unread = bytearray()
         self._blocked = False  # the transport takes no more
         self._closing = False
@@ -294,6 +296,7 @@ class Multiplexed(Expiring):
     def pump(self) -> None:
         """Send what there is room for, a frame of each stream in turn."""
         waiting = self._waiting
+        tried = bool(waiting)
         made = 0  # bytes at most, that the transport does not know of
         while waiting and not self._blocked and not self._closing:
             stream: Sending = next(iter(waiting))
@@ -304,7 +307,19 @@ class Multiplexed(Expiring):
             if made >= HIGH_WATER:
                 made = 0
                 self.write()  # which may block
+        if tried:
+            self._starved = self.frames.shared_room <= 0
         self.write()
+
+    def has_room(self, streams: dict[int, Any], stream: int) -> None:
+        """A window has room: of a stream, of all, or of the connection (0). That matters to nobody who waits for his
+        own: a hundred streams would be woken for nothing by each."""
+        if stream > 0:
+            if (found := streams.get(stream)) is not None:
+                self._waiting[found] = None
+        elif stream == EVERY or self._starved:
+            self._starved = False
+            self._waiting.update(dict.fromkeys(streams.values()))
 
     def taken(self, size: int) -> None:
         """So much of the connection's window has been used."""
