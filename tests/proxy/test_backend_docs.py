@@ -12,7 +12,7 @@ from rauta.proxy import clienthello, flow, limits, pool, proxyprotocol
 from rauta.proxy.asgi import frames as websockets
 from rauta.proxy.exchange import IDEMPOTENT
 from rauta.proxy.http1 import chunked
-from rauta.proxy.http2 import client, frames, streams
+from rauta.proxy.http2 import client, frames, h2_inspection, streams
 from rauta.proxy.reasons import REASONS
 from rauta.proxy.wheel import TICK
 from rauta.routing import defaults
@@ -73,10 +73,13 @@ OF_A_CONNECTION = [
     size(frames.STREAM_WINDOW),
     size(client.WINDOW),
     size(frames.CONNECTION_WINDOW),
+    size(frames.WIDER),
     str(streams.FREE_FRAMES),
     size(streams.UNREAD_LIMIT),
+    str(h2_inspection.MAX_SETTINGS),
     size(limits.HELD_LIMIT),
     str(limits.HEADS_PER_TURN),
+    duration(limits.DRAIN_GRACE),
     size(limits.DISCARD_LIMIT),
     size(limits.LINGER_LIMIT),
     size(proxyprotocol.MAX_V1),
@@ -109,10 +112,18 @@ def test_the_table_of_one_connection() -> None:
     found = rows("Limits of one connection")
     assert [row[2] for row in found] == OF_A_CONNECTION
     assert f"until {size(flow.LOW_WATER)} are left" in found[6][3]
-    assert f"in {streams._FREE_FOR:g} s" in found[11][0]
-    assert f"within {limits.LINGER_TIME:g} s" in found[16][0]
+    assert f"in {streams._FREE_FOR:g} s" in found[12][0]
+    assert f"within {limits.LINGER_TIME:g} s" in found[19][0]
     shown = {name for name in vars(limits) if name.isupper()}
-    assert shown == {"MAX_INTERIM", "HELD_LIMIT", "HEADS_PER_TURN", "DISCARD_LIMIT", "LINGER_LIMIT", "LINGER_TIME"}
+    assert shown == {
+        "MAX_INTERIM",
+        "HELD_LIMIT",
+        "HEADS_PER_TURN",
+        "DRAIN_GRACE",
+        "DISCARD_LIMIT",
+        "LINGER_LIMIT",
+        "LINGER_TIME",
+    }
 
 
 @pytest.mark.parametrize(("key", "default"), [(row[1], row[2]) for row in ROWS if row[1] != "fixed"])
