@@ -275,11 +275,10 @@ class Multiplexed(Expiring):
 
     def _go_on(self) -> None:
         data, self._unread = bytes(self._unread), bytearray()
-        if self._closing:
-            return
-        self._digest(data)
+        if not self._closing:
+            self._digest(data)
         if not self._unread:
-            self._gate.open(UNREAD)
+            self._gate.open(UNREAD)  # also to throw away what still comes
 
     @abstractmethod
     def _read(self, data: bytes) -> bool:
