@@ -20,6 +20,7 @@ from rauta.runtime.log import Level
 
 LAST_LINES: Final = 5  # that are told when the processes have ended
 _LONGEST: Final = 500  # characters of one of them
+_MOST: Final = 64 * 1024  # bytes of a line that are held at once; a longer one is no event of ours
 _ENVELOPE: Final = frozenset({"time", "level", "event", "message"})
 _LEVELS: Final = {level.value: level for level in Level}
 
@@ -51,7 +52,7 @@ class Relay:
 
     def _read(self) -> None:
         with os.fdopen(self.ours, "rb") as stream:
-            for line in stream:
+            while line := stream.readline(_MOST):
                 try:
                     logged = self._log(line)
                 except Exception:  # noqa: BLE001 - whatever an application prints, and the program's logging does with it

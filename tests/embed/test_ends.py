@@ -16,7 +16,7 @@ from rauta.api import AccessLog, Address, Asgi, Configuration, Gateway, GatewayE
 from rauta.embed.inloop import InLoop
 from rauta.embed.processes import Processes
 from rauta.runtime.control import Result
-from support.http import Peer, backend, client, forward, ok, request, service
+from support.http import backend, client, forward, late, request, service
 from support.process import PATIENCE, free_port
 
 ENDS = "drains, or is drained"
@@ -76,15 +76,7 @@ class Asked:
 
 @asynccontextmanager
 async def asked(workers: int) -> AsyncIterator[Asked]:
-    arrived, go = asyncio.Event(), asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.head()
-        arrived.set()
-        await go.wait()
-        peer.send(ok(b"late"))
-        await peer.closed()
-
+    script, arrived, go = late()
     async with backend(script) as peer:
         port = free_port()
         gateway = Gateway(configured(port, forward(), services=(service(peer.port),)), workers=workers)

@@ -33,7 +33,7 @@ from rauta.api import (
     load,
 )
 from support import h2client
-from support.http import Peer, always, backend, client, forward, free_port, ok, request, service
+from support.http import always, backend, client, forward, free_port, late, ok, request, service
 from support.tls import make_pair
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -278,14 +278,7 @@ def test_a_port_that_is_taken() -> None:
 
 
 def test_drain_lets_end_what_is_in_flight(run: Run) -> None:
-    arrived, go = asyncio.Event(), asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.head()
-        arrived.set()
-        await go.wait()
-        peer.send(ok(b"late"))
-        await peer.closed()
+    script, arrived, go = late()
 
     async def main() -> None:
         async with backend(script) as peer:

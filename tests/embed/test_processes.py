@@ -46,7 +46,7 @@ from rauta.api import (
 from rauta.ctl import client as adminsocket
 from rauta.ctl.errors import ControlError
 from rauta.embed.processes import Processes
-from support.http import Peer, always, backend, client, forward, ok, request, service
+from support.http import always, backend, client, forward, late, ok, request, service
 from support.process import PATIENCE, ROOT, background, free_port, get, pid_gone
 from support.tls import make_pair
 
@@ -238,15 +238,7 @@ def test_a_start_that_fails_tells_why_and_may_be_tried_again(tmp_path: Path) -> 
 
 def test_drain_lets_end_what_is_in_flight_or_cuts_it() -> None:
     async def main() -> None:
-        arrived, go = asyncio.Event(), asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            await peer.head()
-            arrived.set()
-            await go.wait()
-            peer.send(ok(b"late"))
-            await peer.closed()
-
+        script, arrived, go = late()
         async with backend(script) as peer:
             port = free_port()
             configured = configuration(listener(port), services=(service(peer.port),), routes=(forward(),))

@@ -63,6 +63,15 @@ def test_what_only_looks_like_an_event_is_passed_on(
     assert capfd.readouterr().err == f"{line}\n"
 
 
+def test_a_line_without_an_end_is_not_held(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = Relay()
+    pieces: list[int] = []
+    monkeypatch.setattr(relay, "_pass_on", lambda line: pieces.append(len(line)))
+    passed_on(relay, "x" * 300_000)
+    assert sum(pieces) == 300_001
+    assert max(pieces) == 65_536
+
+
 def test_logging_that_fails_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     relay = Relay()
 

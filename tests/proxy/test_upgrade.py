@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from rauta.routing.services import Timeouts
 from rauta.routing.settings import LogFormat
+from support import chat
 from support.http import Gateway, Peer, backend, client, forward, gateway, ok, request, run, service
 
 UPGRADE = ("Connection: keep-alive, Upgrade", "Upgrade: websocket")
@@ -23,20 +24,8 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade:
 @asynccontextmanager
 async def echo(**more: Any) -> AsyncIterator[tuple[Gateway, str, list[ServerConnection]]]:
     """An echo server of the `websockets` package behind the data plane."""
-    seen: list[ServerConnection] = []
-
-    async def handler(connection: ServerConnection) -> None:
-        seen.append(connection)
-        async for message in connection:
-            if message == "close":
-                await connection.close(4001, "as you like")
-            else:
-                await connection.send(message)
-
-    async with serve(handler, "127.0.0.1", 0, max_size=1 << 25, compression=None) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with gateway(port, **more) as rauta:
-            yield rauta, f"ws://127.0.0.1:{rauta.port}/ws", seen
+    async with chat.echo(max_size=1 << 25) as (port, seen), gateway(port, **more) as rauta:
+        yield rauta, f"ws://127.0.0.1:{rauta.port}/ws", seen
 
 
 def test_websocket_messages_both_ways() -> None:

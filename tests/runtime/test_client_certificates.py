@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from support.process import PATIENCE, Gateway, free_port, gateway, get
-from support.tls import Authority, Pair, make_pair
+from support.tls import Authority, Pair, client_context, make_pair
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 
@@ -103,16 +103,6 @@ class Site:
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
         self.path.write_text(f"{{\n{lines}\n}}\n")
 
-    def context(self, pair: Pair | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-        """A client's. It trusts whoever answers: that is not what is tested."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.minimum_version = context.maximum_version = version
-        if pair is not None:
-            context.load_cert_chain(pair.cert, pair.key)
-        return context
-
     @contextlib.contextmanager
     def connection(
         self, context: ssl.SSLContext, name: str | None, session: ssl.SSLSession | None = None, port: int | None = None
@@ -130,7 +120,7 @@ class Site:
     ) -> int | str:
         """Of a request on a connection of its own; why the handshake failed."""
         try:
-            with self.connection(self.context(pair, version), name) as sock:
+            with self.connection(client_context(pair, version), name) as sock:
                 return ask(sock, host or name or "127.0.0.1")[0]
         except ssl.SSLError as error:
             return error.reason
@@ -276,7 +266,7 @@ def test_a_session_from_before_nobody_was_asked_is_not_resumed(
 ) -> None:
     site.write(None)
     with gateway("--config", str(site.path), stdout=site.log) as running:
-        context = site.context(version=version)
+        context = client_context(version=version)
         before = {name: session_of(site, context, name) for name in ("first.test", "second.test")}
         assert resumed(site, context, "second.test", before["second.test"]) == (True, 200)
         site.write({"ca": "live-ca.crt"})
@@ -291,7 +281,7 @@ def test_a_session_from_before_nobody_was_asked_is_not_resumed(
 @VERSIONS
 def test_a_session_by_another_authority_is_not_resumed(version: ssl.TLSVersion, site: Site, clients: Clients) -> None:
     with gateway("--config", str(site.path), stdout=site.log) as running:
-        context = site.context(clients.good, version)
+        context = client_context(clients.good, version)
         session = session_of(site, context, "first.test")
         # One rule for all names. In TLS 1.2 OpenSSL takes the session's name for the one that was asked for.
         status = 200 if version is ssl.TLSVersion.TLSv1_3 else 421
@@ -304,7 +294,7 @@ def test_a_session_by_another_authority_is_not_resumed(version: ssl.TLSVersion, 
 
 @VERSIONS
 def test_a_session_of_another_listener_is_not_resumed(version: ssl.TLSVersion, settled: Site, clients: Clients) -> None:
-    context = settled.context(version=version)
+    context = client_context(version=version)
     with settled.connection(context, "first.test", port=settled.open_port) as sock:
         assert ask(sock, "first.test")[0] == 200
         session = sock.session
@@ -315,7 +305,7 @@ def test_a_session_of_another_listener_is_not_resumed(version: ssl.TLSVersion, s
 def test_connections_from_before_are_not_served_when_certificates_are_demanded(site: Site, clients: Clients) -> None:
     site.write({"ca": "live-ca.crt", "mode": "optional"})
     with gateway("--config", str(site.path), stdout=site.log) as running:
-        with site.connection(site.context(), "first.test") as sock:
+        with site.connection(client_context(), "first.test") as sock:
             assert ask(sock, "first.test")[0] == 200
             site.write({"ca": "live-ca.crt"})
             running.signal(signal.SIGHUP)
@@ -335,7 +325,7 @@ def test_a_handshake_that_a_reload_has_overtaken_leads_nowhere(site: Site, clien
         site.write({"ca": "live-ca.crt"})
         running.signal(signal.SIGHUP)
         running.wait_for("reloaded")
-        with site.context().wrap_socket(raw, server_hostname="first.test") as sock:
+        with client_context().wrap_socket(raw, server_hostname="first.test") as sock:
             assert ask(sock, "first.test")[0] == 421
 
 
@@ -360,7 +350,7 @@ def test_a_listener_that_was_plain_answers_nothing_in_the_clear(site: Site, clie
 def test_a_reload_that_changes_nothing_of_it_leaves_connections_alone(
     site: Site, running: Gateway, clients: Clients
 ) -> None:
-    with site.connection(site.context(clients.good), "first.test") as sock:
+    with site.connection(client_context(clients.good), "first.test") as sock:
         assert ask(sock, "first.test")[0] == 200
         running.signal(signal.SIGHUP)
         running.wait_for("reloaded")
@@ -407,11 +397,11 @@ def test_a_new_file_is_noticed(site: Site, clients: Clients) -> None:
 def test_a_request_is_for_the_name_of_the_handshake(
     name: str | None, host: str | None, status: int, settled: Site, clients: Clients
 ) -> None:
-    with settled.connection(settled.context(clients.good), name) as sock:
+    with settled.connection(client_context(clients.good), name) as sock:
         found, text = ask(sock, host)
     assert found == status
     assert status == 200 or "misdirected" in text
-    with settled.connection(settled.context(), name, port=settled.open_port) as sock:
+    with settled.connection(client_context(), name, port=settled.open_port) as sock:
         assert ask(sock, host)[0] == 200  # where nobody is asked for certificates
 
 
@@ -445,14 +435,14 @@ def client_cert(pair: Pair) -> list[str]:
 def test_backends_get_the_certificate_that_was_verified_and_no_other(
     version: ssl.TLSVersion, settled: Site, clients: Clients
 ) -> None:
-    context = settled.context(clients.good, version)
+    context = client_context(clients.good, version)
     with settled.connection(context, "first.test") as sock:
         assert ask(sock, "first.test", *FORGED) == (200, [client_cert(clients.good)])
         session = sock.session
     with settled.connection(context, "first.test", session) as sock:
         assert ask(sock, "first.test", *FORGED) == (200, [client_cert(clients.good)])
         assert sock.session_reused
-    with settled.connection(settled.context(), "first.test", port=settled.open_port) as sock:
+    with settled.connection(client_context(), "first.test", port=settled.open_port) as sock:
         assert ask(sock, "first.test", *FORGED) == (200, [])
 
 
@@ -467,8 +457,8 @@ def test_so_do_they_from_clients_that_speak_http_2(settled: Site, clients: Clien
 def test_who_shows_none_is_told_of_as_such(forwarded: list[str], site: Site, clients: Clients) -> None:
     site.write({"ca": "live-ca.crt", "mode": "optional"}, forwarded)
     with gateway("--config", str(site.path), stdout=site.log):
-        with site.connection(site.context(), "first.test") as sock:
+        with site.connection(client_context(), "first.test") as sock:
             assert ask(sock, "first.test", *FORGED) == (200, [])
-        with site.connection(site.context(clients.good), "first.test") as sock:
+        with site.connection(client_context(clients.good), "first.test") as sock:
             told = [client_cert(clients.good)] if forwarded == ["client-cert"] else []
             assert ask(sock, "first.test", *FORGED) == (200, told)

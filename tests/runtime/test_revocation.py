@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.process import PATIENCE, Gateway, free_port, gateway
-from support.tls import DAY, Authority, Pair, make_pair, part
+from support.tls import DAY, Authority, Pair, client_context, make_pair, part
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 REVOKED = "SSLV3_ALERT_CERTIFICATE_REVOKED"
@@ -53,15 +53,6 @@ class Site:
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
         self.path.write_text(f"{{\n{lines}\n}}\n")
 
-    def context(self, pair: Pair | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.minimum_version = context.maximum_version = version
-        if pair is not None:
-            context.load_cert_chain(pair.cert, pair.key)
-        return context
-
     @contextlib.contextmanager
     def connection(
         self, context: ssl.SSLContext, session: ssl.SSLSession | None = None, name: str = "web.test"
@@ -75,7 +66,7 @@ class Site:
     ) -> int | str:
         """Of a request on a connection of its own; why the handshake failed."""
         try:
-            with self.connection(self.context(pair, version), name=name) as sock:
+            with self.connection(client_context(pair, version), name=name) as sock:
                 return ask(sock, name)
         except ssl.SSLError as error:
             return error.reason
@@ -221,7 +212,7 @@ def test_a_list_that_has_expired_refuses_all(site: Site) -> None:
 def test_a_session_from_before_the_revocation_is_not_resumed(
     version: ssl.TLSVersion, site: Site, running: Gateway
 ) -> None:
-    context = site.context(site.two, version)
+    context = client_context(site.two, version)
     with site.connection(context) as sock:
         assert ask(sock) == 200
         session = sock.session
@@ -240,7 +231,7 @@ def test_a_session_from_before_the_revocation_is_not_resumed(
 
 
 def test_a_connection_from_before_the_revocation_is_not_served(site: Site, running: Gateway) -> None:
-    with site.connection(site.context(site.two)) as sock:
+    with site.connection(client_context(site.two)) as sock:
         assert ask(sock) == 200
         site.ca.revoke(site.one, site.two)
         reload(running)
@@ -250,7 +241,7 @@ def test_a_connection_from_before_the_revocation_is_not_served(site: Site, runni
 
 def test_a_newer_list_of_the_same_leaves_connections_alone(site: Site, running: Gateway) -> None:
     before = site.metric()["CN=clients"]
-    with site.connection(site.context(site.two)) as sock:
+    with site.connection(client_context(site.two)) as sock:
         assert ask(sock) == 200
         site.ca.revoke(site.one, ends=9)
         reload(running)

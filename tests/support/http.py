@@ -56,6 +56,20 @@ def service(*ports: int, name: str = "s", timeouts: Timeouts | None = None) -> S
     return Service(name=name, backends=backends, timeouts=timeouts or Timeouts())
 
 
+def late() -> tuple[Script, asyncio.Event, asyncio.Event]:
+    """A backend that answers when it is told to; set when a request has arrived; and to be set for its answer."""
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        arrived.set()
+        await go.wait()
+        peer.send(ok(b"late"))
+        await peer.closed()
+
+    return script, arrived, go
+
+
 def forward(name: str = "s", route: str = "r", **more: Any) -> Route:
     """A route to a service, for all requests unless `matches` says otherwise."""
     return Route(name=route, action=Forward(services=(WeightedService(name=name),)), **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass
@@ -20,6 +21,17 @@ class Pair:
 
     cert: Path
     key: Path
+
+
+def client_context(pair: Pair | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    """A client's, of that version alone. It trusts whoever answers: who asks tests something else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    if pair is not None:
+        context.load_cert_chain(pair.cert, pair.key)
+    return context
 
 
 def make_pair(folder: Path, name: str = "tls", *, names: str = "DNS:localhost,IP:127.0.0.1", rsa: bool = False) -> Pair:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rauta.proxy.http2.h2_compression import MOST, FieldEncoder
 from rauta.proxy.http2.over_h2 import Connection
+from support.h2wire import BEGIN, TABLE_SIZE, get, settings
 
 Field = tuple[bytes, bytes]
 REQUEST = [(":method", "GET"), (":scheme", "http"), (":path", "/")]
@@ -84,3 +85,15 @@ def test_a_peer_cannot_make_the_table_grow() -> None:
         frames.send_head(stream, [(b":status", b"200"), (b"x-%d" % number, b"v" * 200)], end=True)
         client.receive_data(frames.take())
     assert frames._h2.encoder._size <= MOST
+
+
+def test_of_several_sizes_in_one_frame_the_least_is_told() -> None:
+    """RFC 7541 4.2: "the smallest maximum table size that occurs in that interval MUST be signaled"."""
+    frames = Connection(head_limit=65_536, window=65_536, client=False)
+    frames.receive(BEGIN + get(1))
+    frames.send_head(1, [(b":status", b"200"), (b"server", b"nginx")], end=True)
+    frames.take()
+    frames.receive(settings((TABLE_SIZE, 0), (TABLE_SIZE, 4096)) + get(3))
+    frames.take()
+    frames.send_head(3, [(b":status", b"200"), (b"server", b"nginx")], end=True)
+    assert frames.take()[9:].startswith(b"\x20\x3f\xe1\x1f\x88\x76")  # of nothing, of 4,096 bytes; the table is empty

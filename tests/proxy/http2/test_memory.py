@@ -7,6 +7,7 @@ import tracemalloc
 import pytest
 
 from rauta.proxy.http2.frames import BrokenError, make
+from rauta.proxy.http2.streams import Outbox
 from support.h2client import ERRORS, PING, RST_STREAM, WINDOW_UPDATE, frame
 from support.h2wire import BEGIN, get, settings, word
 
@@ -32,6 +33,14 @@ def test_streams_that_are_over_take_no_memory_for_long() -> None:
     for late in (frame(WINDOW_UPDATE, 0, 1, word(1)), frame(RST_STREAM, 0, 1, word(ERRORS["CANCEL"]))):
         frames.receive(late)
     assert frames.receive(frame(PING, 0, 0, bytes(8)))
+
+
+def test_small_pieces_that_wait_are_few() -> None:
+    outbox = Outbox()
+    for number in range(10_000):
+        outbox.body(bytes([number % 256]))
+    assert (outbox.size, len(outbox._body)) == (10_000, 10)
+    assert b"".join(outbox._body) == bytes(number % 256 for number in range(10_000))
 
 
 @pytest.mark.parametrize("of_client", [True, False])

@@ -15,13 +15,13 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from rauta.routing.services import BackendProtocol, Timeouts
 from rauta.routing.settings import LogFormat
-from support import h2client
+from support import chat, h2client
 from support.asgi import host
 from support.h2server import Connection, server
 from support.http import Gateway, Peer, backend, client, forward, gateway, request, service
@@ -31,20 +31,9 @@ CONNECT = SettingCodes.ENABLE_CONNECT_PROTOCOL
 
 @asynccontextmanager
 async def echo() -> AsyncIterator[tuple[int, list[ServerConnection]]]:
-    """A WebSocket server by `websockets`, which knows HTTP/1.1 alone."""
-    seen: list[ServerConnection] = []
-
-    async def handler(connection: ServerConnection) -> None:
-        seen.append(connection)
-        async for message in connection:
-            if message == "close":
-                await connection.close(4001, "as you like")
-            else:
-                await connection.send(message)
-
-    chat: Any = ["chat"]
-    async with serve(handler, "127.0.0.1", 0, compression=None, subprotocols=chat) as listening:
-        yield listening.sockets[0].getsockname()[1], seen
+    """A WebSocket server that knows a subprotocol."""
+    async with chat.echo(subprotocols=["chat"]) as found:
+        yield found
 
 
 def ask(peer: h2client.Client, *more: tuple[str, str], path: str = "/ws", end: bool = False) -> int:

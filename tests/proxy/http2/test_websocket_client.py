@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import pytest
 import wreq
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from rauta.routing.services import BackendProtocol
 from rauta.routing.settings import LogFormat
 from rauta.runtime.tls import new_context
+from support import chat
 from support.asgi import host
 from support.http import Gateway, forward, gateway, service
 from support.tls import Pair, make_pair
@@ -47,25 +47,13 @@ async def app(scope, receive, send):
 
 @asynccontextmanager
 async def over_http_1() -> AsyncIterator[tuple[int, list[ServerConnection]]]:
-    """A server by `websockets`, which knows HTTP/1.1 alone."""
-    seen: list[ServerConnection] = []
-
-    async def handler(connection: ServerConnection) -> None:
-        seen.append(connection)
-        async for message in connection:
-            if message == "close":
-                await connection.close(4001, "as you like")
-            else:
-                await connection.send(PARTS if message == "parts" else message)
+    """A server that speaks HTTP/1.1, and refuses /no."""
 
     def refuse(connection: ServerConnection, request: Request) -> Response | None:
         return connection.respond(HTTPStatus.FORBIDDEN, "no\n") if request.path == "/no" else None
 
-    chat: Any = ["chat"]
-    async with serve(
-        handler, "127.0.0.1", 0, compression=None, subprotocols=chat, process_request=refuse, max_size=1 << 22
-    ) as listening:
-        yield listening.sockets[0].getsockname()[1], seen
+    async with chat.echo(parts=PARTS, subprotocols=["chat"], process_request=refuse, max_size=1 << 22) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
