@@ -181,8 +181,7 @@ class Stream(Downstream):
             return
         # In one piece, whatever pieces it came in, and however long it waits; as much as the window lets through.
         self._held += data
-        if not (self._early or self._paused):
-            self._connection.touch(self)
+        self._connection.touch(self)
 
     def bring(self) -> None:
         """Hand on what has come of the body."""
